@@ -1,0 +1,141 @@
+"""Every setting, with the paper's value as its default and its place in the paper beside it.
+
+Nothing here imports torch, so that `csvi --help` answers at once. A setting whose docstring names no source is ours.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass
+class DataConfig:
+    """What is read, how large, how it is drawn and how it is varied."""
+
+    root: str = ""
+    """Folder of the dataset."""
+    dataset: Literal["sysu"] = "sysu"
+    """Layout of the folder."""
+    masks: str | None = None
+    """Folder of person masks that mirrors the images' tree; by default ROOT/masks where it exists."""
+    train_on: Literal["train", "train+val"] = "train+val"
+    """Identities to train on. The field trains on train+val (395 in SYSU-MM01); only with `train` can val validate."""
+    height: int = 288
+    """Image height in pixels."""
+    width: int = 144
+    """Image width in pixels."""
+    identities: int = 8
+    """N, identities a batch (Section 4.2)."""
+    images: int = 4
+    """K, visible and as many infrared images of each identity in a batch (Section 4.2)."""
+    flip: float = 0.5
+    """Probability of a horizontal flip (Section 4.3)."""
+    pad: int = 10
+    """Pixels of padding before the random crop (Section 4.3; the number is the field's)."""
+    erase: float = 0.5
+    """Probability of random erasing (Section 4.3; the number is the field's)."""
+    grayscale: float = 0.0
+    """Probability of turning a visible image grey; the paper does not."""
+    workers: int = 2
+    """Loader processes."""
+    cache: str = "~/.cache/csvi"
+    """Folder of decoded and resized images, written once and memory-mapped by every later epoch and run."""
+
+
+@dataclass
+class ModelConfig:
+    """The network that is kept for testing (Section 3.1) and the auxiliary that training adds (Section 3.2)."""
+
+    backbone: str = "resnet50"
+    """A torchvision ResNet (resnet18, 34, 50, ...) or mobilenet_v2 (Eq. 1, 2)."""
+    weights: str = "imagenet"
+    """Initial weights of the backbone: imagenet (torchvision's download), packaged (mobilenet_v2, from csvi[demo]),
+    none, or the path of a state dict (.pth or .safetensors)."""
+    parts: int = 6
+    """Horizontal strips (Eq. 3)."""
+    part_dim: int = 512
+    """C2, length of a part's embedding (Eq. 3)."""
+    part_norm: bool = True
+    """BatchNorm1d after the embedding's Linear: not in Eq. 3, but in the code it descends from."""
+    share_classifier: bool = False
+    """One classifier for all parts, as the subscript of gamma_s in Eq. 3 can be read."""
+    auxiliary: Literal["none", "coseg"] = "coseg"
+    """none: the paper's Baseline; coseg: co-segmentation (Table 3)."""
+
+
+@dataclass
+class CosegConfig:
+    """The co-segmentation branch (Section 3.2)."""
+
+    activation: Literal["none", "sigmoid"] = "none"
+    """On the weights of Eq. 12; the paper has none."""
+    head: bool = True
+    """The extra part module on the selected features (Eq. 15, 16)."""
+    mask_channels: Literal["one", "identity"] = "one"
+    """one: a person mask, binary cross-entropy; identity: the N channels of Eq. 14, each person in the channel of its
+    identity, cross-entropy over identities and background."""
+    widths: tuple[int, int] | None = None
+    """Channels of the decoder's two blocks (Eq. 14); by default a quarter and a sixteenth of the backbone's,
+    which gives the paper's Table 4."""
+
+
+@dataclass
+class LossConfig:
+    """Weights and readings of Eq. 4-9 and 15-19."""
+
+    identity: float = 1.0
+    """Weight of the identity losses (Eq. 4, 15)."""
+    center: float = 1.0
+    """Weight of the hetero-center losses (Eq. 6, 16)."""
+    center_squared: bool = False
+    """Square the norm of Eq. 7, as the code of the paper's reference 24 does."""
+    center_normalize: bool = False
+    """L2-normalise features before Eq. 8, as that code does."""
+    center_reduction: Literal["sum", "mean"] = "sum"
+    """Over the identities of a batch; the paper sums (Eq. 7)."""
+    center_ramp: int = 0
+    """Steps over which the weight of the hetero-center losses grows from 0; without it training from scratch collapses."""
+    segmentation: float = 1.0
+    """Weight of the segmentation loss (Eq. 17)."""
+
+
+@dataclass
+class TrainConfig:
+    """Optimiser, schedule and length (Section 4.3)."""
+
+    epochs: int = 24
+    """The paper gives no end; three decays of its schedule."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD with momentum 0.9 in the paper."""
+    lr: float = 0.01
+    """Initial learning rate."""
+    lr_pretrained: float = 1.0
+    """Factor on the learning rate of the pretrained backbone; the paper names one rate for all."""
+    weight_decay: float = 5e-4
+    """On every parameter."""
+    schedule: Literal["step", "cosine"] = "step"
+    """step: a tenth every `decay_every` epochs; cosine: to zero at the end."""
+    decay_every: int = 8
+    """Epochs between two decays of `step`."""
+    warmup: int = 0
+    """Steps of linear warm-up."""
+    validate_every: int = 2
+    """Epochs between two validations on the val identities; 0 for never."""
+
+
+@dataclass
+class Config:
+    """A whole run; written to RUN/config.yaml."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    coseg: CosegConfig = field(default_factory=CosegConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    seed: int = 0
+    """Fixes initial weights, batches and augmentation."""
+    precision: str = "auto"
+    """auto, or a precision of Lightning Fabric (32-true, bf16-mixed, 16-mixed, ...)."""
+    devices: int = 1
+    """Accelerators a machine."""
+    nodes: int = 1
+    """Machines."""

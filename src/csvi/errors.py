@@ -1,0 +1,5 @@
+"""The one exception that users are meant to read."""
+
+
+class CsviError(Exception):
+    """What is wrong and what to do about it, in one sentence; the command line prints it and exits with status 1."""
