@@ -1,0 +1,98 @@
+"""Two-stream backbone: layers of its own for each modality, then shared ones (Eq. 1 and 2)."""
+
+import copy
+from collections import OrderedDict
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from csvi.errors import CsviError
+
+
+class TwoStreamBackbone(nn.Module):
+    """F_m = ConvB(X_m, alpha_m) and F_s,m = ConvB(F_m, beta), Eq. 1 and 2.
+
+    Args:
+        name: a ResNet of torchvision (`resnet18`, `resnet50`, ...) or `mobilenet_v2`.
+
+    Attributes:
+        visible, infrared: the layers of each modality, down to stride 8.
+        shared: the layers for both, down to stride 16; the last stage keeps its resolution (Section 3.1.2).
+        channels: C1, channels of the shared features.
+
+    Raises:
+        CsviError: no such backbone.
+    """
+
+    def __init__(self, name: str = "resnet50"):
+        super().__init__()
+        self.visible, self.shared, self.channels = _split(name)
+        self.infrared = copy.deepcopy(self.visible)
+
+    def forward(self, image: Tensor, modality: Tensor) -> Tensor:
+        """Shared features of images in any order of modalities.
+
+        Args:
+            image: (B, 3, H, W).
+            modality: (B,), 0 visible and 1 infrared; each image goes through the layers of its own modality.
+
+        Returns:
+            F_s, (B, C1, H/16, W/16).
+        """
+        index = [torch.nonzero(modality == m).squeeze(1) for m in (0, 1)]
+        streams = [stream(image[i]) for stream, i in zip((self.visible, self.infrared), index, strict=True) if len(i)]
+        back = torch.argsort(torch.cat(index))  # the order in which the images came
+        return self.shared(torch.cat(streams)[back])
+
+    def load_pretrained(self, state: dict[str, Tensor]) -> None:
+        """Fill both streams and the shared layers from a state dict of torchvision's single-stream network.
+
+        Raises:
+            CsviError: a tensor is missing or has another shape.
+        """
+        state = {key.removeprefix("features."): tensor for key, tensor in state.items()}
+        for key, tensor in self.state_dict().items():
+            source = key.partition(".")[2]  # visible.layer1.0.conv1.weight -> layer1.0.conv1.weight
+            found = state.get(source)
+            if found is None or found.shape != tensor.shape:
+                state_of = "missing" if found is None else f"of shape {tuple(found.shape)}"
+                raise CsviError(
+                    f"The initial weights do not fit the backbone: {source} is {state_of}, "
+                    f"it should be of shape {tuple(tensor.shape)}."
+                )
+            tensor.copy_(found)
+
+
+def _split(name: str) -> tuple[nn.Sequential, nn.Sequential, int]:
+    """A torchvision network's layers to stride 8, its layers from there, and the channels at their end.
+
+    Layers keep their names, so that torchvision's weights load by name.
+    """
+    supported = [n for n in torchvision.models.list_models(torchvision.models) if n.startswith("resnet")]
+    supported.append("mobilenet_v2")
+    if name not in supported:
+        raise CsviError(f"Unknown backbone {name!r}; choose one of {', '.join(supported)}.")
+    network = torchvision.models.get_model(name, weights=None)
+    if name == "mobilenet_v2":
+        network = network.features
+        specific, shared, last_stage = _names(0, 7), _names(7, 18), _names(14, 18)
+        channels = network[17].out_channels
+    else:
+        specific = ["conv1", "bn1", "relu", "maxpool", "layer1", "layer2"]
+        shared, last_stage = ["layer3", "layer4"], ["layer4"]
+        channels = network.fc.in_features
+    layers = dict(network.named_children())
+    for stage in last_stage:
+        for layer in layers[stage].modules():
+            if isinstance(layer, nn.Conv2d):
+                layer.stride = (1, 1)
+    return _sequence(layers, specific), _sequence(layers, shared), channels
+
+
+def _names(start: int, stop: int) -> list[str]:
+    return [str(i) for i in range(start, stop)]
+
+
+def _sequence(layers: dict[str, nn.Module], names: list[str]) -> nn.Sequential:
+    return nn.Sequential(OrderedDict((name, layers[name]) for name in names))

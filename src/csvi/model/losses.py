@@ -1,0 +1,139 @@
+"""The losses of Eq. 4-9 and 15-19, each a pure function. They go by label, never by position in the batch."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from csvi.config import LossConfig
+
+
+def identity_loss(scores: Tensor, identity: Tensor, modality: Tensor) -> Tensor:
+    """Cross-entropy summed over the parts, the mean of the visible images plus that of the infrared ones (Eq. 4, 15).
+
+    Eq. 5 also divides by the number of classes: a constant, to be had through the weight of this loss.
+
+    Args:
+        scores: (B, P, L), before the softmax.
+        identity: (B,), labels in 0...L-1.
+        modality: (B,), 0 visible and 1 infrared.
+
+    Returns:
+        A scalar; a modality that is not in the batch adds nothing.
+    """
+    labels = identity[:, None].expand(scores.shape[:2])
+    entropy = F.cross_entropy(scores.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape)
+    return _sum_of_modality_means(entropy.sum(1), modality)
+
+
+def modality_centers(features: Tensor, identity: Tensor, modality: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean feature of each identity in each modality (Eq. 8), over identities that have both.
+
+    Args:
+        features: (B, ...).
+        identity: (B,), any labels.
+        modality: (B,), 0 visible and 1 infrared.
+
+    Returns:
+        Visible and infrared centers, (N, ...) each, in the order of the labels.
+    """
+    labels, group = identity.unique(return_inverse=True)
+    member = F.one_hot(group, len(labels)).T  # (N, B)
+    visible, infrared = (member * (modality == m) for m in (0, 1))
+    both = (visible.sum(1) > 0) & (infrared.sum(1) > 0)
+    return _mean_of_members(visible[both], features), _mean_of_members(infrared[both], features)
+
+
+def hetero_center_loss(
+    features: Tensor,
+    identity: Tensor,
+    modality: Tensor,
+    squared: bool = False,
+    normalize: bool = False,
+    reduction: str = "sum",
+) -> Tensor:
+    """Distance between the two modality centers of each identity, summed over the parts (Eq. 6-8, 16).
+
+    Args:
+        features: part features F^p, (B, P, C2).
+        identity: (B,), any labels.
+        modality: (B,), 0 visible and 1 infrared.
+        squared: square the norm of Eq. 7, as the code of the paper's reference 24 does.
+        normalize: L2-normalise the features first, as that code does.
+        reduction: `sum` over the identities (Eq. 7) or their `mean`.
+
+    Returns:
+        A scalar; identities with one modality only do not count, and without any other it is 0.
+    """
+    if normalize:
+        features = F.normalize(features, dim=2)
+    visible, infrared = modality_centers(features, identity, modality)
+    difference = visible - infrared  # (N, P, C2)
+    distance = difference.square().sum(2) if squared else torch.linalg.vector_norm(difference, dim=2)
+    identities = max(len(distance), 1) if reduction == "mean" else 1
+    return distance.sum() / identities
+
+
+def mask_loss(logits: Tensor, mask: Tensor, modality: Tensor) -> Tensor:
+    """Binary cross-entropy of the predicted person masks, a mean over each modality's pixels (Eq. 17).
+
+    Args:
+        logits: (B, 1, h, w).
+        mask: (B, 1, h, w) in [0, 1]; soft where a cell is partly person.
+        modality: (B,), 0 visible and 1 infrared.
+
+    Returns:
+        A scalar, the visible term plus the infrared one.
+    """
+    entropy = F.binary_cross_entropy_with_logits(logits, mask, reduction="none")
+    return _sum_of_modality_means(entropy.mean((1, 2, 3)), modality)
+
+
+def identity_mask_loss(logits: Tensor, mask: Tensor, identity: Tensor, modality: Tensor) -> Tensor:
+    """Cross-entropy over background and identities, each person in the channel of its identity (Eq. 14, 17).
+
+    Args:
+        logits: (B, 1 + L, h, w); channel 0 is the background, 1 + n the identity n.
+        mask: (B, 1, h, w) in [0, 1]; a cell that is partly person has a soft target.
+        identity: (B,), labels in 0...L-1.
+        modality: (B,), 0 visible and 1 infrared.
+
+    Returns:
+        A scalar, the visible term plus the infrared one.
+    """
+    log_probability = F.log_softmax(logits, 1)
+    own = log_probability[torch.arange(len(identity), device=identity.device), identity + 1].unsqueeze(1)
+    entropy = -(mask * own + (1 - mask) * log_probability[:, :1])
+    return _sum_of_modality_means(entropy.mean((1, 2, 3)), modality)
+
+
+def reid_losses(
+    parts: Tensor, scores: Tensor, identity: Tensor, modality: Tensor, settings: LossConfig
+) -> dict[str, Tensor]:
+    """The weighted identity and hetero-center terms of one part module (Eq. 9, and the first two of Eq. 18).
+
+    Args:
+        parts: part features, (B, P, C2).
+        scores: (B, P, L).
+        identity: (B,), labels in 0...L-1.
+        modality: (B,), 0 visible and 1 infrared.
+        settings: weights, and how to read Eq. 7.
+    """
+    center = hetero_center_loss(
+        parts, identity, modality, settings.center_squared, settings.center_normalize, settings.center_reduction
+    )
+    return {
+        "identity": settings.identity * identity_loss(scores, identity, modality),
+        "center": settings.center * center,
+    }
+
+
+def _sum_of_modality_means(values: Tensor, modality: Tensor) -> Tensor:
+    """Mean of the visible images' values plus mean of the infrared ones', (B,) to a scalar."""
+    member = torch.stack([modality == 0, modality == 1]).to(values.dtype)
+    return ((member @ values) / member.sum(1).clamp(min=1)).sum()
+
+
+def _mean_of_members(member: Tensor, values: Tensor) -> Tensor:
+    """Means over groups: member (N, B) of 0 and 1, no row empty, and values (B, ...) give (N, ...)."""
+    share = member.to(values.dtype) / member.sum(1, keepdim=True)
+    return (share @ values.flatten(1)).unflatten(1, values.shape[1:])

@@ -1,0 +1,102 @@
+"""The network that is kept (`VIReIDNet`) and what training wraps around it (`TrainingNetwork`)."""
+
+from huggingface_hub import PyTorchModelHubMixin
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from csvi.config import Config, LossConfig
+from csvi.model.backbone import TwoStreamBackbone
+from csvi.model.coseg import CoSegmentation
+from csvi.model.losses import reid_losses
+from csvi.model.parts import PartModule
+
+AUXILIARIES: dict[str, type[nn.Module] | None] = {"none": None, "coseg": CoSegmentation}
+"""What training may add: name in the settings, and a class built and called as `CoSegmentation` is."""
+
+
+class VIReIDNet(nn.Module, PyTorchModelHubMixin, library_name="csvi", tags=["visible-infrared", "person-re-id"]):
+    """Two-stream backbone and part module (Section 3.1): images of either modality to one embedding.
+
+    Save with `save_pretrained(folder)`, load with `VIReIDNet.from_pretrained(folder or Hub id)`.
+
+    Args:
+        identities: L, classes it was trained on.
+        backbone: see `TwoStreamBackbone`.
+        parts, part_dim, part_norm, share_classifier: see `PartModule`.
+        height, width: size in pixels of the images it was trained on.
+    """
+
+    def __init__(
+        self,
+        identities: int,
+        backbone: str = "resnet50",
+        parts: int = 6,
+        part_dim: int = 512,
+        part_norm: bool = True,
+        share_classifier: bool = False,
+        height: int = 288,
+        width: int = 144,
+    ):
+        super().__init__()
+        self.height, self.width = height, width
+        self.backbone = TwoStreamBackbone(backbone)
+        self.part_module = PartModule(self.backbone.channels, identities, parts, part_dim, part_norm, share_classifier)
+
+    def forward(self, image: Tensor, modality: Tensor) -> Tensor:
+        """Embed images: each part L2-normalised, then concatenated; compare by Euclidean distance (Section 4.2).
+
+        Args:
+            image: (B, 3, H, W), normalised.
+            modality: (B,), 0 visible and 1 infrared, in any order.
+
+        Returns:
+            (B, P * C2).
+        """
+        parts, _ = self.part_module(self.backbone(image, modality))
+        return F.normalize(parts, dim=2).flatten(1)
+
+
+class TrainingNetwork(nn.Module):
+    """A `VIReIDNet` with the auxiliary that training adds to it."""
+
+    def __init__(self, net: VIReIDNet, auxiliary: nn.Module | None = None):
+        super().__init__()
+        self.net = net
+        self.auxiliary = auxiliary
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What the losses need of a batch with `image` (B, 3, H, W), `identity` (B,) and `modality` (B,).
+
+        Returns:
+            `parts` (B, P, C2), `scores` (B, P, L), and what the auxiliary adds.
+        """
+        features = self.net.backbone(batch["image"], batch["modality"])
+        outputs = {}
+        outputs["parts"], outputs["scores"] = self.net.part_module(features)
+        if self.auxiliary is not None:
+            outputs |= self.auxiliary(features, batch["identity"], batch["modality"])
+        return outputs
+
+    def losses(self, outputs: dict[str, Tensor], batch: dict[str, Tensor], settings: LossConfig) -> dict[str, Tensor]:
+        """The weighted terms of Eq. 9 and 18 by name; their sum is the total loss (Eq. 19)."""
+        terms = reid_losses(outputs["parts"], outputs["scores"], batch["identity"], batch["modality"], settings)
+        if self.auxiliary is not None:
+            terms |= self.auxiliary.losses(outputs, batch, settings)  # type: ignore[operator]
+        return terms
+
+
+def build_network(config: Config, identities: int) -> TrainingNetwork:
+    """The network of a configuration with random weights, for `identities` classes."""
+    model = config.model
+    net = VIReIDNet(
+        identities,
+        model.backbone,
+        model.parts,
+        model.part_dim,
+        model.part_norm,
+        model.share_classifier,
+        config.data.height,
+        config.data.width,
+    )
+    auxiliary = AUXILIARIES[model.auxiliary]
+    return TrainingNetwork(net, auxiliary and auxiliary(net.backbone.channels, identities, config))

