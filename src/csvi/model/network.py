@@ -99,4 +99,4 @@ def build_network(config: Config, identities: int) -> TrainingNetwork:
         config.data.width,
     )
     auxiliary = AUXILIARIES[model.auxiliary]
-    return TrainingNetwork(net, auxiliary and auxiliary(net.backbone.channels, identities, config))
+    return TrainingNetwork(net, None if auxiliary is None else auxiliary(net.backbone.channels, identities, config))
