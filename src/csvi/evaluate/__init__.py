@@ -1,0 +1,16 @@
+"""Embeddings in, the numbers of the field out: metrics and protocols."""
+
+from csvi.evaluate.metrics import RULES, Rules, Score, score
+from csvi.evaluate.protocols import Protocol, Result, evaluate_protocol, evaluate_protocols, sysu_protocols
+
+__all__ = [
+    "RULES",
+    "Protocol",
+    "Result",
+    "Rules",
+    "Score",
+    "evaluate_protocol",
+    "evaluate_protocols",
+    "score",
+    "sysu_protocols",
+]
