@@ -3,8 +3,15 @@
 Nothing here imports torch, so that `csvi --help` answers at once. A setting whose docstring names no source is ours.
 """
 
+import dataclasses
+import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
+
+import yaml
+
+from csvi.errors import CsviError
 
 
 @dataclass
@@ -139,3 +146,27 @@ class Config:
     """Accelerators a machine."""
     nodes: int = 1
     """Machines."""
+
+
+def save_config(config: Config, file: Path) -> None:
+    """Write a configuration as YAML, readable by `load_config` and by `csvi train --config`."""
+    plain = json.loads(json.dumps(dataclasses.asdict(config)))  # tuples as lists
+    file.write_text(yaml.safe_dump(plain, sort_keys=False))
+
+
+def load_config(file: Path) -> Config:
+    """Read a configuration; what it leaves out has its default.
+
+    Raises:
+        CsviError: no such file, an unknown setting or a value of the wrong type.
+    """
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Config)
+    try:
+        return Config(**vars(parser.instantiate(parser.parse_path(file))))
+    except OSError as error:
+        raise CsviError(f"cannot read {file} ({error.strerror})") from error
+    except Exception as error:  # jsonargparse raises several of its own
+        raise CsviError(f"{file} is not a configuration of csvi: {' '.join(str(error).split())}") from error

@@ -38,7 +38,7 @@ class VIReIDNet(nn.Module, PyTorchModelHubMixin, library_name="csvi", tags=["vis
         width: int = 144,
     ):
         super().__init__()
-        self.height, self.width = height, width
+        self.identities, self.height, self.width = identities, height, width
         self.backbone = TwoStreamBackbone(backbone)
         self.part_module = PartModule(self.backbone.channels, identities, parts, part_dim, part_norm, share_classifier)
 

@@ -1,0 +1,30 @@
+"""Images to embeddings."""
+
+from collections.abc import Iterable
+
+import torch
+from lightning_fabric import Fabric
+from rich.progress import track
+from torch import Tensor
+
+from csvi.model import VIReIDNet
+
+
+def embed(net: VIReIDNet, batches: Iterable[dict[str, Tensor]], fabric: Fabric) -> Tensor:
+    """Embeddings of all images, in the order of the batches, float32 on the CPU: (n, P * C2).
+
+    Every image goes through the stream of its own modality, whichever images stand beside it.
+
+    Args:
+        net: on the device of `fabric`; left in evaluation mode.
+        batches: each with `image` (B, 3, H, W) and `modality` (B,).
+        fabric: device and precision.
+    """
+    net.eval()
+    embeddings = []
+    with torch.inference_mode(), fabric.autocast():
+        for batch in track(batches, description="Embedding", transient=True):
+            batch = fabric.to_device(batch)
+            image = batch["image"].contiguous(memory_format=torch.channels_last)
+            embeddings.append(net(image, batch["modality"]).float().cpu())
+    return torch.cat(embeddings)

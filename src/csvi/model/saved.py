@@ -1,0 +1,50 @@
+"""The network's files in a run folder.
+
+config.json, model.safetensors    `VIReIDNet`, to use: what is shipped
+auxiliary.safetensors             what training added, for figures of its masks; nothing else needs it
+"""
+
+from pathlib import Path
+
+from safetensors.torch import load_model, save_model
+
+from csvi.config import Config
+from csvi.errors import CsviError
+from csvi.model.network import TrainingNetwork, VIReIDNet, build_network
+
+
+def save_network(network: TrainingNetwork, run: Path) -> None:
+    """Write the network and its auxiliary into a run folder."""
+    network.net.save_pretrained(run)
+    if network.auxiliary is not None:
+        save_model(network.auxiliary, str(run / "auxiliary.safetensors"))
+
+
+def load_net(run: str | Path) -> VIReIDNet:
+    """The network of a run folder or of a Hub id, on the CPU, ready to embed images.
+
+    Raises:
+        CsviError: there is none.
+    """
+    folder = Path(run)
+    if folder.is_dir() and not (folder / "model.safetensors").is_file():
+        raise CsviError(f"{folder} holds no trained model (model.safetensors): has its training finished an epoch?")
+    try:
+        return VIReIDNet.from_pretrained(run).eval()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CsviError(
+            f"{run} is neither a run folder nor a model of the Hub: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def load_training_network(run: Path, config: Config) -> TrainingNetwork:
+    """The network of a run folder together with its auxiliary, ready to embed images and to predict masks."""
+    net = load_net(run)
+    network = build_network(config, net.identities)
+    network.net = net
+    if network.auxiliary is not None:
+        file = run / "auxiliary.safetensors"
+        if not file.is_file():
+            raise CsviError(f"{file} is missing: it holds the auxiliary that was trained with the model")
+        load_model(network.auxiliary, file)
+    return network.eval()

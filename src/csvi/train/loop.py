@@ -1,0 +1,225 @@
+"""The training loop."""
+
+import dataclasses
+import logging
+import math
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from csvi.config import Config, LossConfig, save_config
+from csvi.data import Benchmark, ImageRecord, read_benchmark
+from csvi.data.loader import evaluation_loader, training_loader
+from csvi.errors import CsviError
+from csvi.evaluate.embed import embed
+from csvi.evaluate.protocols import evaluate_protocol, sysu_protocols
+from csvi.model import TrainingNetwork, VIReIDNet, build_network
+from csvi.model.saved import save_network
+from csvi.model.weights import initial_weights
+from csvi.precision import choose_precision
+from csvi.train.checkpoint import load_checkpoint, save_checkpoint
+from csvi.train.metrics_log import MetricsLog
+from csvi.train.optimizer import build_optimizer, set_learning_rate
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT = "last.ckpt"
+
+
+def train(config: Config, run: Path, resume: str | None = None) -> None:
+    """Train a network and leave it in a run folder.
+
+    The folder gets `config.yaml`, `metrics.jsonl`, TensorBoard events, `last.ckpt` and the network's files. SIGINT and
+    SIGTERM finish the step, save a checkpoint and end the run with a CsviError that says how to go on.
+
+    Args:
+        config: all settings.
+        run: folder to write; it may hold a run already only if that one is resumed.
+        resume: `auto` goes on from RUN/last.ckpt where there is one; otherwise the path of a checkpoint.
+
+    Raises:
+        CsviError: bad data or settings, losses that are not finite, or a signal to stop.
+    """
+    checkpoint = _checkpoint(run, resume)
+    precision = choose_precision(config.precision)
+    fabric = Fabric(devices=config.devices, num_nodes=config.nodes, precision=precision)  # type: ignore[arg-type]
+    fabric.launch()
+
+    benchmark = read_benchmark(config.data)
+    records = _training_records(benchmark, config)
+    loader, sampler, identities = training_loader(
+        benchmark.root, records, config.data, config.seed, fabric.global_rank, fabric.world_size
+    )
+    fabric.seed_everything(config.seed, verbose=False)
+    network = build_network(config, len(identities))
+    weights = initial_weights(config.model.backbone, config.model.weights)
+    if weights is not None:
+        network.net.backbone.load_pretrained(weights)
+    network.to(memory_format=torch.channels_last)
+    wrapped, optimizer = fabric.setup(network, build_optimizer(network, config.train, weights is not None))
+    epoch, step = 0, 0
+    if checkpoint is not None:
+        epoch, step = load_checkpoint(fabric, checkpoint, wrapped, optimizer, identities)
+        log.info("going on at epoch %d, step %d, from %s", epoch + 1, step + 1, checkpoint)
+
+    if fabric.is_global_zero:
+        run.mkdir(parents=True, exist_ok=True)
+        save_config(config, run / "config.yaml")
+    log.info("%d images of %d identities, %s on %s", len(records), len(identities), precision, fabric.device)
+    steps = sampler.batches
+    batch_size = 2 * config.data.identities * config.data.images * fabric.world_size
+    metrics = MetricsLog(run if fabric.is_global_zero else None, epoch * steps + step, batch_size)
+    with stop_signal() as stop:
+        while epoch < config.train.epochs:
+            sampler.start(epoch, step)
+            wrapped.train()
+            metrics.restart_clock()
+            with _progress_bar(not fabric.is_global_zero) as progress:
+                task = progress.add_task(
+                    f"epoch {epoch + 1}/{config.train.epochs}", total=steps, completed=step, note=""
+                )
+                for batch in loader:
+                    done = epoch * steps + step
+                    lr = set_learning_rate(optimizer, done, steps, config.train)
+                    terms = train_step(fabric, network, wrapped, optimizer, batch, loss_settings(config.loss, done))
+                    step += 1
+                    latest = metrics.losses(done + 1, lr, terms)
+                    progress.update(task, advance=1)
+                    if latest:
+                        progress.update(task, note=_summary(latest, metrics.speed))
+                        warn_of_collapse(latest, done + 1, len(identities), config)
+                    if stop.is_set():
+                        break
+            metrics.flush()
+            if step == steps:
+                epoch, step = epoch + 1, 0
+                if validates(config, epoch):
+                    metrics.write(epoch * steps, validate(network.net, benchmark, config, fabric))
+            save_checkpoint(fabric, run / CHECKPOINT, wrapped, optimizer, epoch, step, identities)
+            if fabric.is_global_zero:
+                save_network(network, run)
+            if stop.is_set() and epoch < config.train.epochs:
+                metrics.close()
+                raise CsviError(
+                    f"stopped at epoch {epoch + 1}, step {step + 1}; go on with: "
+                    f"csvi train --config {run / 'config.yaml'} --run {run} --resume auto"
+                )
+    metrics.close()
+
+
+def train_step(
+    fabric: Fabric,
+    network: TrainingNetwork,
+    wrapped: nn.Module,
+    optimizer: Optimizer,
+    batch: dict[str, Tensor],
+    settings: LossConfig,
+) -> dict[str, Tensor]:
+    """One step on one batch; returns the weighted loss terms by name (Eq. 19 is their sum)."""
+    batch = fabric.to_device(batch)
+    batch["image"] = batch["image"].contiguous(memory_format=torch.channels_last)
+    terms = network.losses(wrapped(batch), batch, settings)
+    optimizer.zero_grad(set_to_none=True)
+    fabric.backward(torch.stack(list(terms.values())).sum())
+    optimizer.step()
+    return terms
+
+
+def loss_settings(settings: LossConfig, step: int) -> LossConfig:
+    """The settings at a step, counted from 0: the weight of the hetero-center losses may still be growing."""
+    if step >= settings.center_ramp:
+        return settings
+    return dataclasses.replace(settings, center=settings.center * step / settings.center_ramp)
+
+
+def validates(config: Config, epoch: int) -> bool:
+    """Whether to validate after so many epochs: never on identities that are trained on."""
+    every = config.train.validate_every
+    return config.data.train_on == "train" and every > 0 and (epoch % every == 0 or epoch == config.train.epochs)
+
+
+def validate(net: VIReIDNet, benchmark: Benchmark, config: Config, fabric: Fabric) -> dict[str, float]:
+    """R1, mAP and mINP on the val identities: all-search, single-shot, seeded galleries."""
+    loader = evaluation_loader(benchmark.root, benchmark.val, config.data)
+    embeddings = embed(net, loader, fabric)
+    result = evaluate_protocol(sysu_protocols(benchmark.val)[0], embeddings, benchmark.val)
+    figures = {f"val/{name}": result.figures[name].mean for name in ("R1", "mAP", "mINP")}
+    log.info("val: %s", ", ".join(f"{name.removeprefix('val/')} {100 * value:.1f}" for name, value in figures.items()))
+    return figures
+
+
+def warn_of_collapse(terms: dict[str, float], step: int, identities: int, config: Config) -> None:
+    """Say so when the hetero-center loss has pulled all features to one point: no identity is told from another."""
+    chance = 2 * config.model.parts * math.log(identities) * config.loss.identity
+    if step % 100 == 0 and terms["identity"] > 0.95 * chance and 0 < terms["center"] < 0.02 * terms["identity"]:
+        log.warning(
+            "step %d: features have collapsed to one point (identity loss %.1f at chance %.1f, center loss %.3f): "
+            "lower --loss.center or raise --loss.center_ramp", step, terms["identity"], chance, terms["center"],
+        )  # fmt: skip
+
+
+@contextmanager
+def stop_signal() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set; a second SIGINT interrupts at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def request(number: int, frame: object) -> None:
+        log.warning("stopping after this step (press again to stop at once)")
+        stop.set()
+        signal.signal(signal.SIGINT, before[signal.SIGINT])
+
+    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _checkpoint(run: Path, resume: str | None) -> Path | None:
+    file = run / CHECKPOINT
+    if resume is None:
+        if file.exists():
+            raise CsviError(f"{run} holds a run already: go on with it by --resume auto, or name another with --run")
+        return None
+    if resume == "auto":
+        return file if file.exists() else None
+    if not Path(resume).is_file():
+        raise CsviError(f"no checkpoint {resume}: --resume takes auto or the path of one")
+    return Path(resume)
+
+
+def _training_records(benchmark: Benchmark, config: Config) -> list[ImageRecord]:
+    records = list(benchmark.train)
+    if config.data.train_on == "train+val":
+        records += benchmark.val
+        if config.train.validate_every:
+            log.info("no validation: the val identities are trained on (--data.train_on train leaves them out)")
+    missing = sum(record.mask is None for record in records)
+    if config.model.auxiliary != "none" and missing:
+        raise CsviError(
+            f"{missing} of {len(records)} training images have no mask, which the auxiliary {config.model.auxiliary!r} "
+            "learns from: give their folder with --data.masks, or train with --model.auxiliary none"
+        )
+    return records
+
+
+def _progress_bar(disable: bool) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, TextColumn("{task.fields[note]}"), disable=disable)
+
+
+def _summary(terms: dict[str, float], speed: float) -> str:
+    losses = "  ".join(f"{name} {value:.2f}" for name, value in terms.items())
+    return f"{losses}  {speed:.0f} images/s"
