@@ -80,7 +80,8 @@ def sysu_protocols(
     """SYSU-MM01's four settings: all-search and indoor-search, each single-shot and multi-shot.
 
     Every infrared image is a query, in both modes. Of each identity and each visible camera of the mode, a trial's
-    gallery holds one image (single-shot) or ten (multi-shot; all where there are fewer).
+    gallery holds one image (single-shot) or ten (multi-shot; all where there are fewer). A mode whose cameras saw
+    nobody is left out: on SYSU-MM01's val identities all-search remains.
 
     Args:
         records: images of one split, in any order.
@@ -95,15 +96,19 @@ def sysu_protocols(
     query = [i for i, record in enumerate(records) if record.modality == Modality.INFRARED]
     if not query:
         raise CsviError("no infrared images: SYSU-MM01's queries are the images of cameras 3 and 6")
+    if gallery not in ("seeded", "official"):
+        raise CsviError(f"unknown gallery {gallery!r}: choose seeded or official")
     if trials < 1:
         raise CsviError(f"{trials} trials: at least one is needed")
     visible = _by_identity_and_camera(records)
+    if not visible:
+        raise CsviError("no visible images: SYSU-MM01's galleries are drawn from cameras 1, 2, 4 and 5")
     rows = _official_rows(permutations, visible, trials) if gallery == "official" else None
     protocols = []
     for mode, cameras in SYSU_CAMERAS.items():
         images = {key: indices for key, indices in visible.items() if key[1] in cameras}
-        if not images:
-            raise CsviError(f"no images of cameras {', '.join(map(str, cameras))}: {mode} takes its gallery from them")
+        if not images:  # SYSU-MM01's val identities were never in cameras 1 and 2
+            continue
         for shots, count in SYSU_SHOTS.items():
             galleries = [
                 _seeded(images, count, trial) if rows is None else _official(images, count, rows, trial)
@@ -244,7 +249,8 @@ def _official_rows(
             raise CsviError(
                 f"{file} has nothing of identity {identity} in cam{camera}: is it of this dataset?"
             ) from error
-        if row.ndim != 2 or row.shape[1] != len(indices) or (np.sort(row) != np.arange(1, len(indices) + 1)).any():
+        expected = np.arange(1, len(indices) + 1)
+        if row.dtype.kind not in "iuf" or row.shape[1:] != expected.shape or (np.sort(row) != expected).any():
             raise CsviError(
                 f"{file} holds no permutations of the {len(indices)} images of cam{camera}/{identity:04d}: "
                 "are images missing, or is it of another dataset?"

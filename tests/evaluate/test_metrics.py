@@ -1,0 +1,212 @@
+"""Metrics against rankings worked out by hand and against a plain implementation of the definition."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from csvi.errors import CsviError
+from csvi.evaluate import RULES, score
+from csvi.evaluate import metrics as m
+
+
+def slow_score(distance, query_identity, gallery_identity, query_camera, gallery_camera, protocol):
+    """The definition, one query and one image at a time; None where no query counts."""
+    ranks, precisions, penalties = [], [], []
+    for q, row in enumerate(distance):
+        ranking = []
+        for g, d in enumerate(row):
+            same = gallery_identity[g] == query_identity[q]
+            if protocol == "sysu" and query_camera[q] == 3 and gallery_camera[g] == 2:
+                continue
+            if protocol == "llcm" and same and query_camera[q] == gallery_camera[g]:
+                continue
+            ranking.append((d, same, gallery_identity[g]))
+        ranking.sort(key=lambda image: image[:2])  # among equals, the wrong ones first
+        positions = [p for p, (_, same, _) in enumerate(ranking, start=1) if same]
+        if not positions:
+            continue
+        precisions.append(sum(n / p for n, p in enumerate(positions, start=1)) / len(positions))
+        penalties.append(len(positions) / positions[-1])
+        if protocol == "regdb":
+            ranks.append(positions[0])
+        else:
+            ranks.append(list(dict.fromkeys(identity for *_, identity in ranking)).index(query_identity[q]) + 1)
+    if not ranks:
+        return None
+    length = len(gallery_identity) if protocol == "regdb" else len(set(gallery_identity))
+    cmc = [sum(rank <= k for rank in ranks) / len(ranks) for k in range(1, length + 1)]
+    return cmc, sum(precisions) / len(ranks), sum(penalties) / len(ranks), len(ranks)
+
+
+def assert_equals_slow(protocol, distance, query_identity, gallery_identity, query_camera, gallery_camera):
+    inputs = distance, query_identity, gallery_identity, query_camera, gallery_camera
+    expected = slow_score(*(np.asarray(values).tolist() for values in inputs), protocol)
+    if expected is None:
+        with pytest.raises(CsviError, match="nothing to score"):
+            score(*inputs, protocol=protocol)
+        return
+    result = score(*inputs, protocol=protocol)
+    assert result.cmc.tolist() == pytest.approx(expected[0], abs=1e-6)
+    assert (result.mAP, result.mINP) == pytest.approx(expected[1:3], abs=1e-6)
+    assert result.valid == expected[3]
+
+
+@st.composite
+def rankings(draw):
+    """Few values each, so that ties, removals and queries without a match are the rule."""
+    queries, gallery = draw(st.integers(1, 6)), draw(st.integers(1, 12))
+    distances = st.integers(0, 4).map(lambda n: n / 4) | st.floats(0, 4, width=32)
+    people, cameras = st.integers(-1, 3), st.integers(1, 4)
+    return (
+        draw(arrays(np.float32, (queries, gallery), elements=distances)),
+        draw(arrays(np.int64, queries, elements=people)),
+        draw(arrays(np.int64, gallery, elements=people)),
+        draw(arrays(np.int64, queries, elements=cameras)),
+        draw(arrays(np.int64, gallery, elements=cameras)),
+    )
+
+
+@pytest.mark.parametrize("protocol", RULES)
+@settings(deadline=None)
+@given(rankings())
+def test_equals_the_definition(protocol, ranking):
+    assert_equals_slow(protocol, *ranking)
+
+
+@pytest.mark.parametrize("protocol", RULES)
+def test_equals_the_definition_across_blocks(protocol, monkeypatch):
+    monkeypatch.setattr(m, "BLOCK", 500)  # 7 queries a block
+    r = np.random.default_rng(0)
+    identity, camera = r.integers(0, 9, 170), r.integers(1, 7, 170)
+    distance = r.random((100, 70)).round(2)
+    assert_equals_slow(protocol, distance, identity[:100], identity[100:], camera[:100], camera[100:])
+
+
+# One query of person 7 in camera 3 (protocol sysu) and a gallery in this order. Cameras 1, 2, 4, 5 are visible.
+# `without` leaves one rule out of the metrics: each of these cases is decided by that rule alone.
+SAME_PLACE, UNIQUE = {"same_place": ()}, {"unique_identities": False}
+
+
+@pytest.mark.parametrize(
+    ("gallery_identity", "gallery_camera", "expected", "without", "wrong"),
+    [
+        # a wrong image of camera 2 in front goes: the match stands at 1 instead of 2
+        ([5, 7], [2, 1], ([1, 1], 1, 1), SAME_PLACE, ([0, 1], 1 / 2, 1 / 2)),
+        # so does the query's own person: the match left stands at 2 instead of 1
+        ([7, 5, 7], [2, 1, 1], ([0, 1], 1 / 2, 1 / 2), SAME_PLACE, ([1, 1], (1 + 2 / 3) / 2, 2 / 3)),
+        # 5 counts once in CMC: rank 2 of identities, position 3 of images; AP and INP are over images either way
+        ([5, 5, 7], [1, 4, 1], ([0, 1], 1 / 3, 1 / 3), UNIQUE, ([0, 0, 1], 1 / 3, 1 / 3)),
+        # matches at 1, 3, 6: AP = (1/1 + 2/3 + 3/6) / 3, INP = 3/6
+        ([7, 5, 7, 4, 5, 7], [1, 1, 4, 1, 4, 5], ([1, 1, 1], 13 / 18, 1 / 2), UNIQUE, ([1] * 6, 13 / 18, 1 / 2)),
+    ],
+)
+def test_rankings_worked_out_by_hand(gallery_identity, gallery_camera, expected, without, wrong, monkeypatch):
+    monkeypatch.setitem(RULES, "mutant", replace(RULES["sysu"], **without))
+    inputs = [list(range(len(gallery_identity)))], [7], gallery_identity, [3], gallery_camera
+    for protocol, (cmc, mean_precision, mean_penalty) in (("sysu", expected), ("mutant", wrong)):
+        result = score(*inputs, protocol=protocol)
+        assert result.cmc.tolist() == pytest.approx(cmc)
+        assert (result.mAP, result.mINP) == pytest.approx((mean_precision, mean_penalty))
+
+
+def test_only_camera_3_is_blind_to_camera_2():
+    gallery = [5, 7], [6], [2, 1]
+    assert score([[1, 2]], [7], gallery[0], gallery[1], gallery[2]).cmc.tolist() == [0, 1]
+    assert score([[1, 2]], [7], gallery[0], [3], [3, 1]).cmc.tolist() == [0, 1]
+
+
+def test_query_without_a_match_does_not_count():
+    # person 8 is not there; person 5 is, but only in camera 2, which its camera 3 does not see; person 7 is right
+    result = score([[1, 2]] * 3, [7, 8, 5], [7, 5], [3, 6, 3], [1, 2])
+    assert (result.valid, result.cmc.tolist(), result.mAP, result.mINP) == (1, [1, 1], 1, 1)
+
+
+def test_regdb_counts_images():
+    # matches at 2 and 4 of 4
+    result = score([[1, 2, 3, 4]], [7], [5, 7, 5, 7], protocol="regdb")
+    assert (result.cmc.tolist(), result.mAP, result.mINP, result.valid) == ([0, 1, 1, 1], 1 / 2, 1 / 2, 1)
+
+
+def test_llcm_removes_the_same_person_in_the_same_camera_only():
+    # 7 in camera 1 goes, 5 in camera 1 and 7 in camera 2 stay; 5 comes first
+    result = score([[1, 2, 3]], [7], [7, 5, 7], [1], [1, 1, 2], protocol="llcm")
+    assert (result.cmc.tolist(), result.mAP, result.mINP) == ([0, 1], 1 / 2, 1 / 2)
+
+
+@pytest.mark.parametrize("order", [[7, 5, 4], [4, 5, 7]])
+def test_ties_do_not_favour_the_match(order):
+    result = score([[0.5, 0.5, 0.5]], [7], order, [6], [1, 1, 1])
+    assert (result.cmc.tolist(), result.mINP) == ([0, 0, 1], pytest.approx(1 / 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int32])
+def test_takes_any_real_type_and_leaves_it_alone(dtype):
+    distance = torch.tensor([[3, 1, 2]], dtype=dtype).requires_grad_(dtype.is_floating_point)
+    before = distance.clone()
+    result = score(distance, np.array([7], np.uint8), torch.tensor([7, 5, 4], dtype=torch.int16), [3], (1, 2, 1))
+    assert result.cmc.tolist() == [0, 1, 1]
+    assert torch.equal(distance, before)
+
+
+def test_numpy_views_and_torch_agree():
+    r = np.random.default_rng(0)
+    distance, identity, camera = r.random((30, 20)), r.integers(0, 5, 30), r.integers(1, 7, 30)
+    distance.flags.writeable = False
+    from_numpy = score(distance.T, identity[:20], identity, camera[:20], camera)
+    from_torch = score(torch.tensor(distance.T), *map(torch.tensor, (identity[:20], identity, camera[:20], camera)))
+    assert (from_numpy.mAP, from_numpy.cmc.tolist()) == (from_torch.mAP, from_torch.cmc.tolist())
+
+
+GOOD = {
+    "distance": [[0.1, 0.2], [0.3, 0.4]],
+    "query_identity": [1, 2],
+    "gallery_identity": [1, 2],
+    "query_camera": [3, 6],
+    "gallery_camera": [1, 1],
+}
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"distance": [0.1, 0.2]}, r"shape \(2,\)"),
+        ({"distance": np.zeros((0, 2))}, r"shape \(0, 2\)"),
+        ({"distance": [[0.1, float("nan")], [0.3, 0.4]]}, "NaN or infinity"),
+        ({"distance": [[0.1, float("inf")], [0.3, 0.4]]}, "NaN or infinity"),
+        ({"distance": [[1j, 0], [0, 0]]}, "real numbers"),
+        ({"distance": [["a", "b"], ["c", "d"]]}, "not an array of numbers"),
+        ({"distance": [[1.0], [1.0, 2.0]]}, "not an array of numbers"),
+        ({"query_identity": [1, 2, 3]}, r"query_identity has shape \(3,\).*each query, \(2,\)"),
+        ({"gallery_identity": [[1, 2]]}, r"gallery_identity has shape \(1, 2\).*each gallery image"),
+        ({"gallery_identity": [1.0, 2.0]}, "must hold integers"),
+        ({"query_camera": None}, "give query_camera and gallery_camera"),
+        ({"gallery_camera": [1]}, r"gallery_camera has shape \(1,\)"),
+        ({"protocol": "market"}, "unknown protocol 'market': choose one of sysu, regdb, llcm"),
+        ({"query_identity": [8, 9]}, "none of 2 queries"),
+    ],
+)
+def test_bad_input(bad, message):
+    with pytest.raises(CsviError, match=message):
+        score(**(GOOD | bad))
+
+
+def test_cameras_are_not_needed_where_no_rule_names_them():
+    assert score(GOOD["distance"], [1, 2], [1, 2], protocol="regdb").valid == 2
+
+
+def test_distances_of_one_point_are_equal():
+    """A collapsed model is scored as the worst there is, however the matrix product rounds."""
+    point = torch.randn(1, 3072, generator=torch.Generator().manual_seed(0))
+    assert (m.euclidean(point.expand(50, -1), point.expand(333, -1)) == 0).all()
+
+
+def test_euclidean():
+    r = torch.Generator().manual_seed(0)
+    query, gallery = torch.randn(5, 8, generator=r), torch.randn(7, 8, generator=r)
+    expected = (query[:, None] - gallery).norm(dim=2)
+    torch.testing.assert_close(m.euclidean(query, gallery), expected)

@@ -1,0 +1,250 @@
+"""SYSU-MM01's protocol on its true counts: galleries picked by hand-checked seeds, and the whole way to the figures."""
+
+import csv
+import dataclasses
+import json
+from importlib.resources import files
+from statistics import mean, stdev
+
+import numpy as np
+import pytest
+import scipy.io
+import torch
+
+from csvi.data.records import ImageRecord
+from csvi.data.sysu_mm01 import MODALITIES
+from csvi.errors import CsviError
+from csvi.evaluate import evaluate_protocol, evaluate_protocols, score, sysu_protocols
+
+SETTINGS = ["all-search single-shot", "all-search multi-shot", "indoor-search single-shot", "indoor-search multi-shot"]
+
+
+def records_of(split):
+    """The split as SYSU-MM01 has it: files 0001…n of every identity and camera."""
+    with (files("csvi.synth") / "sysu_mm01_counts.csv").open() as lines:
+        rows = [row for row in csv.DictReader(lines) if row["split"] == split]
+    return [
+        ImageRecord(f"cam{camera}/{int(row['id']):04d}/{n:04d}.jpg", int(row["id"]), camera, modality)
+        for camera, modality in MODALITIES.items()
+        for row in rows
+        for n in range(1, int(row[f"cam{camera}"]) + 1)
+    ]
+
+
+@pytest.fixture(scope="module")
+def sysu_test():
+    return records_of("test")
+
+
+def picks(gallery, records, identity):
+    """Camera → file numbers."""
+    found = {}
+    for i in gallery:
+        if records[i].identity == identity:
+            found.setdefault(records[i].camera, []).append(int(records[i].path[-8:-4]))
+    return found
+
+
+def few(*counts, identity=1):
+    """Records of one identity with so many images in cameras 1, 2, …"""
+    return [
+        ImageRecord(f"cam{camera}/{identity:04d}/{n:04d}.jpg", identity, camera, MODALITIES[camera])
+        for camera, count in enumerate(counts, start=1)
+        for n in range(1, count + 1)
+    ]
+
+
+def write_permutations(path, records, rows=None):
+    """A rand_perm_cam.mat of these records in the authors' nesting, ten random rows a camera and identity.
+
+    `rows`: (camera, identity, trial) → the first number of that row.
+    """
+    random = np.random.default_rng(0)
+    count = {}
+    for record in records:
+        count[record.camera, record.identity] = count.get((record.camera, record.identity), 0) + 1
+    cameras = np.empty((6, 1), object)
+    for camera in range(1, 7):
+        cameras[camera - 1, 0] = np.empty((max(r.identity for r in records), 1), object)
+        for identity in range(1, len(cameras[camera - 1, 0]) + 1):
+            n = count.get((camera, identity), 0)
+            table = np.array([random.permutation(n) + 1 for _ in range(10)], np.uint8).reshape(10, n)
+            for trial in range(10):
+                if first := (rows or {}).get((camera, identity, trial)):
+                    row = table[trial]
+                    row[row == first], row[0] = row[0], first
+            cameras[camera - 1, 0][identity - 1, 0] = table
+    scipy.io.savemat(path, {"rand_perm_cam": cameras})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("split", "identities", "visible", "infrared"),
+    [("train", 296, 20284, 9929), ("val", 99, 1974, 1980), ("test", 96, 6775, 3803)],
+)
+def test_true_counts(split, identities, visible, infrared):
+    records = records_of(split)
+    assert len({record.identity for record in records}) == identities
+    assert sum(record.modality == 0 for record in records) == visible
+    assert sum(record.modality == 1 for record in records) == infrared
+
+
+def test_sizes_of_the_four_settings(sysu_test):
+    protocols = sysu_protocols(sysu_test)
+    assert [protocol.name for protocol in protocols] == SETTINGS
+    for protocol, size, people in zip(protocols, (301, 3010, 112, 1120), (96, 96, 56, 56), strict=True):
+        assert len(protocol.query) == 3803
+        assert len(protocol.galleries) == 10
+        assert {len(set(gallery)) for gallery in protocol.galleries} == {size}
+        assert {len({sysu_test[i].identity for i in gallery}) for gallery in protocol.galleries} == {people}
+
+
+def test_seeded_single_shot_picks_what_public_code_picks(sysu_test):
+    galleries = sysu_protocols(sysu_test)[0].galleries
+    of_6 = [picks(galleries[trial], sysu_test, 6) for trial in range(3)]
+    assert of_6 == [
+        {1: [25], 2: [25], 4: [14], 5: [2]},
+        {1: [9], 2: [19], 4: [3], 5: [9]},
+        {1: [4], 2: [3], 4: [3], 5: [12]},
+    ]
+    of_10 = [picks(galleries[trial], sysu_test, 10) for trial in range(3)]
+    assert [(p[1], p[2]) for p in of_10] == [([17], [17]), ([8], [16]), ([11], [24])]
+
+
+def test_seeded_multi_shot_stays_as_it_is(sysu_test):
+    """No public numbers exist, as public code does not seed it; ours may not change between versions."""
+    galleries = sysu_protocols(sysu_test)[1].galleries
+    expected = np.random.RandomState(3).choice(42, 10, replace=False) + 1
+    assert picks(galleries[3], sysu_test, 6)[1] == expected.tolist()
+    assert picks(galleries[0], sysu_test, 6)[1] == [31, 37, 28, 5, 11, 26, 29, 12, 38, 32]
+
+
+def test_order_of_records_does_not_matter(sysu_test):
+    def paths(records):
+        return [[[records[i].path for i in g] for g in p.galleries] for p in sysu_protocols(records, trials=2)]
+
+    assert paths(sysu_test) == paths(sysu_test[::-1])
+
+
+def test_official_galleries(sysu_test, tmp_path):
+    first = {
+        **{(camera, 6, 0): n for camera, n in ((1, 5), (2, 7), (4, 10), (5, 15))},
+        **{(camera, 10, 0): n for camera, n in ((1, 18), (2, 11))},
+        **{(camera, 6, 1): n for camera, n in ((1, 17), (2, 10), (4, 20), (5, 1))},
+        **{(camera, 6, 2): n for camera, n in ((1, 38), (2, 18), (4, 4), (5, 8))},
+    }
+    mat = write_permutations(tmp_path / "rand_perm_cam.mat", sysu_test, first)
+    single, multi, indoor, _ = sysu_protocols(sysu_test, "official", mat)
+    assert {protocol.gallery for protocol in (single, multi, indoor)} == {"official"}
+    assert picks(single.galleries[0], sysu_test, 6) == {1: [5], 2: [7], 4: [10], 5: [15]}
+    assert picks(indoor.galleries[0], sysu_test, 6) == {1: [5], 2: [7]}
+    assert [picks(single.galleries[0], sysu_test, 10)[camera] for camera in (1, 2)] == [[18], [11]]
+    assert picks(single.galleries[1], sysu_test, 6) == {1: [17], 2: [10], 4: [20], 5: [1]}
+    assert picks(single.galleries[2], sysu_test, 6) == {1: [38], 2: [18], 4: [4], 5: [8]}
+    assert [len(protocol.galleries[9]) for protocol in (single, multi, indoor)] == [301, 3010, 112]
+    row = scipy.io.loadmat(mat)["rand_perm_cam"][3, 0][5, 0][7]  # camera 4, identity 6, trial 8
+    assert picks(multi.galleries[7], sysu_test, 6)[4] == row[:10].tolist()
+
+
+def test_fewer_images_than_shots():
+    records = few(3, 12, 1)
+    multi = sysu_protocols(records, trials=3)[1]
+    for gallery in multi.galleries:
+        found = picks(gallery, records, 1)
+        assert sorted(found[1]) == [1, 2, 3]
+        assert len(set(found[2])) == 10
+
+
+def test_validation_identities_have_no_indoor_gallery():
+    records = records_of("val")
+    identity = torch.tensor([record.identity for record in records])
+    protocols = sysu_protocols(records, trials=1)
+    assert [protocol.name for protocol in protocols] == SETTINGS[:2]
+    result = evaluate_protocol(protocols[0], torch.eye(534)[identity], records)
+    assert (result.queries, result.valid, result.gallery_images) == (1980, 1980, 195)
+    assert result.figures["R1"].mean == result.figures["mINP"].mean == 1
+
+
+def test_figures_equal_the_score_of_each_trial(sysu_test):
+    """The whole way on the true counts, against distances in float64 and `score`, trial by trial."""
+    random = np.random.default_rng(0)
+    identity, camera, modality = np.array([(r.identity, r.camera, r.modality) for r in sysu_test]).T
+    embeddings = random.normal(size=(identity.max() + 1, 16))[identity] + 2 * random.normal(size=(len(identity), 16))
+    protocols = sysu_protocols(sysu_test, trials=2)
+    results = evaluate_protocols(protocols, torch.tensor(embeddings), sysu_test)
+    assert [result.protocol for result in results] == SETTINGS
+    assert [(result.queries, result.valid) for result in results] == [(3803, 3803)] * 2 + [(3803, 2208)] * 2
+    assert [result.gallery_images for result in results] == [301, 3010, 112, 1120]
+    query = np.flatnonzero(modality == 1)
+    for protocol, result in zip(protocols, results, strict=True):
+        scores = []
+        for gallery in protocol.galleries:
+            distance = -2 * embeddings[query] @ embeddings[gallery].T + (embeddings[gallery] ** 2).sum(1)
+            scores.append(score(distance, identity[query], identity[gallery], camera[query], camera[gallery]))
+        for name, values in {
+            "R1": [float(s.cmc[0]) for s in scores],
+            "R10": [float(s.cmc[9]) for s in scores],
+            "R20": [float(s.cmc[19]) for s in scores],
+            "mAP": [s.mAP for s in scores],
+            "mINP": [s.mINP for s in scores],
+        }.items():
+            assert result.figures[name].trials == pytest.approx(values, abs=1e-9)
+            assert result.figures[name].mean == pytest.approx(mean(values))
+            assert result.figures[name].std == pytest.approx(stdev(values))
+    assert json.loads(json.dumps(dataclasses.asdict(results[0])))["gallery"] == "seeded"
+
+
+def test_collapsed_embeddings_are_scored_as_the_worst():
+    records = [r for identity in range(1, 30) for r in few(2, 2, 2, 2, 2, 2, identity=identity)]
+    protocol = sysu_protocols(records, trials=1)[0]
+    result = evaluate_protocol(protocol, torch.randn(1, 512).expand(len(records), -1), records)
+    assert (result.figures["R1"].mean, result.figures["R20"].mean) == (0, 0)
+    assert result.figures["R1"].std == 0
+
+
+@pytest.mark.parametrize(
+    ("embeddings", "message"),
+    [
+        (torch.zeros(5, 4), r"shape \(5, 4\): they must be \(6, dimensions\)"),
+        (torch.zeros(6), r"shape \(6,\)"),
+        (torch.full((6, 4), float("nan")), "has the model diverged"),
+        (torch.zeros(6, 4, dtype=torch.int64), "other than floats"),
+    ],
+)
+def test_bad_embeddings(embeddings, message):
+    records = few(1, 1, 1, 1, 1, 1)
+    with pytest.raises(CsviError, match=message):
+        evaluate_protocol(sysu_protocols(records, trials=1)[0], embeddings, records)
+
+
+@pytest.mark.parametrize(
+    ("records", "options", "message"),
+    [
+        (few(2, 2), {}, "no infrared images"),
+        (few(0, 0, 2), {}, "no visible images"),
+        (few(2, 2, 2), {"trials": 0}, "0 trials"),
+        (few(2, 2, 2), {"gallery": "oficial"}, "unknown gallery 'oficial'"),
+        (few(2, 2, 2), {"gallery": "official"}, "rand_perm_cam.mat: give its path"),
+        (few(2, 2, 2), {"gallery": "official", "permutations": "nowhere.mat"}, "no nowhere.mat"),
+    ],
+)
+def test_bad_galleries(records, options, message):
+    with pytest.raises(CsviError, match=message):
+        sysu_protocols(records, **options)
+
+
+def test_bad_permutations(tmp_path):
+    records = few(5, 4, 3)
+    mat = write_permutations(tmp_path / "rand_perm_cam.mat", records)
+    with pytest.raises(CsviError, match="no permutations of the 6 images of cam1/0001"):
+        sysu_protocols(few(6, 4, 3), "official", mat)
+    with pytest.raises(CsviError, match="nothing of identity 2 in cam1"):
+        sysu_protocols([*records, *few(1, identity=2)], "official", mat)
+    with pytest.raises(CsviError, match="10 official trials, not 11"):
+        sysu_protocols(records, "official", mat, trials=11)
+    scipy.io.savemat(tmp_path / "other.mat", {"perm": np.zeros(3)})
+    for content in (b"", b"not a mat file" * 20, mat.read_bytes()[:200]):
+        (tmp_path / "broken.mat").write_bytes(content)
+        for name in ("broken.mat", "other.mat"):
+            with pytest.raises(CsviError, match="cannot read rand_perm_cam in"):
+                sysu_protocols(records, "official", tmp_path / name)
