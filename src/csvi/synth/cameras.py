@@ -1,0 +1,74 @@
+"""The six cameras: where each stands, what it sees, how it is lit, and how good it is.
+
+As in SYSU-MM01, 1, 2, 4 and 5 see visible light, 3 and 6 infrared; 1, 2, 3 are indoors; 2 and 3 stand at the same place.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from csvi.synth import places
+from csvi.synth.places import Surface
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A camera and its place. Nothing here, and nothing drawn from here, knows who walks by."""
+
+    place: Callable[[], list[Surface]]
+    infrared: bool
+    height: float
+    """Metres above the ground."""
+    pitch: float
+    """Radians downwards."""
+    near: float
+    far: float
+    """Metres along the ground at which people pass."""
+    side: float
+    """Metres that they pass to either side of the middle."""
+    facing: tuple[float, float]
+    """Mean and spread, in radians, of the direction in which most people walk; 0 is towards the camera."""
+    sun: tuple[float, float, float]
+    """Direction to the main light; x to the right, y away from the camera, z up."""
+    key: float
+    ambient: float
+    lamp: float
+    """Strengths of the main light, of light from everywhere, and of a lamp at the camera."""
+    white: tuple[float, float, float]
+    """White balance: gains of red, green and blue."""
+    blur: float
+    """Standard deviation in pixels of an image 288 high."""
+    noise: float
+    """Standard deviation of the noise at full white."""
+    quality: tuple[int, int]
+    """Range of JPEG qualities."""
+    sky: tuple[tuple[float, float, float], tuple[float, float, float]] = ((0.75, 0.8, 0.85), (0.5, 0.62, 0.8))
+
+
+LAMPS = (-0.2, -0.35, 0.9)
+NIGHT = ((0.01, 0.01, 0.01), (0.005, 0.005, 0.005))
+
+CAMERAS: dict[int, Camera] = {
+    1: Camera(places.corridor, False, 2.3, 0.16, 4.5, 7.5, 0.9, (0.2, 0.5), LAMPS, 0.55, 0.55, 0, (1.04, 1.0, 0.92), 0.7, 0.018, (82, 92)),
+    2: Camera(places.lobby, False, 2.5, 0.2, 5.0, 8.0, 1.4, (-0.4, 0.6), (-0.75, -0.3, 0.6), 0.55, 0.5, 0, (0.97, 1.0, 1.05), 0.8, 0.02, (80, 90)),
+    3: Camera(places.lobby, True, 2.5, 0.2, 5.0, 8.0, 1.4, (-0.4, 0.6), (0, -1, 0), 0, 0.12, 1.3, (1, 1, 1), 0.9, 0.02, (80, 90)),
+    4: Camera(places.courtyard, False, 3.0, 0.2, 5.5, 9.0, 1.8, (0.5, 0.6), (0.5, -0.45, 0.74), 0.75, 0.45, 0, (1.0, 1.0, 0.98), 0.7, 0.014, (84, 94)),
+    5: Camera(places.path, False, 2.8, 0.17, 5.0, 9.0, 1.4, (0.0, 0.6), (-0.3, 0.35, 0.88), 0.5, 0.65, 0, (0.96, 1.0, 1.04), 0.9, 0.016, (78, 90)),
+    6: Camera(places.gate, True, 2.8, 0.18, 5.0, 8.5, 1.5, (-0.2, 0.6), (0, -1, 0), 0, 0.05, 1.2, (1, 1, 1), 1.0, 0.026, (76, 88), NIGHT),
+}  # fmt: skip
+
+VISIBLE = tuple(number for number, camera in CAMERAS.items() if not camera.infrared)
+INFRARED = tuple(number for number, camera in CAMERAS.items() if camera.infrared)
+
+
+@lru_cache(maxsize=None)
+def plate(number: int, height: int) -> np.ndarray:
+    """Linear radiance (2.6 h, 3.8 h, 3) of a camera's empty place, for images of `height` h; its focal length is 3 h pixels."""
+    camera = CAMERAS[number]
+    image = np.empty((round(2.6 * height), round(3.8 * height), 3), dtype=np.float32)
+    light = np.array([*camera.sun, camera.key, camera.ambient, camera.lamp])
+    rows = places.table(camera.place(), camera.infrared)
+    places.cast(rows, camera.height, camera.pitch, 3.0 * height, np.array(camera.sky), light, image)
+    return image

@@ -1,0 +1,246 @@
+"""A photograph: one person before one camera, cut out as a person detector would, with the mask of the person's pixels."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from csvi.synth.body import bone_transforms, load_body_model, skin, vertex_normals
+from csvi.synth.cameras import CAMERAS, Camera, plate
+from csvi.synth.materials import GAMMA
+from csvi.synth.people import Person
+from csvi.synth.pose import Gait, about_z, draw_gait, pose
+from csvi.synth.render import SAMPLES, rasterize, shade
+
+OCCLUDED = 0.12
+"""Share of the images in which something stands in front of the person."""
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photograph and the person's pixels in it."""
+
+    image: np.ndarray  # (h, w, 3) uint8; infrared has three equal channels
+    mask: np.ndarray  # (h, w) uint8, 255 where the person covers the pixel
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What one photograph draws at random, all of it independent of who the person is."""
+
+    gait: Gait
+    yaw: float  # of the person, radians, 0 towards the camera
+    spot: tuple[float, float]  # on the ground, metres to the right and away
+    margin: tuple[float, float]  # height and width of the crop over the person's own
+    shift: tuple[float, float]  # of the crop, right and down, as a share of its size
+    exposure: float
+    blur: float  # pixels of an image 288 high
+    quality: int  # of the JPEG
+    occluder: tuple[float, ...]  # left, right, top, bottom as shares of the crop, and its linear colour; empty for none
+
+
+def draw_moment(rng: np.random.Generator, camera: Camera) -> Moment:
+    """A random moment before a camera."""
+    gait = draw_gait(rng)
+    if rng.random() < 0.75:
+        yaw = rng.normal(*camera.facing)
+    else:
+        yaw = rng.uniform(-np.pi, np.pi)
+    occluder: tuple[float, ...] = ()
+    if rng.random() < OCCLUDED:
+        color = rng.uniform(0.05, 0.4) * (np.ones(3) if camera.infrared else rng.uniform(0.75, 1.15, 3))
+        if rng.random() < 0.4:  # a post
+            left = rng.uniform(0.05, 0.85)
+            occluder = (left, left + rng.uniform(0.06, 0.14), -0.1, 1.1, *color)
+        else:  # a bin, a bench, a bag on the floor
+            left, top = rng.uniform(-0.3, 0.7), rng.uniform(0.62, 0.88)
+            occluder = (left, left + rng.uniform(0.3, 0.8), top, 1.1, *color)
+    return Moment(
+        gait=gait,
+        yaw=yaw,
+        spot=(rng.uniform(-camera.side, camera.side), rng.uniform(camera.near, camera.far)),
+        margin=(rng.uniform(1.03, 1.16), rng.uniform(1.05, 1.2)),
+        shift=(rng.normal(0, 0.025), rng.normal(0, 0.012)),
+        exposure=float(np.exp(rng.normal(0, 0.12))),
+        blur=camera.blur * rng.uniform(0.7, 1.5),
+        quality=int(rng.integers(camera.quality[0], camera.quality[1] + 1)),
+        occluder=occluder,
+    )
+
+
+def photograph(person: Person, number: int, rng: np.random.Generator, height: int, width: int) -> tuple[Photo, Moment]:
+    """Takes a picture of `person` with camera `number`, `height` × `width` pixels, at a moment drawn from `rng`."""
+    camera = CAMERAS[number]
+    moment = draw_moment(rng, camera)
+    vertices, feet = stand(person, moment)
+    points = project(vertices, camera, height)
+    visible = points[person.figure.cuts.min(axis=1) >= 0]
+    left, top, scale = frame(visible, moment, height, width)
+    points[:, 0] = (points[:, 0] - left) * scale
+    points[:, 1] = (points[:, 1] - top) * scale
+    color = draw_figure(person, camera, moment, vertices, points, height, width)
+    canvas, cover = np.empty((height, width, 3), dtype=np.float32), np.empty((height, width), dtype=np.float32)
+    shape = np.array(moment.occluder or (2, 2, 2, 2, 0, 0, 0), dtype=np.float64)
+    view = np.array([camera.height, camera.pitch, 3.0 * height])
+    compose(plate(number, height), left, top, 1 / scale, view, feet, color, shape, canvas, cover)
+    return Photo(expose(canvas, camera, moment, rng), np.round(cover * 255).astype(np.uint8)), moment
+
+
+def stand(person: Person, moment: Moment) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices (n, 3) of the posed person on the ground of the place, and the spots (2, 2) of the feet."""
+    figure, body = person.figure, person.body
+    transforms = bone_transforms(body.joints, pose(body, person.hands, moment.gait))
+    transforms = about_z(moment.yaw) @ transforms
+    posed = np.empty_like(figure.vertices)
+    skin(figure.vertices, figure.skin_bones, figure.skin_weights, transforms, posed)
+    posed += np.array([*moment.spot, -posed[:, 2].min()], dtype=np.float32)
+    bones = load_body_model().bones
+    feet = [
+        transforms[bone, :2, :3] @ body.joints[bone] + transforms[bone, :2, 3]
+        for bone in (bones["foot.L"], bones["foot.R"])
+    ]
+    return posed, np.array(feet) + moment.spot
+
+
+def project(vertices: np.ndarray, camera: Camera, height: int) -> np.ndarray:
+    """Where (n, 3) points of the place appear in the camera's plate: (n, 3) pixels right and down, and depth."""
+    c, s = np.cos(camera.pitch), np.sin(camera.pitch)
+    x, y, z = vertices[:, 0], vertices[:, 1], vertices[:, 2] - camera.height
+    depth = c * y - s * z
+    focal = 3.0 * height
+    plate_height, plate_width = round(2.6 * height), round(3.8 * height)
+    return np.stack(
+        [plate_width / 2 + focal * x / depth, plate_height / 2 - focal * (s * y + c * z) / depth, depth], axis=1
+    ).astype(np.float32)
+
+
+def frame(points: np.ndarray, moment: Moment, height: int, width: int) -> tuple[float, float, float]:
+    """The crop around `points`: left and top in the plate's pixels, and the image's pixels per pixel of the plate."""
+    (x0, y0), (x1, y1) = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
+    tall = max((y1 - y0) * moment.margin[0], (x1 - x0) * moment.margin[1] * height / width)
+    wide = tall * width / height
+    # the crop may move only as far as the person stays inside
+    room_x, room_y = (wide - (x1 - x0)) / 2, (tall - (y1 - y0)) / 2
+    x = (x0 + x1) / 2 + np.clip(moment.shift[0] * wide, -room_x, room_x)
+    y = (y0 + y1) / 2 + np.clip(moment.shift[1] * tall, -room_y, room_y)
+    return float(x - wide / 2), float(y - tall / 2), float(height / tall)
+
+
+def draw_figure(
+    person: Person, camera: Camera, moment: Moment, vertices: np.ndarray, points: np.ndarray, height: int, width: int
+) -> np.ndarray:
+    """The lit figure, (h, w, 4): premultiplied linear colour and coverage."""
+    figure = person.figure
+    normals = np.empty_like(vertices)
+    vertex_normals(vertices, figure.triangles, normals)
+    points = points.copy()
+    points[:, :2] *= SAMPLES
+    shape = (SAMPLES * height, SAMPLES * width)
+    depth, owner = np.full(shape, np.inf, dtype=np.float32), np.full(shape, -1, dtype=np.int32)
+    corner = np.empty((*shape, 2), dtype=np.float32)
+    rasterize(points, figure.triangles, figure.one_sided, figure.cuts, depth, owner, corner)
+    toward = np.array([-moment.spot[0], -moment.spot[1], camera.height - 1.0])
+    distance = np.linalg.norm(toward)
+    toward /= distance
+    if camera.infrared:
+        lamp = camera.lamp * (5.0 / distance) ** 2
+        light = np.array([toward, [lamp] * 3, [camera.ambient] * 3, [camera.ambient] * 3])
+    else:
+        light = np.array([camera.sun, [camera.key] * 3, [camera.ambient * 1.15] * 3, [camera.ambient * 0.55] * 3])
+    out = np.empty((height, width, 4), dtype=np.float32)
+    shade(
+        figure.triangles, figure.fabric_of, normals, figure.cloth, figure.infrared if camera.infrared else figure.visible,
+        figure.patterns, owner, corner, light, toward, out,
+    )  # fmt: skip
+    return out
+
+
+@njit(cache=True, nogil=True)
+def compose(
+    plate: np.ndarray,
+    left: float,
+    top: float,
+    step: float,
+    view: np.ndarray,
+    feet: np.ndarray,
+    figure: np.ndarray,
+    occluder: np.ndarray,
+    canvas: np.ndarray,
+    cover: np.ndarray,
+) -> None:  # pragma: no cover
+    """Puts the place, the shadow at the feet, the figure and what stands in front of it into `canvas` (h, w, 3).
+
+    left, top, step: the crop in the plate's pixels; view: the camera's height, pitch and focal length in pixels;
+    cover (h, w) receives the share of each pixel that shows the figure.
+    """
+    height, width = cover.shape
+    plate_height, plate_width = plate.shape[:2]
+    c, s = np.cos(view[1]), np.sin(view[1])
+    for row in range(height):
+        for column in range(width):
+            u, v = left + (column + 0.5) * step, top + (row + 0.5) * step
+            shadow = 1.0
+            up = (plate_height / 2 - v) / view[2]
+            falling = s - up * c
+            if falling > 0:
+                t = view[0] / falling
+                x, y = t * (u - plate_width / 2) / view[2], t * (c + up * s)
+                middle = (x - 0.5 * (feet[0, 0] + feet[1, 0])) ** 2 + (y - 0.5 * (feet[0, 1] + feet[1, 1])) ** 2
+                shadow -= 0.3 * np.exp(-middle / 0.18)
+                for foot in range(2):
+                    near = (x - feet[foot, 0]) ** 2 + (y - feet[foot, 1]) ** 2
+                    shadow -= 0.3 * np.exp(-near / 0.025)
+            pu, pv = min(max(u - 0.5, 0.0), plate_width - 1.001), min(max(v - 0.5, 0.0), plate_height - 1.001)
+            i, j = int(pv), int(pu)
+            di, dj = pv - i, pu - j
+            across, down = (column + 0.5) / width, (row + 0.5) / height
+            edge = min(across - occluder[0], occluder[1] - across) * width
+            edge = min(edge, min(down - occluder[2], occluder[3] - down) * height)
+            front = min(1.0, max(0.0, edge + 0.5))
+            round_off = 0.7 + 0.3 * min(1.0, max(0.0, edge / 6))
+            behind = 1 - figure[row, column, 3]
+            for k in range(3):
+                ground = (plate[i, j, k] * (1 - dj) + plate[i, j + 1, k] * dj) * (1 - di)
+                ground += (plate[i + 1, j, k] * (1 - dj) + plate[i + 1, j + 1, k] * dj) * di
+                color = figure[row, column, k] + behind * ground * max(0.15, shadow)
+                canvas[row, column, k] = front * occluder[4 + k] * round_off + (1 - front) * color
+            cover[row, column] = figure[row, column, 3] * (1 - front)
+
+
+@njit(cache=True, nogil=True)
+def smooth(image: np.ndarray, sigma: float) -> np.ndarray:  # pragma: no cover
+    """Gaussian blur of (h, w, c) with `sigma` pixels; edges are repeated."""
+    height, width, channels = image.shape
+    radius = int(np.ceil(2.5 * sigma))
+    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    kernel /= kernel.sum()
+    rows, out = np.zeros_like(image), np.zeros_like(image)
+    for y in range(height):
+        for x in range(width):
+            for o in range(-radius, radius + 1):
+                xo = min(max(x + o, 0), width - 1)
+                for k in range(channels):
+                    rows[y, x, k] += kernel[o + radius] * image[y, xo, k]
+    for y in range(height):
+        for o in range(-radius, radius + 1):
+            yo = min(max(y + o, 0), height - 1)
+            for x in range(width):
+                for k in range(channels):
+                    out[y, x, k] += kernel[o + radius] * rows[yo, x, k]
+    return out
+
+
+def expose(canvas: np.ndarray, camera: Camera, moment: Moment, rng: np.random.Generator) -> np.ndarray:
+    """What the camera makes of a linear image (h, w, 3): blur, gain, gamma, noise, eight bits."""
+    height, width = canvas.shape[:2]
+    if camera.infrared:
+        canvas = canvas[:, :, :1]
+    gain = moment.exposure * np.array(camera.white[: canvas.shape[2]], dtype=np.float32)
+    image = smooth(canvas, max(0.25, moment.blur * height / 288)) * gain
+    image = np.maximum(image, 0) ** np.float32(1 / GAMMA)
+    if camera.infrared:  # scattered light and a small sensor: low contrast
+        image = 0.07 + 0.8 * image
+    noise = rng.standard_normal(image.shape, dtype=np.float32)
+    image = image + camera.noise * (0.6 + 0.4 * image) * noise
+    image = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    return np.repeat(image, 3, axis=2) if camera.infrared else image

@@ -1,0 +1,202 @@
+"""Garments, hair and things carried, cut from the surfaces of the body.
+
+A piece is a copy of a surface, moved along its normals, with a fabric and with signed distances in metres to its hems: it
+exists where all of them are positive. Everything happens in the rest pose; skinning then carries it along.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from csvi.synth.body import Body, load_body_model, vertex_normals
+from csvi.synth.materials import Material
+from csvi.synth.render import PLAIN
+
+CUTS = 3
+FAR = 1.0
+"""A distance that is inside every hem."""
+
+
+@dataclass(frozen=True)
+class Fabric:
+    """What a piece is made of; `second` shows where the pattern says so."""
+
+    first: Material
+    second: Material | None = None
+    pattern: tuple[float, float, float, float, float] = (PLAIN, 0, 0, 0, 0)
+    rough: float = 0.25
+    """Strength of its folds and stains, relative to its colour."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A dressed person in the rest pose: n vertices, m triangles, f fabrics."""
+
+    vertices: np.ndarray  # (n, 3) metres
+    skin_bones: np.ndarray  # (n, 4)
+    skin_weights: np.ndarray  # (n, 4)
+    cloth: np.ndarray  # (n, 3) coordinates of the patterns
+    cuts: np.ndarray  # (n, CUTS) signed distances to the hems, metres
+    triangles: np.ndarray  # (m, 3)
+    one_sided: np.ndarray  # (m,)
+    fabric_of: np.ndarray  # (m,)
+    visible: np.ndarray  # (f, 2, 3) linear reflectance
+    infrared: np.ndarray  # (f, 2, 3), three times the same
+    patterns: np.ndarray  # (f, 6)
+
+
+@dataclass
+class Tailor:
+    """Measures one body and sews pieces for it."""
+
+    body: Body
+    pieces: list[tuple[np.ndarray, ...]] = field(default_factory=list)
+    fabrics: list[Fabric] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        model, v = load_body_model(), self.body.vertices
+        self.model = model
+        self.normals = np.empty_like(v)
+        for triangles in model.triangles.values():
+            used = np.unique(triangles)
+            normals = np.empty_like(v)
+            vertex_normals(v, triangles, normals)
+            self.normals[used] = normals[used]
+        self.x, self.y, self.z = v.T
+        z = {name: float(self.body.joints[bone, 2]) for name, bone in model.bones.items()}
+        self.ankle, self.knee, self.hip, self.waist = z["foot.L"], z["lowerleg01.L"], z["upperleg01.L"], z["spine04"]
+        self.chest, self.neck, self.eye = z["spine01"], z["neck01"], z["eye.L"]
+        self.crotch = self.hip - 0.1 * (self.hip - self.ankle)
+        self.arm_weight = model.limb_weight("upperarm", "lowerarm", "wrist", "finger", "metacarpal")
+        self.head_weight = model.limb_weight("head", "neck02", "neck03")
+        self.arm = self._along_arm()
+        # patterns run level around trunk and legs, and across the sleeves
+        on_arm = self.arm_weight > 0.5
+        length = self.body.joints[model.bones["wrist.L"]] - self.body.joints[model.bones["upperarm01.L"]]
+        shoulder = float(self.body.joints[model.bones["upperarm01.L"], 2])
+        self.cloth = v.copy()
+        self.cloth[on_arm, 2] = shoulder - 0.5 * np.linalg.norm(length) * self.arm[on_arm]
+        self.cloth[on_arm, 0] = self.y[on_arm]
+
+    def _along_arm(self) -> np.ndarray:
+        """(v,) how far down the arm: 0 at the shoulder, 1 at the elbow, 2 at the wrist; −1 off the arms."""
+        along = np.full(len(self.x), -1.0)
+        for side in ("L", "R"):
+            weight = self.model.limb_weight(*(f"{bone}" for bone in self._arm_bones(side)))
+            shoulder, elbow, wrist = (
+                self.body.joints[self.model.bones[f"{name}.{side}"]] for name in ("upperarm01", "lowerarm01", "wrist")
+            )
+            v = self.body.vertices
+            upper = (v - shoulder) @ (elbow - shoulder) / np.sum((elbow - shoulder) ** 2)
+            lower = 1 + (v - elbow) @ (wrist - elbow) / np.sum((wrist - elbow) ** 2)
+            along = np.where(weight > 0.02, np.where(upper < 1, upper, np.maximum(lower, 1)), along)
+        return along
+
+    def _arm_bones(self, side: str) -> list[str]:
+        prefixes = ("upperarm", "lowerarm", "wrist", "finger", "metacarpal")
+        return [name for name in self.model.bones if name.startswith(prefixes) and name.endswith(side)]
+
+    # ------------------------------------------------------------------------------------------ regions, (v,) metres
+
+    def above(self, z: float) -> np.ndarray:
+        """Above a level of the trunk; arms count as above."""
+        return np.where(self.arm_weight > 0.3, FAR, self.z - z)
+
+    def below(self, z: float) -> np.ndarray:
+        """Below a level of the trunk; arms count as not."""
+        return np.where(self.arm_weight > 0.3, -FAR, z - self.z)
+
+    def sleeve(self, length: float) -> np.ndarray:
+        """Up to `length` down the arm (0 shoulder, 1 elbow, 2 wrist)."""
+        return (length - self.arm) * 0.3
+
+    def neckline(self, drop: float, vee: float = 0.0) -> np.ndarray:
+        """Below a neckline that lies `drop` metres lower than the neck's base, in front twice so; `vee` deepens it to a V."""
+        front = np.clip((0.03 - self.y) / 0.12, 0, 1)
+        opening = np.maximum(vee - 1.6 * np.abs(self.x), 0) * front
+        return self.neck + 0.045 - drop - front * (0.05 + drop) - opening - self.z
+
+    def open_front(self, gap: float) -> np.ndarray:
+        """Off the front's center line by `gap` metres."""
+        return np.maximum(np.abs(self.x) - gap, 4 * (self.y - 0.02))
+
+    # ------------------------------------------------------------------------------------------------------- sewing
+
+    def sew(
+        self, surface: str, fabric: Fabric, thickness: np.ndarray | float, *hems: np.ndarray, lined: bool = False
+    ) -> None:
+        """Adds a piece of `surface`, `thickness` metres off it; `lined` pieces are seen from both sides."""
+        triangles = self.model.triangles[surface]
+        cuts = np.stack([*hems, *[np.full(len(self.x), FAR)] * (CUTS - len(hems))], axis=1)
+        kept = triangles[(cuts[triangles] >= 0).any(axis=1).all(axis=1)]
+        used, renumbered = np.unique(kept, return_inverse=True)
+        thickness = np.broadcast_to(thickness, self.x.shape)[used, None]
+        self._append(
+            self.body.vertices[used] + thickness * self.normals[used],
+            self.model.skin_bones[used],
+            self.model.skin_weights[used],
+            self.cloth[used],
+            cuts[used],
+            renumbered.reshape(-1, 3),
+            not lined,
+            fabric,
+        )
+
+    def attach(
+        self, bone: str, fabric: Fabric, vertices: np.ndarray, triangles: np.ndarray, lined: bool = False
+    ) -> None:
+        """Adds a rigid thing, (n, 3) vertices in the rest pose, that moves with `bone`."""
+        n = len(vertices)
+        bones = np.full((n, 4), self.model.bones[bone])
+        weights = np.tile([1.0, 0, 0, 0], (n, 1))
+        self._append(vertices, bones, weights, vertices, np.full((n, CUTS), FAR), triangles, not lined, fabric)
+
+    def _append(self, vertices, bones, weights, cloth, cuts, triangles, one_sided, fabric) -> None:  # type: ignore[no-untyped-def]
+        start = sum(len(piece[0]) for piece in self.pieces)
+        m = len(triangles)
+        self.pieces.append(
+            (
+                vertices,
+                bones,
+                weights,
+                cloth,
+                cuts,
+                triangles + start,
+                np.full(m, one_sided),
+                np.full(m, len(self.fabrics)),
+            )
+        )
+        self.fabrics.append(fabric)
+
+    def finish(self) -> Figure:
+        """The dressed figure."""
+        types = (np.float32, np.int32, np.float32, np.float32, np.float32, np.int32, np.bool_, np.int32)
+        columns = zip(*self.pieces, strict=True)
+        arrays = [np.concatenate(column).astype(kind) for column, kind in zip(columns, types, strict=True)]
+        pairs = [(fabric.first, fabric.second or fabric.first) for fabric in self.fabrics]
+        return Figure(
+            *arrays,
+            visible=np.array([[material.visible for material in pair] for pair in pairs], dtype=np.float32),
+            infrared=np.array([[[material.infrared] * 3 for material in pair] for pair in pairs], dtype=np.float32),
+            patterns=np.array([(*fabric.pattern, fabric.rough) for fabric in self.fabrics], dtype=np.float32),
+        )
+
+
+def blob(
+    center: np.ndarray, half: np.ndarray, squareness: float = 1.0, rings: int = 10
+) -> tuple[np.ndarray, np.ndarray]:
+    """An ellipsoid, squarer as `squareness` falls towards 0: vertices (n, 3) and triangles (m, 3)."""
+    polar, around = np.linspace(0, np.pi, rings + 1), np.linspace(0, 2 * np.pi, 2 * rings, endpoint=False)
+    theta, phi = (grid.ravel() for grid in np.meshgrid(polar, around, indexing="ij"))
+
+    def curve(values: np.ndarray) -> np.ndarray:
+        return np.sign(values) * np.abs(values) ** squareness
+
+    ball = np.stack(
+        [curve(np.sin(theta)) * curve(np.cos(phi)), curve(np.sin(theta)) * curve(np.sin(phi)), curve(np.cos(theta))], 1
+    )
+    i, j = (grid.ravel() for grid in np.meshgrid(np.arange(rings), np.arange(2 * rings), indexing="ij"))
+    n = 2 * rings
+    a, b, c, d = i * n + j, i * n + (j + 1) % n, (i + 1) * n + j, (i + 1) * n + (j + 1) % n
+    triangles = np.concatenate([np.stack([a, c, b], 1), np.stack([b, c, d], 1)])
+    return np.asarray(center) + ball * np.asarray(half), triangles
