@@ -130,6 +130,29 @@ class TrainConfig:
 
 
 @dataclass
+class SynthConfig:
+    """The open synthetic benchmark (ours; not in the paper)."""
+
+    layout: Literal["sysu"] = "sysu"
+    """Whose layout the files are written in."""
+    preset: Literal["tiny", "demo", "paper"] = "demo"
+    """tiny: 12 identities, for tests; demo: 246 identities with 10 + 10 images; paper: SYSU-MM01's own structure, 491
+    identities and 44,745 images."""
+    seed: int = 0
+    """Fixes everything: the same version, settings and seed give the same bytes."""
+    height: int | None = None
+    """Image height in pixels; by default the preset's."""
+    width: int | None = None
+    """Image width in pixels; by default the preset's."""
+    rho_min: float = 0.5
+    """Least share of a material's infrared reflectance that comes from its visible luminance; the rest is its own."""
+    rho_max: float = 0.8
+    """Greatest such share."""
+    processes: int | None = None
+    """Processes that render; by default one a core."""
+
+
+@dataclass
 class Config:
     """A whole run; written to RUN/config.yaml."""
 
