@@ -6,7 +6,7 @@ the first occurrence of an identity is a minimum, and equal distances have one m
 image stands behind it. A model that maps every image to one point is then the worst there is, not the best.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -146,15 +146,17 @@ def score(
     return summarize([rank(*block, gallery, rules) for block in blocks], gallery, rules)
 
 
-def euclidean(query: Tensor, gallery: Tensor) -> Tensor:
-    """(queries, gallery) distances of (queries, dimensions) to (gallery, dimensions), by one matrix product.
+def euclidean(query: Tensor, gallery: Tensor, rows: int) -> Iterator[Tensor]:
+    """Distances of (queries, dimensions) to (gallery, dimensions), `rows` queries at a time: (rows, gallery) blocks.
 
     A gallery embedding serves as the origin: it moves nothing, but keeps near-identical embeddings from drowning in
     rounding, and makes the distances of identical ones exactly equal.
     """
     query, gallery = query - gallery[0], gallery - gallery[0]
-    squared = torch.addmm(gallery.square().sum(1), query, gallery.T, alpha=-2).add_(query.square().sum(1)[:, None])
-    return squared.clamp_(min=0).sqrt_()
+    length = gallery.square().sum(1)
+    for block in query.split(rows):
+        squared = torch.addmm(length, block, gallery.T, alpha=-2).add_(block.square().sum(1)[:, None])
+        yield squared.clamp_(min=0).sqrt_()
 
 
 def removed(

@@ -170,8 +170,9 @@ def _score_trials(
     columns = [[torch.searchsorted(pool, images) for images in trials] for trials in indices]
     galleries = [[index_gallery(identity[images], camera[images]) for images in trials] for trials in indices]
     ranks: list[list[list[Ranks]]] = [[[] for _ in trials] for trials in indices]
-    for block in queries.split(rows_of_block(len(pool))):
-        distance = euclidean(embeddings[block], embeddings[pool])
+    rows = rows_of_block(len(pool))
+    distances = euclidean(embeddings[queries], embeddings[pool], rows)
+    for block, distance in zip(queries.split(rows), distances, strict=True):
         for p, protocol in enumerate(protocols):
             for t, gallery in enumerate(galleries[p]):
                 seen = distance.index_select(1, columns[p][t])
