@@ -11,6 +11,8 @@ from csvi.synth.render import CHECK, HOOPS, PATCH, PINSTRIPES, SPLIT
 from csvi.synth.wardrobe import FAR, Fabric, Figure, Tailor, blob
 
 EYE = Material(np.full(3, 0.05), 0.08)
+RhoRange = tuple[float, float]
+Hems = tuple[np.ndarray, ...]
 
 
 @dataclass(frozen=True)
@@ -22,197 +24,201 @@ class Person:
     figure: Figure
 
 
-def draw_person(seed: int, identity: int, rho_range: tuple[float, float]) -> Person:
-    """The person of an identity; the same for the same arguments, whatever was drawn before."""
+def draw_person(seed: int, identity: int, rho: RhoRange) -> Person:
+    """The person of an identity; the same for the same arguments, whatever was drawn before.
+
+    rho: range of the share of a material's infrared reflectance that comes from its visible luminance.
+    """
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, identity])))
     woman = bool(rng.random() < 0.5)
     body = draw_body(rng, woman)
     tailor = Tailor(body)
-    dress(tailor, rng, rho_range, woman)
+    dress(tailor, rng, rho, woman)
     return Person(body, relaxed_hands(body), tailor.finish())
 
 
-def dress(tailor: Tailor, rng: np.random.Generator, rho: tuple[float, float], woman: bool) -> None:
+def choose(rng: np.random.Generator, chances: dict[str, float]) -> str:
+    """A key, drawn by its chance; the chances need not sum to 1."""
+    chance = np.array(list(chances.values()))
+    return list(chances)[rng.choice(len(chance), p=chance / chance.sum())]
+
+
+def dress(t: Tailor, rng: np.random.Generator, rho: RhoRange, woman: bool) -> None:
     """Sews everything that a person wears and carries, and the skin that it leaves bare."""
-    t = tailor
-    skin = draw_skin(rng)
-    trunk = rng.choice(["tee", "shirt", "jumper", "jacket", "coat", "hoodie"], p=[0.24, 0.16, 0.18, 0.2, 0.1, 0.12])
-    legs = rng.choice(
-        ["trousers", "wide", "shorts", "skirt"], p=[0.42, 0.18, 0.14, 0.26] if woman else [0.58, 0.24, 0.18, 0]
-    )
-
-    covered = [legwear(t, rng, rho, str(legs)), *upper(t, rng, rho, str(trunk)), footwear(t, rng, rho)]
-    bare = [0.015 - np.minimum.reduce(hems) for hems in covered]
-    t.sew("body", Fabric(skin, rough=0.08), 0.0, np.minimum.reduce(bare))
+    skin = Fabric(draw_skin(rng), rough=0.08)
+    trunk = choose(rng, {"tee": 24, "shirt": 14, "jumper": 18, "hoodie": 12, "jacket": 20, "coat": 10})
+    legs = choose(rng, {"trousers": 42, "wide": 18, "shorts": 12, "skirt": 28 if woman else 0})
+    covered = [*legwear(t, rng, rho, legs), footwear(t, rng, rho)]
+    layers, bulk = upper(t, rng, rho, trunk)
+    covered += layers
+    t.sew("body", skin, 0.0, np.minimum.reduce([0.015 - np.minimum.reduce(hems) for hems in covered]))
     t.sew("eyes", Fabric(EYE, rough=0), 0.0)
-    headwear(t, rng, rho, woman, hood=bool(trunk == "hoodie"))
-    luggage(t, rng, rho)
+    headwear(t, rng, rho, woman, hood=trunk == "hoodie" and rng.random() < 0.25)
+    luggage(t, rng, rho, bulk)
 
 
-def any_cloth(rng: np.random.Generator, rho: tuple[float, float]) -> Material:
+def any_cloth(rng: np.random.Generator, rho: RhoRange) -> Material:
     """Cloth for the trunk: dark and muted colours are commoner than bright ones."""
     return draw_cloth(rng, tuple(CLOTH) if rng.random() < 0.65 else BRIGHT, rho)
 
 
-def patterned(t: Tailor, rng: np.random.Generator, rho: tuple[float, float], plain: float = 0.5) -> Fabric:
-    """Cloth for the trunk with a pattern."""
+def plain(rng: np.random.Generator, material: Material) -> Fabric:
+    """One cloth, more or less worn and creased."""
+    return Fabric(material, rough=rng.uniform(0.15, 0.4))
+
+
+def patterned(t: Tailor, rng: np.random.Generator, rho: RhoRange) -> Fabric:
+    """Cloth for the trunk, half of the time with a pattern."""
     first, second = any_cloth(rng, rho), any_cloth(rng, rho)
-    if rng.random() < plain:
-        return Fabric(first, rough=rng.uniform(0.15, 0.35))
-    kind = rng.choice([HOOPS, PINSTRIPES, SPLIT, PATCH, CHECK], p=[0.3, 0.1, 0.25, 0.25, 0.1])
+    kind = (HOOPS, PINSTRIPES, SPLIT, PATCH, CHECK)[rng.choice(5, p=[0.3, 0.1, 0.22, 0.28, 0.1])]
     parameters = {
         HOOPS: (rng.uniform(0.07, 0.16), rng.uniform(0.3, 0.6), 0, 0),
         PINSTRIPES: (rng.uniform(0.05, 0.1), rng.uniform(0.25, 0.5), 0, 0),
         SPLIT: (rng.uniform(t.waist, t.chest + 0.12), 0, 0, 0),
-        PATCH: (
-            rng.normal(0, 0.02),
-            t.chest + rng.uniform(-0.06, 0.06),
-            rng.uniform(0.05, 0.1),
-            rng.uniform(0.03, 0.1),
-        ),
+        PATCH: (rng.normal(0, 0.02), t.chest + rng.uniform(-0.06, 0.06), rng.uniform(0.05, 0.1), rng.uniform(0.03, 0.1)),
         CHECK: (rng.uniform(0.06, 0.12), 0, 0, 0),
-    }[int(kind)]
-    return Fabric(first, second, (int(kind), *parameters), rng.uniform(0.15, 0.3))
+    }[kind]
+    fabric = plain(rng, first)
+    return fabric if rng.random() < 0.5 else Fabric(first, second, (kind, *parameters), fabric.rough)
 
 
-Hems = tuple[np.ndarray, ...]
-
-
-def legwear(t: Tailor, rng: np.random.Generator, rho: tuple[float, float], kind: str) -> Hems:
+def legwear(t: Tailor, rng: np.random.Generator, rho: RhoRange, kind: str) -> list[Hems]:
     """Trousers, shorts or a skirt; returns the hems of what it covers."""
-    fabric = Fabric(
-        draw_cloth(rng, TROUSERS if rng.random() < 0.85 else tuple(CLOTH), rho), rough=rng.uniform(0.15, 0.35)
-    )
+    fabric = plain(rng, draw_cloth(rng, TROUSERS if rng.random() < 0.85 else tuple(CLOTH), rho))
     waist = t.below(t.waist + 0.03)
     down = np.clip((t.hip - t.z) / (t.hip - t.ankle), 0, 1)  # 0 at the hip, 1 at the ankle
     if kind == "skirt":
-        hem = t.ankle + (t.hip - t.ankle) * rng.uniform(0.15, 0.8)
-        t.sew("skirt", fabric, 0.0, t.below(t.waist + 0.02), t.above(hem), lined=True)
-        if rng.random() < 0.5:  # tights beneath
-            tights = Fabric(draw_cloth(rng, ("black", "charcoal", "navy", "brown"), rho), rough=0.1)
-            t.sew("tights", tights, 0.002, waist)
-            return (waist,)
-        return (t.below(t.waist + 0.02), t.above(t.hip - 0.15))
+        hem = t.ankle + (t.hip - t.ankle) * rng.uniform(0.15, 0.75)
+        flare = 0.012 + rng.uniform(0, 0.1) * down
+        t.sew("skirt", fabric, flare, t.below(t.waist + 0.02), t.above(hem), lined=True)
+        # legs stay out of sight beneath the skirt, where they could come through it
+        beneath = t.below(hem + 0.1)
+        if rng.random() < 0.5:
+            tights = draw_cloth(rng, ("black", "charcoal", "navy", "brown"), rho)
+            t.sew("tights", Fabric(tights, rough=0.1), 0.002, beneath)
+            return [(waist,)]
+        return [(waist, -beneath)]
     if kind == "shorts":
-        hem = t.above(t.knee + rng.uniform(-0.02, 0.18))
-        t.sew("tights", fabric, 0.008 + 0.03 * np.clip(down / 0.4, 0, 1), waist, hem, lined=True)
-        return (waist, hem)
-    hem = t.above(t.ankle + rng.uniform(-0.03, 0.03) if rng.random() < 0.8 else t.ankle + rng.uniform(0.08, 0.2))
-    loose = rng.uniform(0.02, 0.045) if kind == "wide" else rng.uniform(0.0, 0.015)
-    t.sew("tights", fabric, 0.006 + loose * np.clip(1.5 * down, 0, 1), waist, hem, lined=True)
-    return (waist, hem)
+        hem = t.knee + rng.uniform(-0.02, 0.18)
+        loose = 0.03 * np.clip(2.5 * down, 0, 1)
+    elif rng.random() < 0.15:  # cropped
+        hem, loose = t.ankle + rng.uniform(0.08, 0.2), rng.uniform(0, 0.02) * down
+    else:
+        hem = t.ankle + rng.uniform(-0.04, 0.02)
+        loose = (rng.uniform(0.02, 0.045) if kind == "wide" else rng.uniform(0, 0.015)) * np.clip(1.5 * down, 0, 1)
+    hems = (waist, t.above(hem))
+    t.sew("tights", fabric, 0.006 + loose, *hems, lined=True)
+    return [hems]
 
 
-def upper(t: Tailor, rng: np.random.Generator, rho: tuple[float, float], kind: str) -> list[Hems]:
-    """What the trunk wears, from the inside out; returns the hems of what each layer covers."""
+def upper(t: Tailor, rng: np.random.Generator, rho: RhoRange, kind: str) -> tuple[list[Hems], float]:
+    """What the trunk wears, from the inside out; returns the hems of what each layer covers and how thick it all is."""
+    sleeve = {"tee": rng.uniform(0.35, 0.95), "shirt": rng.choice([0.85, 1.93])}.get(kind, rng.uniform(1.9, 2.0))
+    arms = t.sleeveless() if kind == "tee" and rng.random() < 0.2 else t.sleeve(sleeve)
+    neckline = t.neckline(rng.uniform(-0.01, 0.02), rng.uniform(0.08, 0.16) if rng.random() < 0.3 else 0)
+    hem = t.hip - rng.uniform(0.0, 0.12)
+    loose = rng.uniform(0.0, 0.025)
+    bulk = 0.010 + (0.008 if kind in ("jumper", "hoodie") else 0)
     fabric = patterned(t, rng, rho)
-    hem = t.above(t.hip + rng.uniform(-0.09, 0.04))
-    loose = rng.uniform(0.0, 0.02)
-    belly = np.clip((t.chest - t.z) / (t.chest - t.hip), 0, 1)
-    sleeve = {"tee": rng.uniform(0.35, 0.95), "shirt": rng.choice([0.8, 1.93])}.get(kind, rng.uniform(1.9, 2.0))
-    neckline = t.neckline(rng.uniform(-0.01, 0.03), rng.uniform(0.08, 0.16) if rng.random() < 0.3 else 0)
-    if kind == "tee" and rng.random() < 0.2:
-        sleeve = rng.uniform(-0.1, 0.05)
-    thickness = 0.012 + loose * (0.4 + belly)
-    hems = (hem, t.sleeve(sleeve), neckline)
-    if kind in ("tee", "shirt", "jumper", "hoodie"):
-        t.sew("tights", fabric, thickness + (0.008 if kind in ("jumper", "hoodie") else 0), *hems, lined=True)
-        return [hems]
-    # under a jacket or coat
-    t.sew("tights", fabric, 0.010, *hems, lined=True)
-    outer = Fabric(any_cloth(rng, rho), rough=rng.uniform(0.15, 0.35))
+    t.drape(fabric, bulk, loose, hem, np.minimum(arms, neckline))
+    layers: list[Hems] = [(t.above(hem), arms, neckline)]
+    if kind == "hoodie":
+        t.attach("neck01", Fabric(fabric.first), *blob((0, t.nape + 0.02, t.neck + 0.02), (0.1, 0.06, 0.07), 0.9))
+    if kind not in ("jacket", "coat"):
+        return layers, bulk + 0.4 * loose
+    outer = plain(rng, any_cloth(rng, rho))
     collar = t.neckline(rng.uniform(-0.05, -0.02), 0.1)
-    gap = rng.uniform(0.03, 0.09) if rng.random() < 0.5 else 0.0
-    front = t.open_front(gap) if gap else np.full_like(t.x, FAR)
-    body_hem = t.hip + rng.uniform(-0.08, 0.05)
-    arms = np.minimum(t.sleeve(rng.uniform(1.9, 2.0)), collar)
-    bulk = 0.022 + rng.uniform(0, 0.02) + loose * belly
+    gap = rng.uniform(0.03, 0.09) if rng.random() < 0.5 else -FAR
+    bulk += 0.014 + rng.uniform(0, 0.012)
     if kind == "jacket":
-        t.sew("tights", outer, bulk, t.above(body_hem), arms, front, lined=True)
-        return [hems, (t.above(body_hem), t.sleeve(1.95), collar)]
-    low = t.ankle + (t.hip - t.ankle) * rng.uniform(0.3, 0.75)
-    t.sew("tights", outer, bulk, t.above(t.hip - 0.02), arms, front, lined=True)
-    t.sew("skirt", outer, 0.012, t.below(t.waist + 0.04), t.above(low), front, lined=True)
-    return [hems, (t.above(t.hip), t.sleeve(1.95), collar)]
+        low = t.hip - rng.uniform(-0.04, 0.1)
+    else:
+        low = t.ankle + (t.hip - t.ankle) * rng.uniform(0.3, 0.75)
+    arms = t.sleeve(rng.uniform(1.9, 2.0))
+    t.drape(outer, bulk, loose + 0.012, low, np.minimum(arms, collar), t.open_front(gap))
+    layers.append((t.above(max(low, t.hip)), arms, collar, t.open_front(gap)))
+    return layers, bulk + 0.4 * loose
 
 
-def footwear(t: Tailor, rng: np.random.Generator, rho: tuple[float, float]) -> Hems:
+def footwear(t: Tailor, rng: np.random.Generator, rho: RhoRange) -> Hems:
     """Shoes, with soles of another colour, or boots."""
-    upper_leather = draw_cloth(rng, LEATHER, rho)
+    leather = draw_cloth(rng, LEATHER, rho)
     sole = draw_cloth(rng, ("white", "black", "black", "beige", "grey"), rho)
-    height = t.ankle + (rng.uniform(0.1, 0.3) if rng.random() < 0.2 else rng.uniform(-0.02, 0.03))
-    hems = (t.below(height),)
-    t.sew(
-        "tights", Fabric(upper_leather, sole, (SPLIT, rng.uniform(0.02, 0.035), 0, 0, 0), 0.1), 0.01, *hems, lined=True
-    )
-    return hems
+    top = t.below(t.ankle + (rng.uniform(0.1, 0.3) if rng.random() < 0.2 else rng.uniform(-0.02, 0.03)))
+    t.sew("tights", Fabric(leather, sole, (SPLIT, rng.uniform(0.01, 0.03), 0, 0, 0), 0.1), 0.009, top, lined=True)
+    return (top,)
 
 
-def headwear(t: Tailor, rng: np.random.Generator, rho: tuple[float, float], woman: bool, hood: bool) -> None:
+def headwear(t: Tailor, rng: np.random.Generator, rho: RhoRange, woman: bool, hood: bool) -> None:
     """Hair, and sometimes a cap, a beanie or a hood."""
     tone = HAIR[rng.choice(len(HAIR), p=[0.28, 0.22, 0.18, 0.1, 0.07, 0.04, 0.03, 0.08])]
-    hair = Fabric(draw_material(rng, tone, rho), rough=0.5)
-    style = str(rng.choice(["short", "bald", "bob", "long", "bun", "tail"], p=[0.16, 0, 0.22, 0.26, 0.14, 0.22] if woman else [0.8, 0.1, 0.04, 0.03, 0.02, 0.01]))  # fmt: skip
-    front = t.body.vertices[np.unique(t.model.triangles["eyes"])][:, 1].min()
+    hair = Fabric(draw_material(rng, tone, rho), rough=0.6)
+    style = choose(
+        rng,
+        {"short": 16, "bob": 22, "long": 26, "bun": 14, "tail": 22}
+        if woman
+        else {"short": 74, "shaved": 10, "bald": 8, "bob": 4, "long": 3, "bun": 1},
+    )
     on_head = np.where(t.head_weight > 0.5, FAR, -FAR)
-    depth = t.y - front  # from the eyes backwards
-    hairline = t.z - t.eye - rng.uniform(0.045, 0.06) + rng.uniform(0.7, 0.85) * depth
-    top = t.z - t.eye
-    volume = rng.uniform(0.006, 0.022)
+    behind, top = t.y - t.face, t.z - t.eye  # metres behind and above the eyes
+    wisps = t.noise(rng, 0.02)
+    hairline = top - rng.uniform(0.045, 0.06) + rng.uniform(0.7, 0.85) * behind + 0.012 * wisps
+    volume = 0.004 if style == "shaved" else rng.uniform(0.009, 0.02) if style != "short" else rng.uniform(0.009, 0.03)
     if style != "bald":
-        t.sew("body", hair, volume * np.clip(0.4 + 6 * top, 0.4, 1.2), np.minimum(hairline, on_head))
+        thickness = volume * (np.clip(0.35 + 7 * top, 0.35, 1.1) + 0.35 * wisps)
+        t.sew("body", hair, np.maximum(thickness, 0.003), np.minimum(hairline, on_head))
     back = np.array([0, t.y[t.head_weight > 0.9].max(), t.eye])
     if style in ("bob", "long"):
         end = t.eye - (rng.uniform(0.1, 0.17) if style == "bob" else rng.uniform(0.22, 0.42))
-        t.sew("hair", hair, 0.004, t.z - end, lined=True)
+        beside = np.maximum(behind - 0.055, np.abs(t.x) - 0.085)  # not before the face
+        t.sew("hair", hair, 0.004 + volume / 3, t.z - end + 0.02 * wisps, np.maximum(beside, top - 0.07), lined=True)
     elif style == "bun":
-        t.attach("head", hair, *blob(back + [0, 0.015, rng.uniform(0.0, 0.1)], np.array([0.045, 0.04, 0.045])))
+        t.attach("head", hair, *blob(back + np.array([0, 0.02, rng.uniform(0.0, 0.1)]), (0.045, 0.04, 0.045)))
     elif style == "tail":
         length = rng.uniform(0.1, 0.18)
-        t.attach("head", hair, *blob(back + [0, 0.02, 0.03 - length], np.array([0.035, 0.03, length])))
+        t.attach("head", hair, *blob(back + np.array([0, 0.025, 0.05 - length]), (0.035, 0.03, length)))
 
-    kind = rng.choice(["none", "cap", "beanie"], p=[0.8, 0.12, 0.08])
+    cloth = plain(rng, draw_cloth(rng, tuple(CLOTH), rho))
+    if hood:
+        opening = np.maximum(np.hypot(t.x / 0.075, (top + 0.015) / 0.12) - 1, (behind - 0.075) / 0.1) * 0.08
+        t.sew("body", cloth, volume + 0.014, opening, t.z - t.neck, np.where(t.head_weight > 0.2, FAR, -FAR), lined=True)
+        return
+    kind = choose(rng, {"none": 80, "cap": 12, "beanie": 8})
     if kind == "none":
         return
-    cloth = Fabric(draw_cloth(rng, tuple(CLOTH), rho), rough=0.2)
-    rim = np.minimum(t.z - t.eye - 0.05 + 0.12 * depth, on_head)
-    t.sew("body", cloth, volume + (0.012 if kind == "cap" else 0.016), rim)
+    rim = top - 0.05 + (0.12 if kind == "cap" else 0.2) * behind
+    t.sew("body", cloth, max(volume, 0.01) * 1.2 + (0.006 if kind == "cap" else 0.012), np.minimum(rim, on_head))
     if kind == "cap":
-        brim, triangles = blob(np.array([0, front - 0.02, t.eye + 0.055]), np.array([0.08, 0.1, 0.006]), 0.8)
-        t.attach("head", cloth, brim, triangles)
+        t.attach("head", cloth, *blob((0, t.face - 0.025, t.eye + 0.058), (0.075, 0.095, 0.006), 0.8))
 
 
-def luggage(t: Tailor, rng: np.random.Generator, rho: tuple[float, float]) -> None:
-    """Sometimes a backpack, a shoulder bag or a handbag."""
-    kind = rng.choice(["none", "backpack", "shoulder", "hand"], p=[0.54, 0.2, 0.14, 0.12])
+def luggage(t: Tailor, rng: np.random.Generator, rho: RhoRange, bulk: float) -> None:
+    """Sometimes a backpack, a shoulder bag or a handbag, over clothes `bulk` metres thick."""
+    kind = choose(rng, {"none": 54, "backpack": 20, "shoulder": 14, "hand": 12})
     if kind == "none":
         return
-    stuff = Fabric(any_cloth(rng, rho), rough=0.2)
-    torso = (t.arm_weight < 0.1) & (t.head_weight < 0.1)
+    stuff = plain(rng, any_cloth(rng, rho))
+    side = rng.choice([-1.0, 1.0])
     if kind == "backpack":
         half = np.array([rng.uniform(0.13, 0.17), rng.uniform(0.06, 0.1), rng.uniform(0.18, 0.25)])
-        back = t.y[torso & (t.z > t.chest) & (t.z < t.neck)].max()
-        t.attach("spine01", stuff, *blob(np.array([0, back + half[1] + 0.01, t.neck - 0.04 - half[2]]), half, 0.35))
-        strap = 0.018 - np.abs(np.abs(t.x) - 0.095)
-        t.sew("tights", stuff, 0.05, strap, t.above(t.chest - 0.08), t.sleeve(0.0), lined=True)
+        back = t.y[t.on_trunk & (t.z > t.chest) & (t.z < t.neck)].max()
+        t.attach("spine01", stuff, *blob((0, back + half[1] + bulk, t.neck - 0.04 - half[2]), half, 0.35))
+        strap = (np.abs(t.x) - 0.075, 0.115 - np.abs(t.x))
+        t.sew("tights", stuff, bulk + 0.012, *strap, t.above(t.chest - 0.08), t.sleeve(0.0), lined=True)
         return
     half = np.array([rng.uniform(0.04, 0.06), rng.uniform(0.13, 0.18), rng.uniform(0.1, 0.15)])
-    side = rng.choice([-1.0, 1.0])
     if kind == "shoulder":
-        hip = np.abs(t.x[torso & (np.abs(t.z - t.hip) < 0.05)]).max()
-        t.attach("root", stuff, *blob(np.array([side * (hip + half[0] + 0.02), 0.01, t.hip - 0.05]), half, 0.4))
-        slope = (t.neck - t.hip) / (hip + 0.06)
-        strap = 0.02 - np.abs(t.z - t.hip - slope * (side * -t.x + hip)) / np.hypot(1, slope)
-        t.sew("tights", stuff, 0.05, strap, t.above(t.hip - 0.05), t.sleeve(-0.05), lined=True)
+        hip = np.abs(t.x[t.on_trunk & (np.abs(t.z - t.hip) < 0.05)]).max()
+        t.attach("root", stuff, *blob((side * (hip + half[0] + bulk), 0.01, t.hip - 0.05), half, 0.4))
+        slope = (t.neck - t.hip) / (hip + 0.07)
+        off = (t.z - t.hip - slope * (hip - side * t.x)) / np.hypot(1, slope)
+        t.sew("tights", stuff, bulk + 0.012, 0.02 - off, 0.02 + off, t.above(t.hip - 0.05), t.neckline(-0.02), lined=True)
         return
     name = "L" if side > 0 else "R"
     wrist, knuckle = (t.body.joints[t.model.bones[f"{bone}.{name}"]] for bone in ("wrist", "finger3-1"))
     along = (knuckle - wrist) / np.linalg.norm(knuckle - wrist)
-    vertices, triangles = blob(np.zeros(3), half, 0.4)
-    down = vertices[:, 2:] * -along + vertices[:, 1:2] * np.cross(along, [side, 0, 0])
-    t.attach(
-        f"wrist.{name}",
-        stuff,
-        knuckle + along * (0.1 + half[2]) + down + vertices[:, :1] * np.array([1.0, 0, 0]),
-        triangles,
-    )
+    across = np.cross(along, [1.0, 0, 0])
+    across /= np.linalg.norm(across)
+    shape, triangles = blob((0, 0, 0), half, 0.4)
+    hanging = shape @ np.array([np.cross(across, along), across, -along])
+    t.attach(f"wrist.{name}", stuff, knuckle + along * (0.09 + half[2]) + hanging, triangles, lined=True)

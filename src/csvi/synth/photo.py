@@ -239,7 +239,7 @@ def expose(canvas: np.ndarray, camera: Camera, moment: Moment, rng: np.random.Ge
     image = smooth(canvas, max(0.25, moment.blur * height / 288)) * gain
     image = np.maximum(image, 0) ** np.float32(1 / GAMMA)
     if camera.infrared:  # scattered light and a small sensor: low contrast
-        image = 0.07 + 0.8 * image
+        image = 0.08 + 0.85 * image
     noise = rng.standard_normal(image.shape, dtype=np.float32)
     image = image + camera.noise * (0.6 + 0.4 * image) * noise
     image = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)

@@ -114,7 +114,7 @@ def knee_bend(phase: float, stride: float) -> float:
         away = (phase - center + np.pi) % (2 * np.pi) - np.pi
         return float(np.exp(-((away / width) ** 2)))
 
-    return 0.05 + stride * (0.35 * bump(2.3, 0.6) + 2.3 * bump(2 * np.pi - 0.45, 0.75))
+    return 0.05 + stride * (0.35 * bump(2.3, 0.6) + 1.9 * bump(2 * np.pi - 0.45, 0.75))
 
 
 def foot_pitch(phase: float, stride: float) -> float:

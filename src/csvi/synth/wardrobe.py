@@ -12,7 +12,7 @@ from csvi.synth.body import Body, load_body_model, vertex_normals
 from csvi.synth.materials import Material
 from csvi.synth.render import PLAIN
 
-CUTS = 3
+CUTS = 4
 FAR = 1.0
 """A distance that is inside every hem."""
 
@@ -66,9 +66,11 @@ class Tailor:
         z = {name: float(self.body.joints[bone, 2]) for name, bone in model.bones.items()}
         self.ankle, self.knee, self.hip, self.waist = z["foot.L"], z["lowerleg01.L"], z["upperleg01.L"], z["spine04"]
         self.chest, self.neck, self.eye = z["spine01"], z["neck01"], z["eye.L"]
-        self.crotch = self.hip - 0.1 * (self.hip - self.ankle)
         self.arm_weight = model.limb_weight("upperarm", "lowerarm", "wrist", "finger", "metacarpal")
         self.head_weight = model.limb_weight("head", "neck02", "neck03")
+        self.on_trunk = (self.arm_weight < 0.1) & (self.head_weight < 0.1)
+        self.face = float(self.y[np.unique(model.triangles["eyes"])].min())
+        self.nape = float(self.y[self.on_trunk & (np.abs(self.z - self.neck) < 0.03)].max())
         self.arm = self._along_arm()
         # patterns run level around trunk and legs, and across the sleeves
         on_arm = self.arm_weight > 0.5
@@ -76,7 +78,7 @@ class Tailor:
         shoulder = float(self.body.joints[model.bones["upperarm01.L"], 2])
         self.cloth = v.copy()
         self.cloth[on_arm, 2] = shoulder - 0.5 * np.linalg.norm(length) * self.arm[on_arm]
-        self.cloth[on_arm, 0] = self.y[on_arm]
+        self.cloth[on_arm, 0] = self.y[on_arm] + FAR  # far from what is printed on the chest
 
     def _along_arm(self) -> np.ndarray:
         """(v,) how far down the arm: 0 at the shoulder, 1 at the elbow, 2 at the wrist; −1 off the arms."""
@@ -110,8 +112,14 @@ class Tailor:
         """Up to `length` down the arm (0 shoulder, 1 elbow, 2 wrist)."""
         return (length - self.arm) * 0.3
 
+    def sleeveless(self) -> np.ndarray:
+        """Up to the shoulder joint."""
+        shoulder = abs(float(self.body.joints[self.model.bones["upperarm01.L"], 0]))
+        inside = shoulder - 0.01 - np.abs(self.x)
+        return np.where(self.arm_weight < 0.02, np.maximum(inside, 0.03), inside)
+
     def neckline(self, drop: float, vee: float = 0.0) -> np.ndarray:
-        """Below a neckline that lies `drop` metres lower than the neck's base, in front twice so; `vee` deepens it to a V."""
+        """Below a neckline `drop` metres beneath the base of the neck, in front twice so; `vee` deepens it to a V."""
         front = np.clip((0.03 - self.y) / 0.12, 0, 1)
         opening = np.maximum(vee - 1.6 * np.abs(self.x), 0) * front
         return self.neck + 0.045 - drop - front * (0.05 + drop) - opening - self.z
@@ -120,7 +128,21 @@ class Tailor:
         """Off the front's center line by `gap` metres."""
         return np.maximum(np.abs(self.x) - gap, 4 * (self.y - 0.02))
 
+    def noise(self, rng: np.random.Generator, size: float) -> np.ndarray:
+        """Smooth noise on the surface, (v,) in −1 to 1, with features of `size` metres."""
+        waves = rng.normal(0, 1.6 / size, (8, 3))
+        return np.sin(self.body.vertices @ waves.T + rng.uniform(0, 2 * np.pi, 8)).mean(axis=1) * 2
+
     # ------------------------------------------------------------------------------------------------------- sewing
+
+    def drape(self, fabric: Fabric, thickness: float, loose: float, hem: float, *hems: np.ndarray) -> None:
+        """Adds a garment of the trunk that falls free from the waist down to the level `hem`."""
+        down = np.clip((self.chest - self.z) / (self.chest - self.hip), 0, 1.5)
+        over = thickness + loose * (0.4 + 0.6 * np.minimum(down, 1))
+        self.sew("tights", fabric, over, self.above(max(hem, self.hip)), *hems, lined=True)
+        if hem < self.hip:
+            self.sew("skirt", fabric, over + 0.006 * down, self.below(self.waist), self.above(hem), *hems[1:], lined=True)
+
 
     def sew(
         self, surface: str, fabric: Fabric, thickness: np.ndarray | float, *hems: np.ndarray, lined: bool = False
@@ -182,9 +204,10 @@ class Tailor:
         )
 
 
-def blob(
-    center: np.ndarray, half: np.ndarray, squareness: float = 1.0, rings: int = 10
-) -> tuple[np.ndarray, np.ndarray]:
+Triple = tuple[float, float, float] | np.ndarray
+
+
+def blob(center: Triple, half: Triple, squareness: float = 1.0, rings: int = 10) -> tuple[np.ndarray, np.ndarray]:
     """An ellipsoid, squarer as `squareness` falls towards 0: vertices (n, 3) and triangles (m, 3)."""
     polar, around = np.linspace(0, np.pi, rings + 1), np.linspace(0, 2 * np.pi, 2 * rings, endpoint=False)
     theta, phi = (grid.ravel() for grid in np.meshgrid(polar, around, indexing="ij"))
