@@ -16,8 +16,8 @@ from torch import Tensor
 
 from csvi.errors import CsviError
 
-BLOCK = 2**21
-"""Distances ranked at a time, which bounds the working memory to some 50 MB."""
+BLOCK = 2**22
+"""Distances ranked at a time, which bounds the working memory to some 150 MB."""
 
 
 @dataclass(frozen=True)
