@@ -1,0 +1,148 @@
+"""A trained run on the test split: retrieval under the dataset's protocols, and the masks its auxiliary predicts."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from lightning_fabric import Fabric
+from rich.progress import track
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+import csvi
+from csvi.config import Config, load_config
+from csvi.data import Benchmark, ImageRecord, Modality, read_benchmark
+from csvi.data.cache import cached_images
+from csvi.data.loader import ImageDataset, evaluation_loader
+from csvi.data.sysu_mm01 import PERMUTATIONS
+from csvi.evaluate.embed import embed
+from csvi.evaluate.masks import best_constant_mask, mask_iou
+from csvi.evaluate.protocols import Result, evaluate_protocols, sysu_protocols
+from csvi.model import TrainingNetwork
+from csvi.model.saved import load_net, load_training_network
+from csvi.precision import choose_precision
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskResult:
+    """Predicted masks against the true ones, for the images of one modality; means of the intersection over union."""
+
+    images: int
+    iou: float
+    constant_iou: float
+    """Of the best mask that is the same for all these images."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Everything `csvi evaluate` finds; written to RUN/evaluation.json."""
+
+    benchmark: str
+    root: str
+    protocols: list[Result]
+    masks: dict[str, MaskResult]
+    """`visible` and `infrared`; empty without an auxiliary that predicts masks or without masks to compare with."""
+    version: str = csvi.__version__
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """An evaluation and what it was computed from."""
+
+    evaluation: Evaluation
+    config: Config
+    benchmark: Benchmark
+    embeddings: Tensor
+    """(n, P * C2), in the order of `benchmark.test`."""
+    masks: Tensor | None
+    """Probability of person of the same images, see `predict_masks`."""
+
+
+def evaluate_run(
+    run: Path, root: str | None = None, masks: str | None = None, draw: Literal["seeded", "official"] = "seeded"
+) -> Outcome:
+    """Evaluate a run on the test split of a dataset and write RUN/evaluation.json.
+
+    Args:
+        run: folder of the run.
+        root: of the dataset; by default the one it was trained on.
+        masks: folder of masks, as in the settings.
+        draw: how galleries are drawn, see `sysu_protocols`.
+
+    Raises:
+        CsviError: no trained model, or bad data.
+    """
+    config = load_config(run / "config.yaml")
+    if root is not None:
+        config.data.root, config.data.masks = root, masks
+    benchmark = read_benchmark(config.data)
+    protocols = sysu_protocols(benchmark.test, draw, benchmark.root / PERMUTATIONS)
+    fabric = Fabric(devices=1, precision=choose_precision(config.precision))  # type: ignore[arg-type]
+
+    net = fabric.to_device(load_net(run).to(memory_format=torch.channels_last))
+    embeddings = embed(net, evaluation_loader(benchmark.root, benchmark.test, config.data), fabric)
+    results = evaluate_protocols(protocols, embeddings, benchmark.test)
+    predicted, compared = None, {}
+    if config.model.auxiliary != "none" and all(record.mask for record in benchmark.test):
+        network = load_training_network(run, config).to(memory_format=torch.channels_last)
+        predicted = predict_masks(network, benchmark.root, benchmark.test, config, fabric)
+        compared = compare_masks(predicted, benchmark.root, benchmark.test, config)
+    evaluation = Evaluation(benchmark.name, str(benchmark.root), results, compared)
+    (run / "evaluation.json").write_text(json.dumps(dataclasses.asdict(evaluation), indent=2) + "\n")
+    return Outcome(evaluation, config, benchmark, embeddings, predicted)
+
+
+def predict_masks(
+    network: TrainingNetwork, root: Path, records: Sequence[ImageRecord], config: Config, fabric: Fabric
+) -> Tensor:
+    """Probability of person, (n, 1, H/4, W/4) float16, in the order of the records.
+
+    Co-segmentation looks at all images of an identity together, so that each batch is one identity.
+    """
+    cache = cached_images(root, records, config.data.height, config.data.width, Path(config.data.cache))
+    by_identity: dict[int, list[int]] = {}
+    for i, record in enumerate(records):
+        by_identity.setdefault(record.identity, []).append(i)
+    batches = list(by_identity.values())
+    loader = DataLoader(ImageDataset(records, cache), batch_sampler=batches, num_workers=config.data.workers)
+    network = fabric.to_device(network.eval())
+    masks = []
+    with torch.inference_mode(), fabric.autocast():
+        for batch in track(loader, description="Predicting masks", transient=True):
+            batch = fabric.to_device(batch)
+            image = batch["image"].contiguous(memory_format=torch.channels_last)
+            features = network.net.backbone(image, batch["modality"])
+            masks.append(network.auxiliary.predict_masks(features, batch["identity"], batch["modality"]).half().cpu())  # type: ignore[operator, union-attr]
+    back = torch.tensor([i for batch in batches for i in batch]).argsort()
+    return torch.cat(masks)[back]
+
+
+def compare_masks(
+    predicted: Tensor, root: Path, records: Sequence[ImageRecord], config: Config
+) -> dict[str, MaskResult]:
+    """Predicted masks against the true ones, at the size of the images, for each modality.
+
+    Args:
+        predicted: (n, 1, h, w), probability of person.
+        root, records: the images, all with a mask.
+    """
+    size = (config.data.height, config.data.width)
+    cache = cached_images(root, records, *size, Path(config.data.cache))
+    assert cache.masks is not None
+    results = {}
+    for modality in Modality:
+        index = [i for i, record in enumerate(records) if record.modality == modality]
+        true = torch.from_numpy(cache.masks[index] > 127)
+        iou = torch.cat(
+            [
+                mask_iou(F.interpolate(p.float(), size, mode="bilinear").squeeze(1) > 0.5, t)
+                for p, t in zip(predicted[index].split(256), true.split(256), strict=True)
+            ]
+        )
+        _, constant = best_constant_mask(true)
+        results[modality.name.lower()] = MaskResult(len(index), float(iou.mean()), constant)
+    return results
