@@ -85,8 +85,8 @@ class Score:
     """Means over the queries that have something relevant in their gallery; fractions from 0 to 1."""
 
     cmc: Tensor
-    """(ranks,) rank 1 first: share of queries whose first match has rank 1, at most 2, …; as many ranks as the gallery
-    has identities or, where CMC is not over unique identities, images."""
+    """(ranks,) float64, rank 1 first: share of queries whose first match has rank 1, at most 2, …; as many ranks as the
+    gallery has identities or, where CMC is not over unique identities, images."""
     mAP: float
     """Mean average precision."""
     mINP: float
@@ -227,7 +227,7 @@ def summarize(blocks: Sequence[Ranks], gallery: Gallery, rules: Rules) -> Score:
     precision = torch.cat([block.precision for block in blocks]).cpu().double()
     penalty = torch.cat([block.penalty for block in blocks]).cpu().double()
     longest = len(gallery.identities if rules.unique_identities else gallery.identity)
-    cmc = torch.bincount(first[counted] - 1, minlength=longest).cumsum(0) / valid
+    cmc = torch.bincount(first[counted] - 1, minlength=longest).cumsum(0).double() / valid
     return Score(cmc, float(precision.sum() / valid), float(penalty.sum() / valid), valid)
 
 
