@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from numba import njit
 
+HANGING = ("finger3-1.L", "finger3-1.R")
+"""Joints that something may hang from: `bone_transforms` adds a bone for each, which moves with it but does not turn."""
 LIMIT = 2.0
 """Standard deviations at which a component of the shape is cut off."""
 
@@ -75,19 +77,24 @@ def draw_body(rng: np.random.Generator, woman: bool) -> Body:
 
 
 def bone_transforms(joints: np.ndarray, rotations: np.ndarray) -> np.ndarray:
-    """World transforms (b, 3, 4) of bones turned by `rotations` (b, 3, 3) about their `joints` (b, 3).
+    """World transforms (b + 2, 3, 4) of bones turned by `rotations` (b, 3, 3) about their `joints` (b, 3), and of `HANGING`.
 
     A rotation is given in the axes of the rest pose and carries the bone's children with it.
     """
-    parents = load_body_model().parents
-    transforms = np.empty((len(joints), 3, 4))
-    for bone, (parent, joint, rotation) in enumerate(zip(parents, joints, rotations, strict=True)):
+    model = load_body_model()
+    transforms = np.empty((len(joints) + len(HANGING), 3, 4))
+    for bone, (parent, joint, rotation) in enumerate(zip(model.parents, joints, rotations, strict=True)):
         local = np.column_stack([rotation, joint - rotation @ joint])
         if parent >= 0:
             above = transforms[parent]
             local = above[:, :3] @ local
             local[:, 3] += above[:, 3]
         transforms[bone] = local
+    for hanging, name in enumerate(HANGING, start=len(joints)):
+        bone = model.bones[name]
+        joint = joints[bone]
+        transforms[hanging] = np.eye(3, 4)
+        transforms[hanging, :, 3] = transforms[bone, :, :3] @ joint + transforms[bone, :, 3] - joint
     return transforms
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from csvi.synth.body import Body, draw_body
+from csvi.synth.body import HANGING, Body, draw_body
 from csvi.synth.materials import BRIGHT, CLOTH, HAIR, LEATHER, TROUSERS, Material, draw_cloth, draw_material, draw_skin
 from csvi.synth.pose import relaxed_hands
 from csvi.synth.render import CHECK, HOOPS, PATCH, PINSTRIPES, SPLIT
@@ -123,7 +123,7 @@ def upper(t: Tailor, rng: np.random.Generator, rho: RhoRange, kind: str) -> tupl
     t.drape(fabric, bulk, loose, hem, np.minimum(arms, neckline))
     layers: list[Hems] = [(t.above(hem), arms, neckline)]
     if kind == "hoodie":
-        t.attach("neck01", Fabric(fabric.first), *blob((0, t.nape + 0.02, t.neck + 0.02), (0.1, 0.06, 0.07), 0.9))
+        t.attach(t.model.bones["neck01"], Fabric(fabric.first), *blob((0, t.nape + 0.02, t.neck + 0.02), (0.1, 0.06, 0.07), 0.9))
     if kind not in ("jacket", "coat"):
         return layers, bulk + 0.4 * loose
     outer = plain(rng, any_cloth(rng, rho))
@@ -173,10 +173,10 @@ def headwear(t: Tailor, rng: np.random.Generator, rho: RhoRange, woman: bool, ho
         beside = np.maximum(behind - 0.055, np.abs(t.x) - 0.085)  # not before the face
         t.sew("hair", hair, 0.004 + volume / 3, t.z - end + 0.02 * wisps, np.maximum(beside, top - 0.07), lined=True)
     elif style == "bun":
-        t.attach("head", hair, *blob(back + np.array([0, 0.02, rng.uniform(0.0, 0.1)]), (0.045, 0.04, 0.045)))
+        t.attach(t.model.bones["head"], hair, *blob(back + np.array([0, 0.02, rng.uniform(0.0, 0.1)]), (0.045, 0.04, 0.045)))
     elif style == "tail":
         length = rng.uniform(0.1, 0.18)
-        t.attach("head", hair, *blob(back + np.array([0, 0.025, 0.05 - length]), (0.035, 0.03, length)))
+        t.attach(t.model.bones["head"], hair, *blob(back + np.array([0, 0.025, 0.05 - length]), (0.035, 0.03, length)))
 
     cloth = plain(rng, draw_cloth(rng, tuple(CLOTH), rho))
     if hood:
@@ -189,7 +189,7 @@ def headwear(t: Tailor, rng: np.random.Generator, rho: RhoRange, woman: bool, ho
     rim = top - 0.05 + (0.12 if kind == "cap" else 0.2) * behind
     t.sew("body", cloth, max(volume, 0.01) * 1.2 + (0.006 if kind == "cap" else 0.012), np.minimum(rim, on_head))
     if kind == "cap":
-        t.attach("head", cloth, *blob((0, t.face - 0.025, t.eye + 0.058), (0.075, 0.095, 0.006), 0.8))
+        t.attach(t.model.bones["head"], cloth, *blob((0, t.face - 0.025, t.eye + 0.058), (0.075, 0.095, 0.006), 0.8))
 
 
 def luggage(t: Tailor, rng: np.random.Generator, rho: RhoRange, bulk: float) -> None:
@@ -202,23 +202,20 @@ def luggage(t: Tailor, rng: np.random.Generator, rho: RhoRange, bulk: float) -> 
     if kind == "backpack":
         half = np.array([rng.uniform(0.13, 0.17), rng.uniform(0.06, 0.1), rng.uniform(0.18, 0.25)])
         back = t.y[t.on_trunk & (t.z > t.chest) & (t.z < t.neck)].max()
-        t.attach("spine01", stuff, *blob((0, back + half[1] + bulk, t.neck - 0.04 - half[2]), half, 0.35))
+        t.attach(t.model.bones["spine01"], stuff, *blob((0, back + half[1] + bulk, t.neck - 0.04 - half[2]), half, 0.35))
         strap = (np.abs(t.x) - 0.075, 0.115 - np.abs(t.x))
-        t.sew("tights", stuff, bulk + 0.012, *strap, t.above(t.chest - 0.08), t.sleeve(0.0), lined=True)
+        t.sew("tights", stuff, bulk + 0.016, *strap, t.above(t.chest - 0.08), t.sleeve(0.0), lined=True)
         return
     half = np.array([rng.uniform(0.04, 0.06), rng.uniform(0.13, 0.18), rng.uniform(0.1, 0.15)])
     if kind == "shoulder":
         hip = np.abs(t.x[t.on_trunk & (np.abs(t.z - t.hip) < 0.05)]).max()
-        t.attach("root", stuff, *blob((side * (hip + half[0] + bulk), 0.01, t.hip - 0.05), half, 0.4))
+        t.attach(t.model.bones["root"], stuff, *blob((side * (hip + half[0] + bulk), 0.01, t.hip - 0.05), half, 0.4))
         slope = (t.neck - t.hip) / (hip + 0.07)
         off = (t.z - t.hip - slope * (hip - side * t.x)) / np.hypot(1, slope)
-        t.sew("tights", stuff, bulk + 0.012, 0.02 - off, 0.02 + off, t.above(t.hip - 0.05), t.neckline(-0.02), lined=True)
+        t.sew("tights", stuff, bulk + 0.016, 0.02 - off, 0.02 + off, t.above(t.hip - 0.05), t.neckline(-0.02), lined=True)
         return
-    name = "L" if side > 0 else "R"
-    wrist, knuckle = (t.body.joints[t.model.bones[f"{bone}.{name}"]] for bone in ("wrist", "finger3-1"))
-    along = (knuckle - wrist) / np.linalg.norm(knuckle - wrist)
-    across = np.cross(along, [1.0, 0, 0])
-    across /= np.linalg.norm(across)
-    shape, triangles = blob((0, 0, 0), half, 0.4)
-    hanging = shape @ np.array([np.cross(across, along), across, -along])
-    t.attach(f"wrist.{name}", stuff, knuckle + along * (0.09 + half[2]) + hanging, triangles, lined=True)
+    knuckle = t.body.joints[t.model.bones[HANGING[0] if side > 0 else HANGING[1]]]
+    bag = blob(knuckle + np.array([0.03 * side, 0, -0.1 - half[2]]), half, 0.4)
+    handle = blob(knuckle + np.array([0.015 * side, 0, -0.06]), (0.008, 0.5 * half[1], 0.07))
+    for shape, triangles in (bag, handle):
+        t.attach(len(t.model.bones) + (0 if side > 0 else 1), stuff, shape, triangles)

@@ -10,7 +10,7 @@ from csvi.synth.cameras import CAMERAS, Camera, plate
 from csvi.synth.materials import GAMMA
 from csvi.synth.people import Person
 from csvi.synth.pose import Gait, about_z, draw_gait, pose
-from csvi.synth.render import SAMPLES, rasterize, shade
+from csvi.synth.render import SAMPLES, rasterize, shade, value_noise
 
 OCCLUDED = 0.12
 """Share of the images in which something stands in front of the person."""
@@ -36,25 +36,30 @@ class Moment:
     exposure: float
     blur: float  # pixels of an image 288 high
     quality: int  # of the JPEG
-    occluder: tuple[float, ...]  # left, right, top, bottom as shares of the crop, and its linear colour; empty for none
+    occluder: np.ndarray  # (8,): kind, left, right and top as shares of the crop, linear colour, seed of its texture
+
+
+NOTHING, POST, BIN, PLANT = range(4)
+"""What may stand in front of the person."""
+
+
+def draw_occluder(rng: np.random.Generator, infrared: bool) -> np.ndarray:
+    """What stands in front of the person, most often nothing; see `Moment.occluder`."""
+    kind = rng.choice([POST, BIN, PLANT], p=[0.35, 0.4, 0.25]) if rng.random() < OCCLUDED else NOTHING
+    width = {NOTHING: 0, POST: rng.uniform(0.06, 0.13), BIN: rng.uniform(0.3, 0.6), PLANT: rng.uniform(0.4, 0.8)}[kind]
+    middle = rng.choice([-1, 1]) * rng.uniform(0.15, 0.5) + 0.5  # more often beside the person than before them
+    top = -1.0 if kind == POST else rng.uniform(0.62, 0.85)
+    if kind == PLANT:
+        color = rng.uniform(0.35, 0.55) * np.ones(3) if infrared else np.array([0.06, 0.11, 0.04]) * rng.uniform(0.8, 1.6)
+    else:
+        color = rng.uniform(0.06, 0.3) * (np.ones(3) if infrared else rng.uniform(0.8, 1.1, 3))
+    return np.array([kind, middle - width / 2, middle + width / 2, top, *color, rng.integers(1000)], dtype=np.float64)
 
 
 def draw_moment(rng: np.random.Generator, camera: Camera) -> Moment:
     """A random moment before a camera."""
     gait = draw_gait(rng)
-    if rng.random() < 0.75:
-        yaw = rng.normal(*camera.facing)
-    else:
-        yaw = rng.uniform(-np.pi, np.pi)
-    occluder: tuple[float, ...] = ()
-    if rng.random() < OCCLUDED:
-        color = rng.uniform(0.05, 0.4) * (np.ones(3) if camera.infrared else rng.uniform(0.75, 1.15, 3))
-        if rng.random() < 0.4:  # a post
-            left = rng.uniform(0.05, 0.85)
-            occluder = (left, left + rng.uniform(0.06, 0.14), -0.1, 1.1, *color)
-        else:  # a bin, a bench, a bag on the floor
-            left, top = rng.uniform(-0.3, 0.7), rng.uniform(0.62, 0.88)
-            occluder = (left, left + rng.uniform(0.3, 0.8), top, 1.1, *color)
+    yaw = rng.normal(*camera.facing) if rng.random() < 0.75 else rng.uniform(-np.pi, np.pi)
     return Moment(
         gait=gait,
         yaw=yaw,
@@ -64,7 +69,7 @@ def draw_moment(rng: np.random.Generator, camera: Camera) -> Moment:
         exposure=float(np.exp(rng.normal(0, 0.12))),
         blur=camera.blur * rng.uniform(0.7, 1.5),
         quality=int(rng.integers(camera.quality[0], camera.quality[1] + 1)),
-        occluder=occluder,
+        occluder=draw_occluder(rng, camera.infrared),
     )
 
 
@@ -80,9 +85,8 @@ def photograph(person: Person, number: int, rng: np.random.Generator, height: in
     points[:, 1] = (points[:, 1] - top) * scale
     color = draw_figure(person, camera, moment, vertices, points, height, width)
     canvas, cover = np.empty((height, width, 3), dtype=np.float32), np.empty((height, width), dtype=np.float32)
-    shape = np.array(moment.occluder or (2, 2, 2, 2, 0, 0, 0), dtype=np.float64)
     view = np.array([camera.height, camera.pitch, 3.0 * height])
-    compose(plate(number, height), left, top, 1 / scale, view, feet, color, shape, canvas, cover)
+    compose(plate(number, height), left, top, 1 / scale, view, feet, color, moment.occluder, canvas, cover)
     return Photo(expose(canvas, camera, moment, rng), np.round(cover * 255).astype(np.uint8)), moment
 
 
@@ -147,12 +151,36 @@ def draw_figure(
         light = np.array([toward, [lamp] * 3, [camera.ambient] * 3, [camera.ambient] * 3])
     else:
         light = np.array([camera.sun, [camera.key] * 3, [camera.ambient * 1.15] * 3, [camera.ambient * 0.55] * 3])
+    reach = 0.09 * np.ptp(points[:, 1]) / np.ptp(vertices[:, 2])  # 9 cm
     out = np.empty((height, width, 4), dtype=np.float32)
     shade(
         figure.triangles, figure.fabric_of, normals, figure.cloth, figure.infrared if camera.infrared else figure.visible,
-        figure.patterns, owner, corner, light, toward, out,
+        figure.patterns, depth, owner, corner, light, toward, reach, out,
     )  # fmt: skip
     return out
+
+
+@njit(cache=True, nogil=True)
+def occlude(occluder: np.ndarray, x: float, y: float, width: int) -> tuple[float, float]:  # pragma: no cover
+    """Coverage and brightness of the occluder at (x, y), shares of a crop `width` pixels wide and twice as high."""
+    kind, left, right, top, seed = int(occluder[0]), occluder[1], occluder[2], occluder[3], int(occluder[7])
+    if kind == 0 or x < left - 0.05 or x > right + 0.05 or y < top - 0.05:
+        return 0.0, 0.0
+    across, down = (x - left) / (right - left), y - top
+    grain = value_noise(x * 40, y * 80, seed)
+    edge = min(min(x - left, right - x), 2 * down) * width
+    if kind == 3:
+        bulge = 0.5 * (2 * across - 1) ** 2 + 0.5 * value_noise(x * 14, y * 28, seed) - 2.5 * down
+        coverage = (0.3 - bulge) * 0.15 * width
+        return min(1.0, max(0.0, coverage)), 0.4 + 1.2 * value_noise(x * 30, y * 60, seed + 1)
+    brightness = 0.55 + 0.6 * np.sqrt(max(0.0, 1 - (1.7 * across - 0.7) ** 2)) + 0.15 * grain
+    if kind == 2:  # a bin with a lid
+        brightness = 0.8 + 0.25 * (1 - across) + 0.12 * grain
+        if down < 0.03:
+            brightness *= 1.25
+        elif down < 0.037:
+            brightness *= 0.5
+    return min(1.0, max(0.0, edge + 0.5)), brightness
 
 
 @njit(cache=True, nogil=True)
@@ -193,17 +221,13 @@ def compose(
             pu, pv = min(max(u - 0.5, 0.0), plate_width - 1.001), min(max(v - 0.5, 0.0), plate_height - 1.001)
             i, j = int(pv), int(pu)
             di, dj = pv - i, pu - j
-            across, down = (column + 0.5) / width, (row + 0.5) / height
-            edge = min(across - occluder[0], occluder[1] - across) * width
-            edge = min(edge, min(down - occluder[2], occluder[3] - down) * height)
-            front = min(1.0, max(0.0, edge + 0.5))
-            round_off = 0.7 + 0.3 * min(1.0, max(0.0, edge / 6))
+            front, brightness = occlude(occluder, (column + 0.5) / width, (row + 0.5) / height, width)
             behind = 1 - figure[row, column, 3]
             for k in range(3):
                 ground = (plate[i, j, k] * (1 - dj) + plate[i, j + 1, k] * dj) * (1 - di)
                 ground += (plate[i + 1, j, k] * (1 - dj) + plate[i + 1, j + 1, k] * dj) * di
                 color = figure[row, column, k] + behind * ground * max(0.15, shadow)
-                canvas[row, column, k] = front * occluder[4 + k] * round_off + (1 - front) * color
+                canvas[row, column, k] = front * brightness * occluder[4 + k] + (1 - front) * color
             cover[row, column] = figure[row, column, 3] * (1 - front)
 
 

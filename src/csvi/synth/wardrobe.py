@@ -141,7 +141,7 @@ class Tailor:
         over = thickness + loose * (0.4 + 0.6 * np.minimum(down, 1))
         self.sew("tights", fabric, over, self.above(max(hem, self.hip)), *hems, lined=True)
         if hem < self.hip:
-            self.sew("skirt", fabric, over + 0.006 * down, self.below(self.waist), self.above(hem), *hems[1:], lined=True)
+            self.sew("skirt", fabric, over + 0.006 * down, self.below(self.hip + 0.05), self.above(hem), *hems[1:], lined=True)
 
 
     def sew(
@@ -164,14 +164,13 @@ class Tailor:
             fabric,
         )
 
-    def attach(
-        self, bone: str, fabric: Fabric, vertices: np.ndarray, triangles: np.ndarray, lined: bool = False
-    ) -> None:
+    def attach(self, bone: int, fabric: Fabric, vertices: np.ndarray, triangles: np.ndarray) -> None:
         """Adds a rigid thing, (n, 3) vertices in the rest pose, that moves with `bone`."""
         n = len(vertices)
-        bones = np.full((n, 4), self.model.bones[bone])
         weights = np.tile([1.0, 0, 0, 0], (n, 1))
-        self._append(vertices, bones, weights, vertices, np.full((n, CUTS), FAR), triangles, not lined, fabric)
+        self._append(
+            vertices, np.full((n, 4), bone), weights, vertices, np.full((n, CUTS), FAR), triangles, True, fabric
+        )
 
     def _append(self, vertices, bones, weights, cloth, cuts, triangles, one_sided, fabric) -> None:  # type: ignore[no-untyped-def]
         start = sum(len(piece[0]) for piece in self.pieces)
