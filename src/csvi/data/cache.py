@@ -53,7 +53,7 @@ def cached_images(
         masks: with their masks, if all have one.
 
     Raises:
-        CsviError: an image cannot be read, or the cache cannot be written.
+        CsviError: an image cannot be read, a mask has not the size of its image, or the cache cannot be written.
     """
     with_masks = masks and all(record.mask for record in records)
     folder = folder.expanduser()
@@ -64,8 +64,10 @@ def cached_images(
             partial = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=folder))
             try:
                 _fill(partial, root, records, height, width, with_masks)
-                if not target.exists():  # another process may have been faster
-                    partial.rename(target)
+                partial.rename(target)
+            except OSError:
+                if not target.exists():  # or another process was faster
+                    raise
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
         except OSError as error:
@@ -83,7 +85,9 @@ def _fill(partial: Path, root: Path, records: Sequence[ImageRecord], height: int
     def fill(i: int) -> None:
         images[i] = read_image(root / records[i].path, height, width, "RGB")
         if masks is not None:
-            masks[i] = read_image(Path(str(records[i].mask)), height, width, "L")
+            mask = Path(str(records[i].mask))
+            masks[i] = read_image(mask, height, width, "L")
+            _check_same_size(root / records[i].path, mask)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes and resizes without the interpreter's lock
         done = pool.map(fill, range(len(records)))
@@ -109,6 +113,15 @@ def read_image(file: Path, height: int, width: int, mode: str) -> np.ndarray:
             return np.asarray(image.convert(mode).resize((width, height), Image.Resampling.BILINEAR))
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise CsviError(f"Cannot read the image {file}: {error}") from error
+
+
+def _check_same_size(image: Path, mask: Path) -> None:
+    with Image.open(image) as a, Image.open(mask) as b:
+        if a.size != b.size:
+            raise CsviError(
+                f"The mask {mask} is of {b.width}x{b.height} pixels and its image {image} of {a.width}x{a.height}: "
+                "they must be of one size."
+            )
 
 
 def _key(root: Path, records: Sequence[ImageRecord], height: int, width: int, with_masks: bool) -> str:

@@ -12,7 +12,7 @@ from csvi.config import DataConfig
 from csvi.data.cache import ImageCache, cached_images
 from csvi.data.records import ImageRecord
 from csvi.data.sampler import CrossModalitySampler, Draw
-from csvi.data.transforms import Transform, evaluation_transform, training_transform
+from csvi.data.transforms import TrainingTransform, Transform, evaluation_transform
 
 
 class ImageDataset(Dataset[dict[str, Tensor]]):
@@ -68,7 +68,7 @@ def training_loader(
     identities = sorted({records[i].identity for both in sampler.members for i in both[0]})
     cache = cached_images(root, records, config.height, config.width, Path(config.cache))
     labels = {identity: label for label, identity in enumerate(identities)}
-    dataset = ImageDataset(records, cache, labels, training_transform(config))
+    dataset = ImageDataset(records, cache, labels, TrainingTransform(config))
     loader = DataLoader(
         dataset,
         batch_sampler=sampler,
@@ -81,7 +81,7 @@ def training_loader(
 
 
 def _leave_signals_to_the_main_process(worker: int) -> None:
-    """Ctrl-C reaches every process of the terminal; training still wants this worker's batch."""
+    """Ctrl-C reaches every process of the terminal; the main one decides what it means, and may want this batch."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -91,5 +91,10 @@ def evaluation_loader(
 ) -> DataLoader[dict[str, Tensor]]:
     """All images once, in the order of the records, without augmentation."""
     cache = cached_images(root, records, config.height, config.width, Path(config.cache), masks)
-    dataset = ImageDataset(records, cache)
-    return DataLoader(dataset, batch_size, num_workers=config.workers, pin_memory=torch.cuda.is_available())
+    return DataLoader(
+        ImageDataset(records, cache),
+        batch_size,
+        num_workers=config.workers,
+        worker_init_fn=_leave_signals_to_the_main_process,
+        pin_memory=torch.cuda.is_available(),
+    )

@@ -83,10 +83,14 @@ class CrossModalitySampler(Sampler[list[Draw]]):
 
     def _identities(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
         """N different identities after another, all of them once before any comes again."""
+        waiting = np.empty(0, int)  # left of the last permutation, fewer than N
         while True:
             order = rng.permutation(len(self.members))
-            for start in range(0, len(order) - self.identities + 1, self.identities):
-                yield order[start : start + self.identities]
+            again = np.isin(order, waiting)
+            waiting = np.concatenate([waiting, order[~again], order[again]])  # so that the next N still differ
+            while len(waiting) >= self.identities:
+                yield waiting[: self.identities]
+                waiting = waiting[self.identities :]
 
     def _draw(self, indices: list[int], rng: np.random.Generator) -> list[int]:
         """K of these images, none twice before all came once."""

@@ -24,22 +24,25 @@ def evaluation_transform(image: Tensor, mask: Tensor | None, modality: Modality)
     return normalize(image), None if mask is None else mask.float() / 255
 
 
-def training_transform(config: DataConfig) -> Transform:
-    """Flip, pad and crop, grey, erase (Section 4.3), by torch's global random numbers; the mask is never erased."""
-    move = v2.Compose(
-        [v2.RandomHorizontalFlip(config.flip), v2.RandomCrop((config.height, config.width), padding=config.pad)]
-    )
-    grey = v2.RandomGrayscale(config.grayscale)
-    erase = v2.RandomErasing(config.erase)
+class TrainingTransform:
+    """Flip, pad and crop, grey, erase (Section 4.3), by torch's global random numbers; the mask is never erased.
 
-    def transform(image: Tensor, mask: Tensor | None, modality: Modality) -> tuple[Tensor, Tensor | None]:
+    A class and not a closure, so that it can be sent to loader processes that are spawned and not forked.
+    """
+
+    def __init__(self, config: DataConfig):
+        self.move = v2.Compose(
+            [v2.RandomHorizontalFlip(config.flip), v2.RandomCrop((config.height, config.width), padding=config.pad)]
+        )
+        self.grey = v2.RandomGrayscale(config.grayscale)
+        self.erase = v2.RandomErasing(config.erase)
+
+    def __call__(self, image: Tensor, mask: Tensor | None, modality: Modality) -> tuple[Tensor, Tensor | None]:
         if mask is None:
-            image = move(image)
+            image = self.move(image)
         else:
-            image, mask = move(tv_tensors.Image(image), tv_tensors.Mask(mask))
+            image, mask = self.move(tv_tensors.Image(image), tv_tensors.Mask(mask))
         if modality == Modality.VISIBLE:
-            image = grey(image)
+            image = self.grey(image)
         image, mask = evaluation_transform(image, mask, modality)
-        return erase(image), mask
-
-    return transform
+        return self.erase(image), mask

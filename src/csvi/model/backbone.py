@@ -55,6 +55,8 @@ class TwoStreamBackbone(nn.Module):
         for key, tensor in self.state_dict().items():
             source = key.partition(".")[2]  # visible.layer1.0.conv1.weight -> layer1.0.conv1.weight
             found = state.get(source)
+            if found is None and source.endswith("num_batches_tracked"):
+                continue  # older files have no such counter, and nothing here depends on it
             if found is None or found.shape != tensor.shape:
                 state_of = "missing" if found is None else f"of shape {tuple(found.shape)}"
                 raise CsviError(

@@ -6,6 +6,7 @@ auxiliary.safetensors             what training added, for figures of its masks;
 
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 
 from csvi.config import Config
@@ -24,21 +25,26 @@ def load_net(run: str | Path) -> VIReIDNet:
     """The network of a run folder or of a Hub id, on the CPU, ready to embed images.
 
     Raises:
-        CsviError: there is none.
+        CsviError: there is none, or its files do not fit each other.
     """
     folder = Path(run)
     if folder.is_dir() and not (folder / "model.safetensors").is_file():
         raise CsviError(f"{folder} holds no trained model (model.safetensors): has its training finished an epoch?")
     try:
-        return VIReIDNet.from_pretrained(run).eval()
-    except (OSError, ValueError, RuntimeError) as error:
-        raise CsviError(
-            f"{run} is neither a run folder nor a model of the Hub: {str(error).splitlines()[0]}"
-        ) from error
+        return VIReIDNet.from_pretrained(run, strict=True).eval()
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        if folder.is_dir():
+            raise CsviError(f"config.json and model.safetensors of {folder} are no network: {reason}") from error
+        raise CsviError(f"{run} is neither a run folder nor a model of the Hub: {reason}") from error
 
 
 def load_training_network(run: Path, config: Config) -> TrainingNetwork:
-    """The network of a run folder together with its auxiliary, ready to embed images and to predict masks."""
+    """The network of a run folder together with its auxiliary, ready to embed images and to predict masks.
+
+    Raises:
+        CsviError: one of them is missing, or does not fit the configuration.
+    """
     net = load_net(run)
     network = build_network(config, net.identities)
     network.net = net
@@ -46,5 +52,9 @@ def load_training_network(run: Path, config: Config) -> TrainingNetwork:
         file = run / "auxiliary.safetensors"
         if not file.is_file():
             raise CsviError(f"{file} is missing: it holds the auxiliary that was trained with the model")
-        load_model(network.auxiliary, file)
+        try:
+            load_model(network.auxiliary, file)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise CsviError(f"{file} is not the auxiliary of the settings in {run}: {reason}") from error
     return network.eval()

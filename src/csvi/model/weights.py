@@ -1,12 +1,10 @@
 """Where a backbone's initial weights come from: torchvision's download, an installed package, or a file."""
 
 import importlib.util
-import pickle
 from pathlib import Path
 
 import torch
 import torchvision
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -69,6 +67,11 @@ def _from_file(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
-        raise CsviError(f"{path} is not a readable state dict: {str(error).splitlines()[0]}") from error
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a file that is something else fails in every way there is
+        raise CsviError(
+            f"{path} is damaged or no state dict: it must hold tensors by name and nothing else."
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise CsviError(f"{path} is no state dict: it must hold tensors by name and nothing else.")
+    return state

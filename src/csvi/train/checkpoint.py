@@ -1,9 +1,7 @@
 """`last.ckpt`: all that is needed to go on with a run as if it had never stopped."""
 
 import os
-import pickle
 from pathlib import Path
-from typing import Any
 
 from lightning_fabric import Fabric
 from torch import nn
@@ -38,15 +36,17 @@ def load_checkpoint(
     Raises:
         CsviError: unreadable, or of another network or other identities.
     """
-    state: dict[str, Any] = {"network": network, "optimizer": optimizer}
     try:
-        rest = fabric.load(file, state, weights_only=True)
-    except (OSError, EOFError, pickle.UnpicklingError) as error:
-        raise CsviError(f"cannot read the checkpoint {file}: {str(error).splitlines()[0]}") from error
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise CsviError(
-            f"the checkpoint {file} does not fit the settings of this run: {str(error).splitlines()[0]}"
-        ) from error
-    if rest["identities"] != identities:
+        saved = fabric.load(file, weights_only=True)
+        epoch, step, labels = saved["epoch"], saved["step"], saved["identities"]
+    except Exception as error:  # a file that is something else fails in every way there is
+        raise CsviError(f"{file} is damaged or no checkpoint of csvi") from error
+    if labels != identities:
         raise CsviError(f"the checkpoint {file} was trained on other identities than these data have")
-    return rest["epoch"], rest["step"]
+    try:
+        network.load_state_dict(saved["network"])
+        optimizer.load_state_dict(saved["optimizer"])
+    except (RuntimeError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CsviError(f"the checkpoint {file} does not fit the settings of this run: {reason}") from error
+    return epoch, step

@@ -158,8 +158,10 @@ def validate(net: VIReIDNet, benchmark: Benchmark, config: Config, fabric: Fabri
 
 def warn_of_collapse(terms: dict[str, float], step: int, identities: int, config: Config) -> None:
     """Say so when the hetero-center loss has pulled all features to one point: no identity is told from another."""
+    if step % 100 or step <= config.loss.center_ramp:
+        return
     chance = 2 * config.model.parts * math.log(identities) * config.loss.identity
-    if step % 100 == 0 and terms["identity"] > 0.95 * chance and 0 < terms["center"] < 0.02 * terms["identity"]:
+    if terms["identity"] > 0.95 * chance and 0 < terms["center"] < 0.02 * terms["identity"]:
         log.warning(
             "step %d: features have collapsed to one point (identity loss %.1f at chance %.1f, center loss %.3f): "
             "lower --loss.center or raise --loss.center_ramp", step, terms["identity"], chance, terms["center"],

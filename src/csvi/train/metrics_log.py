@@ -27,8 +27,10 @@ class MetricsLog:
         self.file = None if run is None else run / "metrics.jsonl"
         self.board = None if run is None else SummaryWriter(str(run), purge_step=step + 1)
         if self.file and self.file.exists():
-            lines = [line for line in self.file.read_text().splitlines() if json.loads(line)["step"] <= step]
-            self.file.write_text("".join(f"{line}\n" for line in lines))
+            # A run that was killed may have left half a line at the end, which has no line end.
+            lines = self.file.read_text().splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+            self.file.write_text("".join(kept))
         self.batch_size = batch_size
         self.pending: list[tuple[int, float, dict[str, Tensor]]] = []
         self.started = time.perf_counter()
@@ -36,9 +38,9 @@ class MetricsLog:
         """Images a second, of the last steps."""
 
     def losses(self, step: int, lr: float, terms: dict[str, Tensor]) -> dict[str, float] | None:
-        """Keep the loss terms of a step, counted from 1; every few steps write them and return the last."""
+        """Keep the loss terms of a step, counted from 1; every `FLUSH_EVERY`-th step write them and return the last."""
         self.pending.append((step, lr, {name: term.detach() for name, term in terms.items()}))
-        return self.flush() if len(self.pending) >= FLUSH_EVERY else None
+        return self.flush() if step % FLUSH_EVERY == 0 else None
 
     def flush(self) -> dict[str, float] | None:
         """Write what is kept; returns the terms of the last step.
