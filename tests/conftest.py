@@ -1,0 +1,59 @@
+"""A small dataset in SYSU-MM01's layout, and settings that train on it in seconds."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from csvi.config import Config, CosegConfig, DataConfig, ModelConfig, TrainConfig
+
+SPLITS = {"train": range(1, 9), "val": range(9, 13), "test": range(13, 21)}
+
+torch.set_num_threads(1)  # layers this small only wait for each other's threads
+
+
+@pytest.fixture(scope="session")
+def sysu_root(tmp_path_factory):
+    """Twenty people, two images a camera: stripes whose brightness both spectra see, coloured in the visible."""
+    root = tmp_path_factory.mktemp("data") / "sysu"
+    rng = np.random.default_rng(0)
+    for split, identities in SPLITS.items():
+        (root / "exp").mkdir(parents=True, exist_ok=True)
+        (root / "exp" / f"{split}_id.txt").write_text(",".join(map(str, identities)))
+        for identity in identities:
+            stripes = rng.integers(40, 255, (6, 1, 1)).repeat(7, 0)  # (42, 1, 1)
+            colour = rng.uniform(0.3, 1, (6, 1, 3)).repeat(7, 0)
+            for camera in range(1, 7):
+                for kind in ("", "masks"):
+                    (root / kind / f"cam{camera}/{identity:04d}").mkdir(parents=True)
+                for n in (1, 2):
+                    top, left = rng.integers(7, size=2)
+                    image, mask = rng.normal(90, 20, (48, 24, 3)), np.zeros((48, 24), np.uint8)
+                    image[top : top + 42, left : left + 18] = stripes * (1 if camera in (3, 6) else colour)
+                    mask[top : top + 42, left : left + 18] = 255
+                    if camera in (3, 6):
+                        image[:] = image.mean(2, keepdims=True)
+                    name = f"cam{camera}/{identity:04d}/{n:04d}"
+                    Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(root / f"{name}.jpg", quality=95)
+                    Image.fromarray(mask).save(root / "masks" / f"{name}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def cache_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def config(sysu_root, cache_folder):
+    """An epoch of two steps."""
+    return Config(
+        data=DataConfig(
+            root=str(sysu_root), train_on="train", height=48, width=24, identities=8, images=4, pad=2, workers=0,
+            cache=str(cache_folder),
+        ),
+        model=ModelConfig(backbone="mobilenet_v2", weights="none", parts=3, part_dim=16),
+        coseg=CosegConfig(widths=(16, 8)),
+        train=TrainConfig(epochs=1, lr=0.001, validate_every=0),
+        precision="32-true",
+    )  # fmt: skip

