@@ -1,0 +1,163 @@
+"""Batches of N identities x (K visible + K infrared) images (Section 4.2)."""
+
+from collections import Counter
+from itertools import islice
+
+import pytest
+
+from csvi.data.records import ImageRecord, Modality
+from csvi.data.sampler import CrossModalitySampler, Draw
+from csvi.errors import CsviError
+
+
+def records(counts):
+    """(visible, infrared) images of identities 100, 107, ...; records of all identities mixed."""
+    found = []
+    for n, (visible, infrared) in enumerate(counts):
+        for modality, images in ((Modality.INFRARED, infrared), (Modality.VISIBLE, visible)):
+            found += [ImageRecord(f"{n}/{modality}/{i}.jpg", 100 + 7 * n, 1, modality) for i in range(images)]
+    return found[::2] + found[1::2]
+
+
+COUNTS = [(6, 3), (5, 5), (4, 2), (9, 4), (1, 8), (7, 7), (3, 3), (12, 5), (6, 6), (5, 4), (8, 3)]  # 66 and 50
+IMAGES = records(COUNTS)
+
+
+def images(batch):
+    return [IMAGES[draw.image] for draw in batch]
+
+
+@pytest.fixture
+def sampler():
+    return CrossModalitySampler(IMAGES, identities=4, images=3, seed=5)
+
+
+def test_visible_images_come_first_each_modality_grouped_by_identity(sampler):
+    for batch in sampler:
+        drawn = images(batch)
+        assert len(drawn) == 2 * 4 * 3
+        assert [record.modality for record in drawn] == 12 * [Modality.VISIBLE] + 12 * [Modality.INFRARED]
+        for n in range(0, 12, 3):
+            assert len({record.identity for record in drawn[n : n + 3] + drawn[12 + n : 12 + n + 3]}) == 1
+        assert len({record.identity for record in drawn}) == 4
+
+
+def test_an_epoch_draws_as_many_images_as_the_larger_modality_has(sampler):
+    assert sum(visible for visible, _ in COUNTS) == 66 > sum(infrared for _, infrared in COUNTS)
+    assert len(sampler) == len(list(sampler)) == 6  # of 12 visible images, 66 / 12 rounded up
+    exact = CrossModalitySampler(records([(12, 3)] * 4), identities=4, images=3)
+    assert len(exact) == len(list(exact)) == 4
+    infrared = CrossModalitySampler(records([(3, 12)] * 4), identities=4, images=3)
+    assert len(infrared) == 4
+
+
+@pytest.mark.parametrize("identities", [2, 4, 7, 11])
+def test_every_identity_comes_up_equally_often(identities):
+    sampler, seen = CrossModalitySampler(IMAGES, identities, images=1), Counter()
+    sampler.batches = 40
+    for batch in sampler:
+        chosen = {record.identity for record in images(batch)}
+        assert len(chosen) == identities
+        seen.update(chosen)
+        counts = [seen[100 + 7 * n] for n in range(len(COUNTS))]
+        assert max(counts) - min(counts) <= 1
+
+
+def test_an_image_repeats_only_where_there_are_fewer_than_k(sampler):
+    repeated = set()
+    for epoch in range(20):
+        sampler.start(epoch)
+        for batch in sampler:
+            drawn = images(batch)
+            for n in range(0, 24, 3):
+                identity, modality = drawn[n].identity, drawn[n].modality
+                available = COUNTS[(identity - 100) // 7][modality]
+                assert len({record.path for record in drawn[n : n + 3]}) == min(3, available)
+                if available < 3:
+                    repeated.add((identity, modality))
+    assert repeated == {(100 + 7 * 4, Modality.VISIBLE), (100 + 7 * 2, Modality.INFRARED)}
+
+
+def test_all_images_come_up(sampler):
+    seen = set()
+    for epoch in range(30):
+        sampler.start(epoch)
+        seen.update(draw.image for batch in sampler for draw in batch)
+    assert seen == set(range(len(IMAGES)))
+
+
+def test_identities_of_one_modality_are_left_out_and_counted_in_the_log(caplog):
+    counts = [(3, 3), (0, 5), (4, 0), (2, 2), (0, 1)]
+    sampler = CrossModalitySampler(records(counts), identities=2, images=2)
+    assert "3 of 5 identities have images of one modality only and are left out" in caplog.text
+    assert len(sampler) == 2  # the 5 visible images of two identities, four a batch; those left out do not count
+    drawn = {records(counts)[draw.image].identity for batch in sampler for draw in batch}
+    assert drawn == {100, 100 + 7 * 3}
+
+
+def test_nothing_is_logged_where_all_identities_have_both(caplog):
+    CrossModalitySampler(IMAGES, identities=2)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("identities", [12, 100])
+def test_too_few_identities(identities):
+    with pytest.raises(CsviError, match=rf"needs {identities} identities .* there are 11: lower --data\.identities"):
+        CrossModalitySampler(IMAGES, identities)
+
+
+def test_no_image_at_all():
+    with pytest.raises(CsviError, match="there are 0"):
+        CrossModalitySampler([], identities=8)
+
+
+def test_same_seed_and_epoch_same_batches(sampler):
+    again = CrossModalitySampler(IMAGES, identities=4, images=3, seed=5)
+    for epoch in (0, 3):
+        sampler.start(epoch)
+        again.start(epoch)
+        assert list(sampler) == list(again)
+
+
+def test_other_seeds_and_epochs_have_other_batches_and_other_augmentation(sampler):
+    first = list(sampler)
+    sampler.start(epoch=1)
+    second = list(sampler)
+    third = list(CrossModalitySampler(IMAGES, identities=4, images=3, seed=6))
+    assert first != second != third != first
+    seeds = {draw.seed for batches in (first, second, third) for batch in batches for draw in batch}
+    assert len(seeds) == 3 * 6 * 24
+    assert all(isinstance(draw, Draw) for draw in first[0])
+
+
+@pytest.mark.parametrize("step", range(7))
+def test_start_goes_on_from_any_step(sampler, step):
+    sampler.start(epoch=2)
+    whole = list(sampler)
+    sampler.start(epoch=2, step=step)
+    assert len(sampler) == 6 - step
+    assert list(sampler) == whole[step:]
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_ranks_share_the_batches_of_one_process(world_size):
+    ranks = [CrossModalitySampler(IMAGES, 4, 3, 5, rank, world_size) for rank in range(world_size)]
+    batches = -(-66 // (12 * world_size))
+    assert [len(sampler) for sampler in ranks] == [batches] * world_size
+    alone = CrossModalitySampler(IMAGES, 4, 3, 5)
+    alone.batches = batches * world_size
+    together = [batch for step in zip(*ranks, strict=True) for batch in step]
+    assert together == list(alone)
+
+
+def test_ranks_go_on_from_any_step():
+    for rank in (0, 1):
+        sampler = CrossModalitySampler(IMAGES, 4, 3, 5, rank, world_size=2)
+        whole = list(sampler)
+        sampler.start(epoch=0, step=2)
+        assert list(sampler) == whole[2:]
+
+
+def test_iteration_can_be_broken_off_and_begun_again(sampler):
+    first = list(islice(sampler, 2))
+    assert list(sampler)[:2] == first
