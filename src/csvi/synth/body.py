@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 
 HANGING = ("finger3-1.L", "finger3-1.R")
-"""Joints that something may hang from: `bone_transforms` adds a bone for each, which moves with it but does not turn."""
+"""Joints that things hang from: `bone_transforms` adds a bone for each that moves with it but does not turn."""
 LIMIT = 2.0
 """Standard deviations at which a component of the shape is cut off."""
 
@@ -77,9 +77,9 @@ def draw_body(rng: np.random.Generator, woman: bool) -> Body:
 
 
 def bone_transforms(joints: np.ndarray, rotations: np.ndarray) -> np.ndarray:
-    """World transforms (b + 2, 3, 4) of bones turned by `rotations` (b, 3, 3) about their `joints` (b, 3), and of `HANGING`.
+    """World transforms (b + 2, 3, 4) of bones turned by `rotations` (b, 3, 3) about their `joints` (b, 3).
 
-    A rotation is given in the axes of the rest pose and carries the bone's children with it.
+    A rotation is given in the axes of the rest pose and carries the bone's children along. The last two are `HANGING`.
     """
     model = load_body_model()
     transforms = np.empty((len(joints) + len(HANGING), 3, 4))

@@ -1,11 +1,12 @@
 """The six cameras: where each stands, what it sees, how it is lit, and how good it is.
 
-As in SYSU-MM01, 1, 2, 4 and 5 see visible light, 3 and 6 infrared; 1, 2, 3 are indoors; 2 and 3 stand at the same place.
+As in SYSU-MM01, 1, 2, 4 and 5 see visible light, 3 and 6 infrared; 1, 2 and 3 are indoors; 2 and 3 stand at the same
+place.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 
@@ -47,25 +48,54 @@ class Camera:
     sky: tuple[tuple[float, float, float], tuple[float, float, float]] = ((0.75, 0.8, 0.85), (0.5, 0.62, 0.8))
 
 
-LAMPS = (-0.2, -0.35, 0.9)
 NIGHT = ((0.01, 0.01, 0.01), (0.005, 0.005, 0.005))
 
 CAMERAS: dict[int, Camera] = {
-    1: Camera(places.corridor, False, 2.1, 0.1, 5.0, 9.0, 0.9, (0.2, 0.5), LAMPS, 0.55, 0.55, 0, (1.04, 1.0, 0.92), 0.7, 0.018, (82, 92)),
-    2: Camera(places.lobby, False, 2.2, 0.12, 5.0, 8.5, 1.4, (-0.4, 0.6), (-0.75, -0.3, 0.6), 0.55, 0.5, 0, (0.97, 1.0, 1.05), 0.8, 0.02, (80, 90)),
-    3: Camera(places.lobby, True, 2.2, 0.12, 5.0, 8.5, 1.4, (-0.4, 0.6), (0, -1, 0), 0, 0.14, 1.5, (1, 1, 1), 0.9, 0.02, (80, 90)),
-    4: Camera(places.courtyard, False, 2.5, 0.12, 5.5, 10.0, 1.8, (0.5, 0.6), (0.5, -0.45, 0.74), 0.75, 0.45, 0, (1.0, 1.0, 0.98), 0.7, 0.014, (84, 94)),
-    5: Camera(places.path, False, 2.2, 0.09, 5.0, 10.0, 1.4, (0.0, 0.6), (-0.3, 0.35, 0.88), 0.5, 0.65, 0, (0.96, 1.0, 1.04), 0.9, 0.016, (78, 90)),
-    6: Camera(places.gate, True, 2.3, 0.11, 5.0, 9.0, 1.5, (-0.2, 0.6), (0, -1, 0), 0, 0.06, 1.9, (1, 1, 1), 1.0, 0.026, (76, 88), NIGHT),
+    1: Camera(
+        place=places.corridor, infrared=False,
+        height=2.1, pitch=0.1, near=5.0, far=9.0, side=0.9, facing=(0.2, 0.5),
+        sun=(-0.2, -0.35, 0.9), key=0.55, ambient=0.55, lamp=0,
+        white=(1.04, 1.0, 0.92), blur=0.7, noise=0.018, quality=(82, 92),
+    ),
+    2: Camera(
+        place=places.lobby, infrared=False,
+        height=2.2, pitch=0.12, near=5.0, far=8.5, side=1.4, facing=(-0.4, 0.6),
+        sun=(-0.75, -0.3, 0.6), key=0.55, ambient=0.5, lamp=0,
+        white=(0.97, 1.0, 1.05), blur=0.8, noise=0.02, quality=(80, 90),
+    ),
+    3: Camera(
+        place=places.lobby, infrared=True,
+        height=2.2, pitch=0.12, near=5.0, far=8.5, side=1.4, facing=(-0.4, 0.6),
+        sun=(0, -1, 0), key=0, ambient=0.14, lamp=1.5,
+        white=(1, 1, 1), blur=0.9, noise=0.02, quality=(80, 90),
+    ),
+    4: Camera(
+        place=places.courtyard, infrared=False,
+        height=2.5, pitch=0.12, near=5.5, far=10.0, side=1.8, facing=(0.5, 0.6),
+        sun=(0.5, -0.45, 0.74), key=0.75, ambient=0.45, lamp=0,
+        white=(1.0, 1.0, 0.98), blur=0.7, noise=0.014, quality=(84, 94),
+    ),
+    5: Camera(
+        place=places.path, infrared=False,
+        height=2.2, pitch=0.09, near=5.0, far=10.0, side=1.4, facing=(0.0, 0.6),
+        sun=(-0.3, 0.35, 0.88), key=0.5, ambient=0.65, lamp=0,
+        white=(0.96, 1.0, 1.04), blur=0.9, noise=0.016, quality=(78, 90),
+    ),
+    6: Camera(
+        place=places.gate, infrared=True,
+        height=2.3, pitch=0.11, near=5.0, far=9.0, side=1.5, facing=(-0.2, 0.6),
+        sun=(0, -1, 0), key=0, ambient=0.06, lamp=1.9,
+        white=(1, 1, 1), blur=1.0, noise=0.026, quality=(76, 88), sky=NIGHT,
+    ),
 }  # fmt: skip
 
 VISIBLE = tuple(number for number, camera in CAMERAS.items() if not camera.infrared)
 INFRARED = tuple(number for number, camera in CAMERAS.items() if camera.infrared)
 
 
-@lru_cache(maxsize=None)
+@cache
 def plate(number: int, height: int) -> np.ndarray:
-    """Linear radiance (2.6 h, 3.8 h, 3) of a camera's empty place, for images of `height` h; its focal length is 3 h pixels."""
+    """Linear radiance (2.6 h, 3.8 h, 3) of a camera's empty place for images of `height` h; the focal length is 3 h."""
     camera = CAMERAS[number]
     image = np.empty((round(2.6 * height), round(3.8 * height), 3), dtype=np.float32)
     light = np.array([*camera.sun, camera.key, camera.ambient, camera.lamp])

@@ -75,7 +75,12 @@ def patterned(t: Tailor, rng: np.random.Generator, rho: RhoRange) -> Fabric:
         HOOPS: (rng.uniform(0.07, 0.16), rng.uniform(0.3, 0.6), 0, 0),
         PINSTRIPES: (rng.uniform(0.05, 0.1), rng.uniform(0.25, 0.5), 0, 0),
         SPLIT: (rng.uniform(t.waist, t.chest + 0.12), 0, 0, 0),
-        PATCH: (rng.normal(0, 0.02), t.chest + rng.uniform(-0.06, 0.06), rng.uniform(0.05, 0.1), rng.uniform(0.03, 0.1)),
+        PATCH: (
+            rng.normal(0, 0.02),
+            t.chest + rng.uniform(-0.06, 0.06),
+            rng.uniform(0.05, 0.1),
+            rng.uniform(0.03, 0.1),
+        ),
         CHECK: (rng.uniform(0.06, 0.12), 0, 0, 0),
     }[kind]
     fabric = plain(rng, first)
@@ -123,16 +128,19 @@ def upper(t: Tailor, rng: np.random.Generator, rho: RhoRange, kind: str) -> tupl
     t.drape(fabric, bulk, loose, hem, np.minimum(arms, neckline))
     layers: list[Hems] = [(t.above(hem), arms, neckline)]
     if kind == "hoodie":
-        t.attach(t.model.bones["neck01"], Fabric(fabric.first), *blob((0, t.nape + 0.02, t.neck + 0.02), (0.1, 0.06, 0.07), 0.9))
+        t.attach(
+            t.model.bones["neck01"],
+            Fabric(fabric.first),
+            *blob((0, t.nape + 0.02, t.neck + 0.02), (0.1, 0.06, 0.07), 0.9),
+        )
     if kind not in ("jacket", "coat"):
         return layers, bulk + 0.4 * loose
     outer = plain(rng, any_cloth(rng, rho))
     collar = t.neckline(rng.uniform(-0.05, -0.02), 0.1)
     gap = rng.uniform(0.03, 0.09) if rng.random() < 0.5 else -FAR
     bulk += 0.014 + rng.uniform(0, 0.012)
-    if kind == "jacket":
-        low = t.hip - rng.uniform(-0.04, 0.1)
-    else:
+    low = t.hip - rng.uniform(-0.04, 0.1)
+    if kind == "coat":
         low = t.ankle + (t.hip - t.ankle) * rng.uniform(0.3, 0.75)
     arms = t.sleeve(rng.uniform(1.9, 2.0))
     t.drape(outer, bulk, loose + 0.012, low, np.minimum(arms, collar), t.open_front(gap))
@@ -173,7 +181,9 @@ def headwear(t: Tailor, rng: np.random.Generator, rho: RhoRange, woman: bool, ho
         beside = np.maximum(behind - 0.055, np.abs(t.x) - 0.085)  # not before the face
         t.sew("hair", hair, 0.004 + volume / 3, t.z - end + 0.02 * wisps, np.maximum(beside, top - 0.07), lined=True)
     elif style == "bun":
-        t.attach(t.model.bones["head"], hair, *blob(back + np.array([0, 0.02, rng.uniform(0.0, 0.1)]), (0.045, 0.04, 0.045)))
+        t.attach(
+            t.model.bones["head"], hair, *blob(back + np.array([0, 0.02, rng.uniform(0.0, 0.1)]), (0.045, 0.04, 0.045))
+        )
     elif style == "tail":
         length = rng.uniform(0.1, 0.18)
         t.attach(t.model.bones["head"], hair, *blob(back + np.array([0, 0.025, 0.05 - length]), (0.035, 0.03, length)))
@@ -181,7 +191,9 @@ def headwear(t: Tailor, rng: np.random.Generator, rho: RhoRange, woman: bool, ho
     cloth = plain(rng, draw_cloth(rng, tuple(CLOTH), rho))
     if hood:
         opening = np.maximum(np.hypot(t.x / 0.075, (top + 0.015) / 0.12) - 1, (behind - 0.075) / 0.1) * 0.08
-        t.sew("body", cloth, volume + 0.014, opening, t.z - t.neck, np.where(t.head_weight > 0.2, FAR, -FAR), lined=True)
+        t.sew(
+            "body", cloth, volume + 0.014, opening, t.z - t.neck, np.where(t.head_weight > 0.2, FAR, -FAR), lined=True
+        )
         return
     kind = choose(rng, {"none": 80, "cap": 12, "beanie": 8})
     if kind == "none":
@@ -202,7 +214,9 @@ def luggage(t: Tailor, rng: np.random.Generator, rho: RhoRange, bulk: float) -> 
     if kind == "backpack":
         half = np.array([rng.uniform(0.13, 0.17), rng.uniform(0.06, 0.1), rng.uniform(0.18, 0.25)])
         back = t.y[t.on_trunk & (t.z > t.chest) & (t.z < t.neck)].max()
-        t.attach(t.model.bones["spine01"], stuff, *blob((0, back + half[1] + bulk, t.neck - 0.04 - half[2]), half, 0.35))
+        t.attach(
+            t.model.bones["spine01"], stuff, *blob((0, back + half[1] + bulk, t.neck - 0.04 - half[2]), half, 0.35)
+        )
         strap = (np.abs(t.x) - 0.075, 0.115 - np.abs(t.x))
         t.sew("tights", stuff, bulk + 0.016, *strap, t.above(t.chest - 0.08), t.sleeve(0.0), lined=True)
         return
@@ -212,7 +226,9 @@ def luggage(t: Tailor, rng: np.random.Generator, rho: RhoRange, bulk: float) -> 
         t.attach(t.model.bones["root"], stuff, *blob((side * (hip + half[0] + bulk), 0.01, t.hip - 0.05), half, 0.4))
         slope = (t.neck - t.hip) / (hip + 0.07)
         off = (t.z - t.hip - slope * (hip - side * t.x)) / np.hypot(1, slope)
-        t.sew("tights", stuff, bulk + 0.016, 0.02 - off, 0.02 + off, t.above(t.hip - 0.05), t.neckline(-0.02), lined=True)
+        t.sew(
+            "tights", stuff, bulk + 0.016, 0.02 - off, 0.02 + off, t.above(t.hip - 0.05), t.neckline(-0.02), lined=True
+        )
         return
     knuckle = t.body.joints[t.model.bones[HANGING[0] if side > 0 else HANGING[1]]]
     bag = blob(knuckle + np.array([0.03 * side, 0, -0.1 - half[2]]), half, 0.4)

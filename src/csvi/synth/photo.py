@@ -1,4 +1,4 @@
-"""A photograph: one person before one camera, cut out as a person detector would, with the mask of the person's pixels."""
+"""A photograph: one person before one camera, cut out as a person detector would, and the mask of their pixels."""
 
 from dataclasses import dataclass
 
@@ -50,7 +50,9 @@ def draw_occluder(rng: np.random.Generator, infrared: bool) -> np.ndarray:
     middle = rng.choice([-1, 1]) * rng.uniform(0.15, 0.5) + 0.5  # more often beside the person than before them
     top = -1.0 if kind == POST else rng.uniform(0.62, 0.85)
     if kind == PLANT:
-        color = rng.uniform(0.35, 0.55) * np.ones(3) if infrared else np.array([0.06, 0.11, 0.04]) * rng.uniform(0.8, 1.6)
+        color = (
+            rng.uniform(0.35, 0.55) * np.ones(3) if infrared else np.array([0.06, 0.11, 0.04]) * rng.uniform(0.8, 1.6)
+        )
     else:
         color = rng.uniform(0.06, 0.3) * (np.ones(3) if infrared else rng.uniform(0.8, 1.1, 3))
     return np.array([kind, middle - width / 2, middle + width / 2, top, *color, rng.integers(1000)], dtype=np.float64)
@@ -64,7 +66,7 @@ def draw_moment(rng: np.random.Generator, camera: Camera) -> Moment:
         gait=gait,
         yaw=yaw,
         spot=(rng.uniform(-camera.side, camera.side), rng.uniform(camera.near, camera.far)),
-        margin=(rng.uniform(1.03, 1.16), rng.uniform(1.05, 1.2)),
+        margin=(rng.uniform(1.06, 1.18), rng.uniform(1.12, 1.25)),
         shift=(rng.normal(0, 0.025), rng.normal(0, 0.012)),
         exposure=float(np.exp(rng.normal(0, 0.12))),
         blur=camera.blur * rng.uniform(0.7, 1.5),
@@ -124,7 +126,7 @@ def frame(points: np.ndarray, moment: Moment, height: int, width: int) -> tuple[
     tall = max((y1 - y0) * moment.margin[0], (x1 - x0) * moment.margin[1] * height / width)
     wide = tall * width / height
     # the crop may move only as far as the person stays inside
-    room_x, room_y = (wide - (x1 - x0)) / 2, (tall - (y1 - y0)) / 2
+    room_x, room_y = 0.25 * (wide - (x1 - x0)), 0.25 * (tall - (y1 - y0))
     x = (x0 + x1) / 2 + np.clip(moment.shift[0] * wide, -room_x, room_x)
     y = (y0 + y1) / 2 + np.clip(moment.shift[1] * tall, -room_y, room_y)
     return float(x - wide / 2), float(y - tall / 2), float(height / tall)
@@ -153,9 +155,10 @@ def draw_figure(
         light = np.array([camera.sun, [camera.key] * 3, [camera.ambient * 1.15] * 3, [camera.ambient * 0.55] * 3])
     reach = 0.09 * np.ptp(points[:, 1]) / np.ptp(vertices[:, 2])  # 9 cm
     out = np.empty((height, width, 4), dtype=np.float32)
+    reflectance = figure.infrared if camera.infrared else figure.visible
     shade(
-        figure.triangles, figure.fabric_of, normals, figure.cloth, figure.infrared if camera.infrared else figure.visible,
-        figure.patterns, depth, owner, corner, light, toward, reach, out,
+        figure.triangles, figure.fabric_of, normals, figure.cloth, reflectance, figure.patterns,
+        depth, owner, corner, light, toward, reach, out,
     )  # fmt: skip
     return out
 
@@ -256,11 +259,10 @@ def smooth(image: np.ndarray, sigma: float) -> np.ndarray:  # pragma: no cover
 
 def expose(canvas: np.ndarray, camera: Camera, moment: Moment, rng: np.random.Generator) -> np.ndarray:
     """What the camera makes of a linear image (h, w, 3): blur, gain, gamma, noise, eight bits."""
-    height, width = canvas.shape[:2]
     if camera.infrared:
         canvas = canvas[:, :, :1]
     gain = moment.exposure * np.array(camera.white[: canvas.shape[2]], dtype=np.float32)
-    image = smooth(canvas, max(0.25, moment.blur * height / 288)) * gain
+    image = smooth(canvas, max(0.25, moment.blur * len(canvas) / 288)) * gain
     image = np.maximum(image, 0) ** np.float32(1 / GAMMA)
     if camera.infrared:  # scattered light and a small sensor: low contrast
         image = 0.08 + 0.85 * image

@@ -13,16 +13,19 @@ from csvi.synth.render import value_noise
 PLASTER, TILES, BRICKS, PLANKS, FOLIAGE, WINDOWS, PAVING, POSTER, PANELS = range(9)
 
 
+Triple = tuple[float, float, float]
+
+
 @dataclass(frozen=True)
 class Surface:
     """A rectangle with a texture of two colours; colours are linear reflectances."""
 
-    corner: tuple[float, float, float]
-    right: tuple[float, float, float]  # along its width
-    up: tuple[float, float, float]  # along its height
+    corner: Triple
+    right: Triple  # along its width
+    up: Triple  # along its height
     texture: int
-    first: tuple[float, float, float]
-    second: tuple[float, float, float]
+    first: Triple
+    second: Triple
     infrared: tuple[float, float]
     size: float = 1.0
     """Of the texture's unit, metres."""
@@ -31,18 +34,9 @@ class Surface:
 
 
 def box(
-    x: float,
-    y: float,
-    z: float,
-    width: float,
-    depth: float,
-    height: float,
-    texture: int,
-    first,
-    second,
-    infrared,
-    size=1.0,
-):  # type: ignore[no-untyped-def]
+    x: float, y: float, z: float, width: float, depth: float, height: float,
+    texture: int, first: Triple, second: Triple, infrared: tuple[float, float], size: float = 1.0,
+) -> list[Surface]:  # fmt: skip
     """The four visible sides of a box whose front left lower corner is at (x, y, z)."""
     look = (texture, first, second, infrared, size)
     return [
@@ -63,7 +57,7 @@ GLASS, FRAME = (0.13, 0.16, 0.19), (0.5, 0.5, 0.5)
 STEEL, PAPER, INK = (0.3, 0.31, 0.32), (0.6, 0.58, 0.52), (0.2, 0.26, 0.36)
 
 
-def ground(texture: int, first, second, infrared, size: float) -> Surface:  # type: ignore[no-untyped-def]
+def ground(texture: int, first: Triple, second: Triple, infrared: tuple[float, float], size: float) -> Surface:
     """Level ground to the horizon."""
     return Surface((-60, 0.2, 0), (120, 0, 0), (0, 120, 0), texture, first, second, infrared, size)
 
@@ -151,7 +145,8 @@ def path() -> list[Surface]:
 
 
 def gate() -> list[Surface]:
-    """Camera 6: a yard at night, with a gate, parked bins and shrubs."""
+    """Camera 6: a yard at night, with a gate, bins and shrubs."""
+    bars = [-1.6 + 0.28 * bar for bar in range(16)]
     return [
         ground(PAVING, (0.2, 0.2, 0.2), (0.17, 0.17, 0.17), (0.26, 0.22), 2.0),
         Surface((-2.9, 0.3, 0.01), (0.12, 0, 0), (0, 30, 0), PLASTER, PAPER, PAPER, (0.6, 0.55)),
@@ -162,8 +157,8 @@ def gate() -> list[Surface]:
         *box(3.4, 12.2, 0, 0.7, 0.7, 1.1, PANELS, STEEL, LEAF, (0.3, 0.24), 0.7),
         *box(4.3, 12.2, 0, 0.7, 0.7, 1.1, PANELS, STEEL, LEAF, (0.22, 0.18), 0.7),
         *box(-8, 11.5, 0, 3.8, 1.5, 1.3, FOLIAGE, LEAF, LEAF_2, (0.45, 0.7), 0.25),
-        *[side for x in np.arange(-1.6, 2.9, 0.28) for side in box(float(x), 15, 0, 0.05, 0.05, 2.0, PLASTER, STEEL, STEEL, (0.4, 0.4))],
-    ]  # fmt: skip
+        *[side for x in bars for side in box(x, 15, 0, 0.05, 0.05, 2.0, PLASTER, STEEL, STEEL, (0.4, 0.4))],
+    ]
 
 
 def table(surfaces: list[Surface], infrared: bool) -> np.ndarray:
@@ -180,6 +175,12 @@ def table(surfaces: list[Surface], infrared: bool) -> np.ndarray:
     )  # fmt: skip
 
 
+@njit(cache=True, nogil=True, inline="always")
+def edge_distance(u: float) -> float:  # pragma: no cover
+    """Distance to the nearest whole number."""
+    return abs(u - np.round(u))
+
+
 @njit(cache=True, nogil=True)
 def texture_share(kind: int, a: float, b: float, size: float, seed: int) -> float:  # pragma: no cover
     """Share of a surface's second colour at (a, b), metres from its corner; may leave [0, 1] a little, as stains do."""
@@ -189,16 +190,15 @@ def texture_share(kind: int, a: float, b: float, size: float, seed: int) -> floa
     if kind == 0:  # plaster, soil, lawn
         return 0.5 + 0.8 * stain + 0.8 * (value_noise(u * 4, v * 4, seed + 2) - 0.5) + 0.4 * fine
     if kind == 1 or kind == 6:  # tiles, paving
-        joint = min(u % 1.0, 1 - u % 1.0, v % 1.0, 1 - v % 1.0) * size
+        joint = min(edge_distance(u), edge_distance(v)) * size
         tile = value_noise(np.floor(u) * 3.3 + 0.5, np.floor(v) * 3.3 + 0.5, seed + 2) - 0.5
         return 0.4 + 0.9 * tile + 0.5 * stain + 0.4 * fine + (0.9 if joint < 0.012 else 0.0)
     if kind == 2:  # bricks, twice as long as high
-        row = np.floor(v * 3)
-        along = u + 0.5 * (row % 2)
-        joint = min(along % 1.0, 1 - along % 1.0) * size, min(v * 3 % 1.0, 1 - v * 3 % 1.0) * size / 3
-        if joint[0] < 0.008 or joint[1] < 0.008:
-            return 0.8
-        return 0.5 * (value_noise(np.floor(along) * 3.3 + 0.5, row * 3.3 + 0.5, seed + 2) - 0.3) + 0.3 * fine
+        course = np.floor(v * 3)
+        along = u + 0.5 * (course % 2)
+        joint = min(edge_distance(along) * size, edge_distance(v * 3) * size / 3)
+        brick = value_noise(np.floor(along) * 3.3 + 0.5, course * 3.3 + 0.5, seed + 2)
+        return 0.8 if joint < 0.008 else 0.5 * (brick - 0.3) + 0.3 * fine
     if kind == 3:  # planks across the view
         plank = np.floor(v)
         grain = value_noise(a * 1.5, b * 40, seed + 3) - 0.5
@@ -214,10 +214,10 @@ def texture_share(kind: int, a: float, b: float, size: float, seed: int) -> floa
         return 1.0 + 0.5 * stain if 0.28 < i < 0.72 and 0.25 < j < 0.75 else 0.25 * stain + 0.2 * fine
     if kind == 7:  # sheets of paper on a board
         i, j = np.floor(u), np.floor(v * 0.8)
-        margin = min(u % 1.0, 1 - u % 1.0, (v * 0.8) % 1.0, 1 - (v * 0.8) % 1.0)
+        margin = min(edge_distance(u), edge_distance(v * 0.8))
         return 0.9 if margin < 0.1 else 0.6 * value_noise(i * 3.3 + 0.5, j * 3.3 + 0.5, seed + 2) + 0.2 * fine
-    joint = min(u % 1.0, 1 - u % 1.0) * size, min(v % 1.0, 1 - v % 1.0) * size  # panels
-    return 1.0 if min(joint[0], joint[1]) < 0.06 else 0.15 + 0.4 * stain + 0.2 * fine
+    joint = min(edge_distance(u), edge_distance(v)) * size  # panels
+    return 1.0 if joint < 0.06 else 0.15 + 0.4 * stain + 0.2 * fine
 
 
 @njit(cache=True, nogil=True)
@@ -232,8 +232,8 @@ def cast(
 ) -> None:  # pragma: no cover
     """Fills `plate` (h, w, 3) with what a camera sees.
 
-    focal is in pixels, pitch in radians downwards; sky (2, 3) at the horizon and above. light (6,): direction to the sun or
-    lamps (3), their strength, strength from everywhere, and strength of a lamp at the camera (at 5 m).
+    focal is in pixels, pitch in radians downwards; sky (2, 3) at the horizon and above. light (6,): direction to the
+    sun or lamps (3), their strength, strength from everywhere, and strength of a lamp at the camera (at 5 m).
     """
     height, width = plate.shape[:2]
     c, s = np.cos(pitch), np.sin(pitch)

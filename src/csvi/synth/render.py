@@ -78,8 +78,8 @@ def rasterize(
 ) -> None:  # pragma: no cover
     """Draws triangles into a z-buffer.
 
-    points (n, 3): x and y in samples, depth; one_sided (m,): drawn only where they face the camera; cuts (n, k): a sample is
-    drawn where all k interpolated values are positive. depth (h, w) starts at infinity, owner (h, w) at −1;
+    points (n, 3): x and y in samples, depth; one_sided (m,): drawn only where they face the camera; cuts (n, k): a
+    sample is drawn where all k interpolated values are positive. depth (h, w) starts at infinity, owner (h, w) at −1;
     corner (h, w, 2) receives the weights of a triangle's second and third corner.
     """
     height, width = depth.shape
@@ -147,8 +147,8 @@ def shade(
     """Lights the samples of `rasterize` and averages them into `out` (h, w, 4): premultiplied colour and coverage.
 
     normals (n, 3) and cloth (n, 3) of the vertices; fabric_of (m,) indexes colors (f, 2, 3) and patterns (f, 6): kind,
-    four parameters, roughness. light (4, 3): direction, key, sky, ground. What lies up to `reach` samples beside a pixel
-    and nearer to the camera takes some of its light.
+    four parameters, roughness. light (4, 3): direction, key, sky, ground. What lies up to `reach` samples beside a
+    pixel and nearer to the camera takes some of its light.
     """
     height, width = out.shape[:2]
     for y in range(height):

@@ -19,8 +19,7 @@ GAP, LEFT, TOP = 4, 84, 22
 
 
 def write_sheet(file: Path, config: SynthConfig, people: int = 10) -> None:
-    """Writes a PNG with a column for each of `people` identities: two visible images, two infrared ones, and the masks of
-    the first of each."""
+    """Writes a PNG with a column for each of `people` identities: two visible, two infrared images and two masks."""
     settings = resolve(config)
     wanted = sysu.structure(settings.preset)
     everyone = sorted(identity for identity in {identity for identity, _ in wanted.counts})

@@ -82,8 +82,10 @@ def lists(wanted: Structure, seed: int) -> dict[str, bytes]:
 
 
 def gallery_permutations(wanted: Structure, seed: int) -> bytes:
-    """`rand_perm_cam.mat`: a 6×1 cell of cameras, each a cell of identities 1 to the last, each a (10, images) matrix of
-    1-based permutations, one row a trial; empty for an identity that the camera never saw."""
+    """`rand_perm_cam.mat`: a 6×1 cell of cameras, each a cell of identities 1 to the last, each a (10, images) matrix.
+
+    A row is a 1-based permutation for one trial; the matrix is empty for an identity that the camera never saw.
+    """
     from scipy.io import savemat
 
     last = max(identity for identity, _ in wanted.counts)

@@ -1,7 +1,7 @@
 """Garments, hair and things carried, cut from the surfaces of the body.
 
-A piece is a copy of a surface, moved along its normals, with a fabric and with signed distances in metres to its hems: it
-exists where all of them are positive. Everything happens in the rest pose; skinning then carries it along.
+A piece is a copy of a surface, moved along its normals, with a fabric and with signed distances in metres to its hems:
+it exists where all of them are positive. Everything happens in the rest pose; skinning then carries it along.
 """
 
 from dataclasses import dataclass, field
@@ -29,6 +29,20 @@ class Fabric:
 
 
 @dataclass(frozen=True)
+class Piece:
+    """One garment's part: n vertices, m triangles."""
+
+    fabric: Fabric
+    vertices: np.ndarray  # (n, 3) metres, at rest
+    skin_bones: np.ndarray  # (n, 4)
+    skin_weights: np.ndarray  # (n, 4)
+    cloth: np.ndarray  # (n, 3) coordinates of the pattern
+    cuts: np.ndarray  # (n, CUTS) signed distances to the hems, metres
+    triangles: np.ndarray  # (m, 3)
+    one_sided: bool
+
+
+@dataclass(frozen=True)
 class Figure:
     """A dressed person in the rest pose: n vertices, m triangles, f fabrics."""
 
@@ -50,8 +64,7 @@ class Tailor:
     """Measures one body and sews pieces for it."""
 
     body: Body
-    pieces: list[tuple[np.ndarray, ...]] = field(default_factory=list)
-    fabrics: list[Fabric] = field(default_factory=list)
+    pieces: list[Piece] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         model, v = load_body_model(), self.body.vertices
@@ -84,7 +97,7 @@ class Tailor:
         """(v,) how far down the arm: 0 at the shoulder, 1 at the elbow, 2 at the wrist; −1 off the arms."""
         along = np.full(len(self.x), -1.0)
         for side in ("L", "R"):
-            weight = self.model.limb_weight(*(f"{bone}" for bone in self._arm_bones(side)))
+            weight = self.model.limb_weight(*self._arm_bones(side))
             shoulder, elbow, wrist = (
                 self.body.joints[self.model.bones[f"{name}.{side}"]] for name in ("upperarm01", "lowerarm01", "wrist")
             )
@@ -141,8 +154,15 @@ class Tailor:
         over = thickness + loose * (0.4 + 0.6 * np.minimum(down, 1))
         self.sew("tights", fabric, over, self.above(max(hem, self.hip)), *hems, lined=True)
         if hem < self.hip:
-            self.sew("skirt", fabric, over + 0.006 * down, self.below(self.hip + 0.05), self.above(hem), *hems[1:], lined=True)
-
+            self.sew(
+                "skirt",
+                fabric,
+                over + 0.006 * down,
+                self.below(self.hip + 0.05),
+                self.above(hem),
+                *hems[1:],
+                lined=True,
+            )
 
     def sew(
         self, surface: str, fabric: Fabric, thickness: np.ndarray | float, *hems: np.ndarray, lined: bool = False
@@ -153,53 +173,47 @@ class Tailor:
         kept = triangles[(cuts[triangles] >= 0).any(axis=1).all(axis=1)]
         used, renumbered = np.unique(kept, return_inverse=True)
         thickness = np.broadcast_to(thickness, self.x.shape)[used, None]
-        self._append(
-            self.body.vertices[used] + thickness * self.normals[used],
-            self.model.skin_bones[used],
-            self.model.skin_weights[used],
-            self.cloth[used],
-            cuts[used],
-            renumbered.reshape(-1, 3),
-            not lined,
-            fabric,
+        self.pieces.append(
+            Piece(
+                fabric,
+                self.body.vertices[used] + thickness * self.normals[used],
+                self.model.skin_bones[used],
+                self.model.skin_weights[used],
+                self.cloth[used],
+                cuts[used],
+                renumbered.reshape(-1, 3),
+                one_sided=not lined,
+            )
         )
 
     def attach(self, bone: int, fabric: Fabric, vertices: np.ndarray, triangles: np.ndarray) -> None:
         """Adds a rigid thing, (n, 3) vertices in the rest pose, that moves with `bone`."""
         n = len(vertices)
-        weights = np.tile([1.0, 0, 0, 0], (n, 1))
-        self._append(
-            vertices, np.full((n, 4), bone), weights, vertices, np.full((n, CUTS), FAR), triangles, True, fabric
-        )
-
-    def _append(self, vertices, bones, weights, cloth, cuts, triangles, one_sided, fabric) -> None:  # type: ignore[no-untyped-def]
-        start = sum(len(piece[0]) for piece in self.pieces)
-        m = len(triangles)
-        self.pieces.append(
-            (
-                vertices,
-                bones,
-                weights,
-                cloth,
-                cuts,
-                triangles + start,
-                np.full(m, one_sided),
-                np.full(m, len(self.fabrics)),
-            )
-        )
-        self.fabrics.append(fabric)
+        bones, weights, cuts = np.full((n, 4), bone), np.tile([1.0, 0, 0, 0], (n, 1)), np.full((n, CUTS), FAR)
+        self.pieces.append(Piece(fabric, vertices, bones, weights, vertices, cuts, triangles, one_sided=True))
 
     def finish(self) -> Figure:
         """The dressed figure."""
-        types = (np.float32, np.int32, np.float32, np.float32, np.float32, np.int32, np.bool_, np.int32)
-        columns = zip(*self.pieces, strict=True)
-        arrays = [np.concatenate(column).astype(kind) for column, kind in zip(columns, types, strict=True)]
-        pairs = [(fabric.first, fabric.second or fabric.first) for fabric in self.fabrics]
+        pieces = self.pieces
+
+        def stack(name: str, kind: type) -> np.ndarray:
+            return np.concatenate([getattr(piece, name) for piece in pieces]).astype(kind)
+
+        starts = np.cumsum([0, *(len(piece.vertices) for piece in pieces)])
+        lengths = [len(piece.triangles) for piece in pieces]
+        pairs = [(piece.fabric.first, piece.fabric.second or piece.fabric.first) for piece in pieces]
         return Figure(
-            *arrays,
+            vertices=stack("vertices", np.float32),
+            skin_bones=stack("skin_bones", np.int32),
+            skin_weights=stack("skin_weights", np.float32),
+            cloth=stack("cloth", np.float32),
+            cuts=stack("cuts", np.float32),
+            triangles=stack("triangles", np.int32) + np.repeat(starts[:-1], lengths).astype(np.int32)[:, None],
+            one_sided=np.repeat([piece.one_sided for piece in pieces], lengths),
+            fabric_of=np.repeat(np.arange(len(pieces), dtype=np.int32), lengths),
             visible=np.array([[material.visible for material in pair] for pair in pairs], dtype=np.float32),
             infrared=np.array([[[material.infrared] * 3 for material in pair] for pair in pairs], dtype=np.float32),
-            patterns=np.array([(*fabric.pattern, fabric.rough) for fabric in self.fabrics], dtype=np.float32),
+            patterns=np.array([(*piece.fabric.pattern, piece.fabric.rough) for piece in pieces], dtype=np.float32),
         )
 
 

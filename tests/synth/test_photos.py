@@ -1,0 +1,129 @@
+"""What is in the images: masks, infrared, and nothing that tells who it is but the person."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from csvi.synth import sysu
+from csvi.synth.benchmark import mask_path, shot_generator
+from csvi.synth.cameras import CAMERAS, INFRARED, VISIBLE
+from csvi.synth.people import draw_person
+from csvi.synth.photo import NOTHING, OCCLUDED, PLANT, draw_moment, photograph
+
+
+@pytest.fixture(scope="module")
+def photos(tiny):
+    """(identity, camera, image, mask) of every image."""
+    return [
+        (
+            shot.identity,
+            shot.camera,
+            np.asarray(Image.open(tiny / shot.path)).astype(int),
+            np.asarray(Image.open(mask_path(tiny, shot.path))).astype(int),
+        )
+        for shot in sysu.shots(sysu.structure("tiny"))
+    ]
+
+
+def test_cameras_are_those_of_sysu():
+    assert (VISIBLE, INFRARED) == ((1, 2, 4, 5), (3, 6))
+    assert CAMERAS[2].place is CAMERAS[3].place
+    assert (CAMERAS[2].height, CAMERAS[2].pitch) == (CAMERAS[3].height, CAMERAS[3].pitch)
+
+
+def test_infrared_is_grey_and_visible_is_not(photos):
+    for _, camera, image, _ in photos:
+        hue = np.ptp(image, axis=2)
+        assert (hue.max() == 0) == (camera in INFRARED)
+
+
+def test_no_image_is_too_dark_or_too_bright(photos):
+    for _, camera, image, _ in photos:
+        assert (35 if camera in INFRARED else 60) < image.mean() < 200, camera
+        assert image.std() > 8
+
+
+def test_masks_show_a_whole_person_inside_the_frame(photos):
+    shares = [(mask > 127).mean() for *_, mask in photos]
+    assert min(shares) > 0.08
+    assert max(shares) < 0.6
+    assert 0.2 < np.mean(shares) < 0.4
+    for *_, mask in photos:
+        border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
+        assert border.max() == 0
+        assert mask.max() == 255
+
+
+def test_mask_is_where_the_person_is():
+    """Painting the person white changes the image inside the mask and not outside it."""
+    dark = draw_person(0, 1, (0.5, 0.8))
+    black, white = np.zeros_like(dark.figure.visible), np.ones_like(dark.figure.visible)
+    images = []
+    for paint in (black, white):
+        painted = replace(dark, figure=replace(dark.figure, visible=paint))
+        photo, _ = photograph(painted, 4, np.random.default_rng(5), 144, 72)
+        images.append(photo.image.astype(int))
+    changed = np.abs(images[1] - images[0]).max(axis=2)
+    assert changed[photo.mask == 255].mean() > 80
+    far = np.asarray(Image.fromarray(photo.mask).resize((18, 36)).resize((72, 144))) == 0  # off the blur of the edge
+    assert changed[far].mean() < 2
+
+
+def test_occluders_cut_the_mask():
+    person = draw_person(0, 1, (0.5, 0.8))
+    moments = {seed: draw_moment(np.random.default_rng(seed), CAMERAS[1]) for seed in range(400)}
+    seeds = [seed for seed, moment in moments.items() if moment.occluder[0] != NOTHING]
+    assert 0.7 * OCCLUDED < len(seeds) / 400 < 1.3 * OCCLUDED
+    cut = 0
+    for seed in [seed for seed in seeds if moments[seed].occluder[0] != PLANT][:10]:  # plants are ragged
+        photo, moment = photograph(person, 1, np.random.default_rng(seed), 96, 48)
+        left, right, top = moment.occluder[1:4]
+        rows = slice(max(0, int((top + 0.1) * 96)), 96)
+        columns = slice(max(0, round(left * 48) + 2), max(0, round(right * 48) - 2))
+        assert photo.mask[rows, columns].sum() == 0
+        cut += photo.mask[rows].sum() > 0
+    assert cut > 0
+
+
+def between_identities(values: np.ndarray) -> float:
+    """Variance of the identities' means of (identities, images), in units of what independent draws would give."""
+    return float(values.mean(axis=1).var(ddof=1) / (values.var(axis=1, ddof=1).mean() / values.shape[1]))
+
+
+@pytest.mark.parametrize("camera", CAMERAS)
+def test_moments_do_not_depend_on_the_identity(camera):
+    drawn = []
+    for identity in range(1, 41):
+        for index in range(1, 13):
+            m = draw_moment(shot_generator(0, sysu.Shot(identity, camera, index, "")), CAMERAS[camera])
+            drawn.append(
+                (m.gait.phase, m.gait.stride, m.yaw, *m.spot, *m.margin, *m.shift, m.exposure, m.blur, m.quality)
+            )
+    values = np.array(drawn).reshape(40, 12, -1)
+    for column in range(values.shape[2]):
+        assert 0.3 < between_identities(values[:, :, column]) < 2.2  # F(39, 440): mean 1, standard deviation 0.25
+
+
+def test_background_does_not_tell_who_it_is(photos):
+    """Nearest neighbours on background alone, in other cameras of the modality, are right as often as by chance."""
+    identities, cameras = np.array([photo[0] for photo in photos]), np.array([photo[1] for photo in photos])
+    features = []
+    for _, _, image, mask in photos:
+        background = (mask == 0).astype(float)
+        blocks = []
+        for rows in np.array_split(np.arange(96), 6):
+            for columns in (slice(0, 12), slice(36, 48)):
+                weight = background[rows][:, columns, None]
+                pixels = image[rows][:, columns]
+                blocks.append((pixels * weight).sum((0, 1)) / max(1.0, float(weight.sum())))
+        features.append(np.concatenate(blocks))
+    scaled = np.array(features)
+    for camera in CAMERAS:  # relative to the camera's usual background
+        scaled[cameras == camera] -= scaled[cameras == camera].mean(axis=0)
+    distance = np.linalg.norm(scaled[:, None] - scaled[None], axis=2)
+    infrared = np.isin(cameras, INFRARED)
+    distance[(cameras[:, None] == cameras) | (infrared[:, None] != infrared)] = np.inf
+    right = (identities[distance.argmin(axis=1)] == identities).mean()
+    assert right < 1 / 12 + 3 * np.sqrt(1 / 12 * 11 / 12 / len(photos))
