@@ -45,15 +45,18 @@ def choose(rng: np.random.Generator, chances: dict[str, float]) -> str:
 
 def dress(t: Tailor, rng: np.random.Generator, rho: RhoRange, woman: bool) -> None:
     """Sews everything that a person wears and carries, and the skin that it leaves bare."""
-    skin = Fabric(draw_skin(rng), rough=0.08)
+    skin = draw_skin(rng)
+    lips = Material(skin.visible * np.array([0.72, 0.45, 0.45]), 0.9 * skin.infrared)
+    face = Fabric(skin, lips, (PATCH, 0, t.eye - 0.068, 0.021, 0.006), rough=0.08)
     trunk = choose(rng, {"tee": 24, "shirt": 14, "jumper": 18, "hoodie": 12, "jacket": 20, "coat": 10})
     legs = choose(rng, {"trousers": 42, "wide": 18, "shorts": 12, "skirt": 28 if woman else 0})
     covered = [*legwear(t, rng, rho, legs), footwear(t, rng, rho)]
-    layers, bulk = upper(t, rng, rho, trunk)
+    hood = choose(rng, {"down": 3, "up": 1}) if trunk == "hoodie" else "none"
+    cloth, layers, bulk = upper(t, rng, rho, trunk, hood, over=0.012 if legs == "skirt" else 0.0)
     covered += layers
-    t.sew("body", skin, 0.0, np.minimum.reduce([0.015 - np.minimum.reduce(hems) for hems in covered]))
+    t.sew("body", face, 0.0, np.minimum.reduce([0.015 - np.minimum.reduce(hems) for hems in covered]))
     t.sew("eyes", Fabric(EYE, rough=0), 0.0)
-    headwear(t, rng, rho, woman, hood=trunk == "hoodie" and rng.random() < 0.25)
+    headwear(t, rng, rho, woman, cloth if hood == "up" else None, bulk)
     luggage(t, rng, rho, bulk)
 
 
@@ -94,7 +97,7 @@ def legwear(t: Tailor, rng: np.random.Generator, rho: RhoRange, kind: str) -> li
     down = np.clip((t.hip - t.z) / (t.hip - t.ankle), 0, 1)  # 0 at the hip, 1 at the ankle
     if kind == "skirt":
         hem = t.ankle + (t.hip - t.ankle) * rng.uniform(0.15, 0.75)
-        flare = 0.012 + rng.uniform(0, 0.1) * down
+        flare = 0.008 + rng.uniform(0, 0.12) * np.clip(down - 0.15, 0, 1)
         t.sew("skirt", fabric, flare, t.below(t.waist + 0.02), t.above(hem), lined=True)
         # legs stay out of sight beneath the skirt, where they could come through it
         beneath = t.below(hem + 0.1)
@@ -116,25 +119,30 @@ def legwear(t: Tailor, rng: np.random.Generator, rho: RhoRange, kind: str) -> li
     return [hems]
 
 
-def upper(t: Tailor, rng: np.random.Generator, rho: RhoRange, kind: str) -> tuple[list[Hems], float]:
-    """What the trunk wears, from the inside out; returns the hems of what each layer covers and how thick it all is."""
+def upper(
+    t: Tailor, rng: np.random.Generator, rho: RhoRange, kind: str, hood: str, over: float
+) -> tuple[Fabric, list[Hems], float]:
+    """What the trunk wears, from the inside out, `over` metres off the body to clear what is beneath.
+
+    Returns the innermost cloth, the hems of what each layer covers, and how thick it all is in metres.
+    """
     sleeve = {"tee": rng.uniform(0.35, 0.95), "shirt": rng.choice([0.85, 1.93])}.get(kind, rng.uniform(1.9, 2.0))
     arms = t.sleeveless() if kind == "tee" and rng.random() < 0.2 else t.sleeve(sleeve)
     neckline = t.neckline(rng.uniform(-0.01, 0.02), rng.uniform(0.08, 0.16) if rng.random() < 0.3 else 0)
     hem = t.hip - rng.uniform(0.0, 0.12)
     loose = rng.uniform(0.0, 0.025)
-    bulk = 0.010 + (0.008 if kind in ("jumper", "hoodie") else 0)
+    bulk = 0.010 + over + (0.008 if kind in ("jumper", "hoodie") else 0)
     fabric = patterned(t, rng, rho)
     t.drape(fabric, bulk, loose, hem, np.minimum(arms, neckline))
     layers: list[Hems] = [(t.above(hem), arms, neckline)]
-    if kind == "hoodie":
+    if hood == "down":
         t.attach(
             t.model.bones["neck01"],
             Fabric(fabric.first),
             *blob((0, t.nape + 0.02, t.neck + 0.02), (0.1, 0.06, 0.07), 0.9),
         )
     if kind not in ("jacket", "coat"):
-        return layers, bulk + 0.4 * loose
+        return fabric, layers, bulk + 0.4 * loose
     outer = plain(rng, any_cloth(rng, rho))
     collar = t.neckline(rng.uniform(-0.05, -0.02), 0.1)
     gap = rng.uniform(0.03, 0.09) if rng.random() < 0.5 else -FAR
@@ -145,7 +153,7 @@ def upper(t: Tailor, rng: np.random.Generator, rho: RhoRange, kind: str) -> tupl
     arms = t.sleeve(rng.uniform(1.9, 2.0))
     t.drape(outer, bulk, loose + 0.012, low, np.minimum(arms, collar), t.open_front(gap))
     layers.append((t.above(max(low, t.hip)), arms, collar, t.open_front(gap)))
-    return layers, bulk + 0.4 * loose
+    return fabric, layers, bulk + 0.4 * loose
 
 
 def footwear(t: Tailor, rng: np.random.Generator, rho: RhoRange) -> Hems:
@@ -157,8 +165,8 @@ def footwear(t: Tailor, rng: np.random.Generator, rho: RhoRange) -> Hems:
     return (top,)
 
 
-def headwear(t: Tailor, rng: np.random.Generator, rho: RhoRange, woman: bool, hood: bool) -> None:
-    """Hair, and sometimes a cap, a beanie or a hood."""
+def headwear(t: Tailor, rng: np.random.Generator, rho: RhoRange, woman: bool, hood: Fabric | None, bulk: float) -> None:
+    """Hair, over clothes `bulk` metres thick, and sometimes a cap, a beanie or the `hood` of the clothes."""
     tone = HAIR[rng.choice(len(HAIR), p=[0.28, 0.22, 0.18, 0.1, 0.07, 0.04, 0.03, 0.08])]
     hair = Fabric(draw_material(rng, tone, rho), rough=0.6)
     style = choose(
@@ -171,7 +179,10 @@ def headwear(t: Tailor, rng: np.random.Generator, rho: RhoRange, woman: bool, ho
     behind, top = t.y - t.face, t.z - t.eye  # metres behind and above the eyes
     wisps = t.noise(rng, 0.02)
     hairline = top - rng.uniform(0.045, 0.06) + rng.uniform(0.7, 0.85) * behind + 0.012 * wisps
-    volume = 0.004 if style == "shaved" else rng.uniform(0.009, 0.02) if style != "short" else rng.uniform(0.009, 0.03)
+    hat = "hood" if hood else choose(rng, {"none": 80, "cap": 12, "beanie": 8})
+    volume = 0.004 if style == "shaved" else rng.uniform(0.009, 0.03 if style == "short" else 0.02)
+    if hat != "none":
+        volume = min(volume, 0.008)
     if style != "bald":
         thickness = volume * (np.clip(0.35 + 7 * top, 0.35, 1.1) + 0.35 * wisps)
         t.sew("body", hair, np.maximum(thickness, 0.003), np.minimum(hairline, on_head))
@@ -179,7 +190,15 @@ def headwear(t: Tailor, rng: np.random.Generator, rho: RhoRange, woman: bool, ho
     if style in ("bob", "long"):
         end = t.eye - (rng.uniform(0.1, 0.17) if style == "bob" else rng.uniform(0.22, 0.42))
         beside = np.maximum(behind - 0.055, np.abs(t.x) - 0.085)  # not before the face
-        t.sew("hair", hair, 0.004 + volume / 3, t.z - end + 0.02 * wisps, np.maximum(beside, top - 0.07), lined=True)
+        over_clothes = (bulk + 0.02) * np.clip((t.neck + 0.08 - t.z) / 0.08, 0, 1)
+        t.sew(
+            "hair",
+            hair,
+            0.004 + volume / 3 + over_clothes,
+            t.z - end + 0.02 * wisps,
+            np.maximum(beside, top - 0.07),
+            lined=True,
+        )
     elif style == "bun":
         t.attach(
             t.model.bones["head"], hair, *blob(back + np.array([0, 0.02, rng.uniform(0.0, 0.1)]), (0.045, 0.04, 0.045))
@@ -188,20 +207,29 @@ def headwear(t: Tailor, rng: np.random.Generator, rho: RhoRange, woman: bool, ho
         length = rng.uniform(0.1, 0.18)
         t.attach(t.model.bones["head"], hair, *blob(back + np.array([0, 0.025, 0.05 - length]), (0.035, 0.03, length)))
 
+    brow = np.minimum.reduce([np.abs(t.x) - 0.012, 0.045 - np.abs(t.x), 0.03 - behind, on_head])
+    t.sew("body", hair, 0.001, brow, top - 0.017, 0.023 - top)
+
     cloth = plain(rng, draw_cloth(rng, tuple(CLOTH), rho))
     if hood:
         opening = np.maximum(np.hypot(t.x / 0.075, (top + 0.015) / 0.12) - 1, (behind - 0.075) / 0.1) * 0.08
         t.sew(
-            "body", cloth, volume + 0.014, opening, t.z - t.neck, np.where(t.head_weight > 0.2, FAR, -FAR), lined=True
+            "body",
+            Fabric(hood.first),
+            0.022,
+            opening,
+            t.z - t.neck,
+            np.where(t.head_weight > 0.2, FAR, -FAR),
+            lined=True,
         )
-        return
-    kind = choose(rng, {"none": 80, "cap": 12, "beanie": 8})
-    if kind == "none":
-        return
-    rim = top - 0.05 + (0.12 if kind == "cap" else 0.2) * behind
-    t.sew("body", cloth, max(volume, 0.01) * 1.2 + (0.006 if kind == "cap" else 0.012), np.minimum(rim, on_head))
-    if kind == "cap":
-        t.attach(t.model.bones["head"], cloth, *blob((0, t.face - 0.025, t.eye + 0.058), (0.075, 0.095, 0.006), 0.8))
+    elif hat == "cap":
+        t.sew("body", cloth, 0.015, np.minimum(top - 0.05 + 0.12 * behind, on_head))
+        t.attach(t.model.bones["head"], cloth, *blob((0, t.face - 0.025, t.eye + 0.055), (0.07, 0.09, 0.006), 0.8))
+    elif hat == "beanie":
+        t.sew("body", cloth, 0.014 + 0.1 * np.clip(top - 0.06, 0, 0.1), np.minimum(top - 0.04 + 0.3 * behind, on_head))
+    if rng.random() < 0.1:
+        scarf = plain(rng, any_cloth(rng, rho))
+        t.sew("tights", scarf, 0.035, t.z - t.neck + 0.03, t.neck + 0.06 - t.z, t.sleeveless() - 0.06, lined=True)
 
 
 def luggage(t: Tailor, rng: np.random.Generator, rho: RhoRange, bulk: float) -> None:
@@ -218,7 +246,7 @@ def luggage(t: Tailor, rng: np.random.Generator, rho: RhoRange, bulk: float) -> 
             t.model.bones["spine01"], stuff, *blob((0, back + half[1] + bulk, t.neck - 0.04 - half[2]), half, 0.35)
         )
         strap = (np.abs(t.x) - 0.075, 0.115 - np.abs(t.x))
-        t.sew("tights", stuff, bulk + 0.016, *strap, t.above(t.chest - 0.08), t.sleeve(0.0), lined=True)
+        t.sew("tights", stuff, bulk + 0.016, *strap, t.above(t.chest - 0.08), lined=True)
         return
     half = np.array([rng.uniform(0.04, 0.06), rng.uniform(0.13, 0.18), rng.uniform(0.1, 0.15)])
     if kind == "shoulder":

@@ -10,7 +10,7 @@ from numba import njit
 
 from csvi.synth.render import value_noise
 
-PLASTER, TILES, BRICKS, PLANKS, FOLIAGE, WINDOWS, PAVING, POSTER, PANELS = range(9)
+PLASTER, TILES, BRICKS, PLANKS, FOLIAGE, WINDOWS, PAVING, POSTER, PANELS, CROWN = range(10)
 
 
 Triple = tuple[float, float, float]
@@ -121,7 +121,7 @@ def courtyard() -> list[Surface]:
         *box(6.0, 14, 0, 0.3, 0.3, 3.2, PLASTER, WOOD_2, WOOD, (0.35, 0.3), 0.2),
     ]
     surfaces += [
-        Surface((x - 1.8, y, 2.3), (3.8, 0, 0), (0, 0, 3.0), FOLIAGE, LEAF, LEAF_2, (0.5, 0.7), 0.35)
+        Surface((x - 2.0, y, 2.0), (4.2, 0, 0), (0, 0, 4.0), CROWN, LEAF, LEAF_2, (0.5, 0.7), 0.35)
         for x, y in ((-5.1, 13.1), (6.1, 14.1))
     ]
     return surfaces
@@ -207,7 +207,7 @@ def texture_share(kind: int, a: float, b: float, size: float, seed: int) -> floa
             + 1.2 * (value_noise(np.floor(a / 2 + plank * 0.37) * 3.3 + 0.5, plank * 3.3 + 0.5, seed + 2) - 0.5)
             + 0.5 * grain
         )
-    if kind == 4:  # foliage
+    if kind == 4 or kind == 9:  # foliage
         return 1.6 * value_noise(u, v, seed + 2) + 1.2 * value_noise(u * 2.7, v * 2.7, seed + 3) - 1.0
     if kind == 5:  # a front with windows
         i, j = u % 1.0, v % 1.0
@@ -259,6 +259,10 @@ def cast(
                 a, b = a * np.sqrt(wide), b * np.sqrt(tall)
                 if f[9] == 4 and min(a, b, np.sqrt(wide) - a, np.sqrt(tall) - b) < 0.35 * value_noise(a * 5, b * 5, i):
                     continue  # ragged edges of foliage
+                if f[9] == 9:  # the crown of a tree
+                    radius = np.hypot(2 * a / np.sqrt(wide) - 1, 2 * b / np.sqrt(tall) - 1)
+                    if radius > 0.55 + 0.45 * value_noise(a * 3, b * 3, i):
+                        continue
                 nearest, hit, at_a, at_b = t, i, a, b
             if hit < 0:
                 blend = min(1.0, max(0.0, dz * 3))
