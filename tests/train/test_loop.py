@@ -1,0 +1,342 @@
+"""Training, end to end on a few small images: it learns, can be stopped and gone on with, and says what is wrong."""
+
+import copy
+import dataclasses
+import json
+import logging
+import signal
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from safetensors.torch import load_file
+
+from csvi.config import Config, LossConfig, ModelConfig, TrainConfig, load_config
+from csvi.data import read_benchmark
+from csvi.data.loader import evaluation_loader
+from csvi.errors import CsviError
+from csvi.evaluate.embed import embed
+from csvi.model import build_network
+from csvi.model.saved import load_net
+from csvi.model.weights import initial_weights
+from csvi.train import loop
+from csvi.train.loop import loss_settings, stop_signal, train, train_step, validates, warn_of_collapse
+
+
+def metrics(run):
+    """Lines of metrics.jsonl without the speed, which is never the same."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "train/images_per_second"} for line in lines]
+
+
+def same_model(run, other):
+    some, others = load_file(run / "model.safetensors"), load_file(other / "model.safetensors")
+    return all(torch.equal(tensor, others[name]) for name, tensor in some.items())
+
+
+@pytest.fixture
+def two_epochs(config):
+    """Of four steps each."""
+    config.data.identities = 4
+    config.train = dataclasses.replace(config.train, epochs=2, decay_every=1, warmup=3)
+    return config
+
+
+def at_step(monkeypatch, number, action):
+    """Do something in the middle of a run, right after its `number`-th step."""
+    steps = []
+
+    def patched(*args):
+        terms = train_step(*args)
+        steps.append(terms)
+        if len(steps) == number:
+            action()
+        return terms
+
+    monkeypatch.setattr(loop, "train_step", patched)
+
+
+def test_eight_identities_are_learnt_by_heart(config, tmp_path):
+    config.data = dataclasses.replace(config.data, height=64, width=32, images=2, pad=0, flip=0.0, erase=0.0)
+    config.model = dataclasses.replace(config.model, weights="packaged", part_dim=64)
+    config.loss = LossConfig(center=0.5, center_reduction="mean", center_ramp=10)
+    config.train = TrainConfig(
+        epochs=13, optimizer="adamw", lr=0.0015, lr_pretrained=0.5, warmup=5, schedule="cosine", validate_every=0
+    )
+    train(config, tmp_path / "run")
+    benchmark = read_benchmark(config.data)
+    loader = evaluation_loader(benchmark.root, benchmark.train, config.data)
+    embeddings = embed(load_net(tmp_path / "run"), loader, Fabric(accelerator="cpu", devices=1))
+    infrared = torch.tensor([bool(record.modality) for record in benchmark.train])
+    identity = torch.tensor([record.identity for record in benchmark.train])
+    nearest = torch.cdist(embeddings[infrared], embeddings[~infrared]).argmin(1)
+    assert (identity[~infrared][nearest] == identity[infrared]).all()  # R1 = 100 %
+    first, last = metrics(tmp_path / "run")[0], metrics(tmp_path / "run")[-1]
+    for term in ("train/identity", "train/coseg/identity"):
+        assert last[term] < 0.1 * first[term]
+    assert last["train/coseg/segmentation"] < 0.9 * first["train/coseg/segmentation"]
+
+
+def test_a_run_folder_holds_all_of_a_run(config, tmp_path):
+    train(config, tmp_path / "run")
+    names = {file.name for file in (tmp_path / "run").iterdir()}
+    events = {name for name in names if name.startswith("events.out.tfevents")}
+    assert len(events) == 1
+    assert names - events == {
+        "auxiliary.safetensors", "config.json", "config.yaml", "last.ckpt", "metrics.jsonl", "model.safetensors",
+        "README.md",
+    }  # fmt: skip
+    assert load_config(tmp_path / "run" / "config.yaml") == config
+    assert set(metrics(tmp_path / "run")[0]) == {
+        "step", "train/loss", "train/identity", "train/center", "train/coseg/segmentation", "train/coseg/identity",
+        "train/coseg/center", "train/lr",
+    }  # fmt: skip
+
+
+def test_same_seed_same_figures_and_another_seed_others(config, tmp_path):
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        torch.manual_seed(torch.seed() % 1000)  # what came before does not count
+        train(dataclasses.replace(config, seed=seed), tmp_path / name)
+    assert metrics(tmp_path / "a") == metrics(tmp_path / "b") != metrics(tmp_path / "c")
+    assert same_model(tmp_path / "a", tmp_path / "b")
+    assert not same_model(tmp_path / "a", tmp_path / "c")
+
+
+@pytest.fixture
+def whole(two_epochs, tmp_path):
+    """A run that nothing stopped."""
+    train(two_epochs, tmp_path / "whole")
+    assert [line["step"] for line in metrics(tmp_path / "whole")] == list(range(1, 9))
+    return tmp_path / "whole"
+
+
+def assert_same_run(run, other):
+    assert metrics(run) == metrics(other)
+    assert same_model(run, other)
+
+
+def test_resumed_after_an_epoch_as_if_never_stopped(two_epochs, whole, tmp_path):
+    one = dataclasses.replace(two_epochs, train=dataclasses.replace(two_epochs.train, epochs=1))
+    train(one, tmp_path / "run")
+    train(two_epochs, tmp_path / "run", resume="auto")
+    assert_same_run(tmp_path / "run", whole)
+
+
+@pytest.mark.parametrize(
+    ("number", "workers", "step", "message"),
+    [
+        (signal.SIGINT, 0, 6, r"stopped at epoch 2, step 3; go on with: csvi train .*--run .*/run --resume auto"),
+        (signal.SIGTERM, 1, 1, r"stopped at epoch 1, step 2; go on with"),
+        (signal.SIGINT, 0, 4, r"stopped at epoch 2, step 1; go on with"),
+    ],
+)
+def test_resumed_after_a_signal_as_if_never_stopped(
+    two_epochs, whole, tmp_path, monkeypatch, number, workers, step, message
+):
+    two_epochs.data.workers = workers
+    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    with monkeypatch.context() as patch:
+        at_step(patch, step, lambda: signal.raise_signal(number))
+        with pytest.raises(CsviError, match=message):
+            train(two_epochs, tmp_path / "run")
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert [line["step"] for line in metrics(tmp_path / "run")] == list(range(1, step + 1))
+    train(two_epochs, tmp_path / "run", resume="auto")
+    assert_same_run(tmp_path / "run", whole)
+
+
+def test_resumed_after_a_crash_from_the_last_checkpoint(two_epochs, whole, tmp_path, monkeypatch):
+    def crash():
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patch:
+        at_step(patch, 7, crash)
+        with pytest.raises(RuntimeError):
+            train(two_epochs, tmp_path / "run")
+    train(two_epochs, tmp_path / "run", resume=str(tmp_path / "run" / "last.ckpt"))
+    assert_same_run(tmp_path / "run", whole)
+
+
+def test_a_signal_in_the_last_step_changes_nothing(config, tmp_path, monkeypatch):
+    at_step(monkeypatch, 2, lambda: signal.raise_signal(signal.SIGINT))
+    train(config, tmp_path / "run")
+    assert (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_a_second_ctrl_c_interrupts_at_once():
+    with stop_signal() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.is_set()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_a_folder_with_a_run_is_not_overwritten(config, tmp_path):
+    train(config, tmp_path / "run")
+    before = {file: file.read_bytes() for file in (tmp_path / "run").iterdir()}
+    with pytest.raises(CsviError, match=r"run holds a run already: go on with it by --resume auto, or name another"):
+        train(config, tmp_path / "run")
+    assert {file: file.read_bytes() for file in (tmp_path / "run").iterdir()} == before
+
+
+def test_resume_auto_begins_where_there_is_nothing_to_go_on_with(config, tmp_path):
+    train(config, tmp_path / "run", resume="auto")
+    assert len(metrics(tmp_path / "run")) == 2
+
+
+def test_a_missing_checkpoint_is_named_before_anything_is_done(tmp_path):
+    with pytest.raises(CsviError, match=r"no checkpoint .*other\.ckpt: --resume takes auto or the path of one"):
+        train(Config(), tmp_path / "run", resume=str(tmp_path / "other.ckpt"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def without_masks(config, sysu_root, tmp_path):
+    root = tmp_path / "root"
+    root.mkdir()
+    for name in ("exp", *(f"cam{n}" for n in range(1, 7))):
+        (root / name).symlink_to(sysu_root / name)
+    config.data.root = str(root)
+    return config
+
+
+def test_co_segmentation_without_masks_is_refused(without_masks, tmp_path):
+    message = r"96 of 96 training images have no mask, .*'coseg'.*--data\.masks.*--model\.auxiliary none"
+    with pytest.raises(CsviError, match=message):
+        train(without_masks, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_baseline_trains_without_masks(without_masks, tmp_path):
+    without_masks.model.auxiliary = "none"
+    train(without_masks, tmp_path / "run")
+    assert set(metrics(tmp_path / "run")[0]) == {"step", "train/loss", "train/identity", "train/center", "train/lr"}
+
+
+def test_validation_on_identities_that_are_not_trained_on(config, tmp_path, monkeypatch):
+    config.train = dataclasses.replace(config.train, epochs=3, validate_every=2)
+    modes = []
+    at_step(monkeypatch, 0, None)
+    patched = loop.train_step
+    monkeypatch.setattr(
+        loop,
+        "train_step",
+        lambda fabric, network, *rest: modes.append(network.training) or patched(fabric, network, *rest),
+    )
+    train(config, tmp_path / "run")
+    found = [line for line in metrics(tmp_path / "run") if "val/R1" in line]
+    assert [line["step"] for line in found] == [4, 6]  # after the second epoch and at the end
+    for line in found:
+        assert set(line) == {"step", "val/R1", "val/mAP", "val/mINP"}
+        assert all(0 < line[name] <= 1 for name in ("val/R1", "val/mAP", "val/mINP"))
+    assert modes == 6 * [True]  # validation leaves nothing switched off
+
+
+def test_trained_identities_are_never_validated_on(config, tmp_path, caplog):
+    config.data.train_on, config.train.validate_every = "train+val", 1
+    with caplog.at_level(logging.INFO):
+        train(config, tmp_path / "run")
+    assert "no validation: the val identities are trained on" in caplog.text
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["identities"] == 12
+    assert not any("val/R1" in line for line in metrics(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("train_on", "every", "expected"),
+    [("train", 2, [2, 4, 5]), ("train", 1, [1, 2, 3, 4, 5]), ("train", 0, []), ("train+val", 2, [])],
+)
+def test_epochs_that_are_validated(train_on, every, expected):
+    config = Config(train=TrainConfig(epochs=5, validate_every=every))
+    config.data.train_on = train_on
+    assert [epoch for epoch in range(1, 6) if validates(config, epoch)] == expected
+
+
+def test_losses_that_are_not_finite_end_the_run_and_are_not_saved(two_epochs, tmp_path, monkeypatch):
+    network = []
+
+    def spoil():
+        with torch.no_grad():
+            network[0].net.part_module.embed.weight.fill_(float("nan"))
+
+    at_step(monkeypatch, 6, spoil)
+    patched = loop.train_step
+    monkeypatch.setattr(loop, "train_step", lambda f, n, *rest: network.append(n) or patched(f, n, *rest))
+    with pytest.raises(CsviError, match=r"the identity and center loss of step 7 is not finite: lower --train\.lr"):
+        train(two_epochs, tmp_path / "run")
+    saved = load_file(tmp_path / "run" / "model.safetensors")
+    assert saved["part_module.embed.weight"].isfinite().all()  # of the first epoch
+
+
+def test_initial_weights_are_loaded(config, tmp_path):
+    config.model.weights, config.train.lr = "packaged", 0.0
+    train(config, tmp_path / "run")
+    saved, initial = load_file(tmp_path / "run" / "model.safetensors"), initial_weights("mobilenet_v2", "packaged")
+    for stream in ("visible", "infrared"):
+        assert torch.equal(saved[f"backbone.{stream}.0.0.weight"], initial["0.0.weight"])
+    assert torch.equal(saved["backbone.shared.17.conv.2.weight"], initial["17.conv.2.weight"])
+
+
+def test_the_learning_rate_of_every_step_is_logged(two_epochs, whole):
+    factors = [1 / 3, 2 / 3, 1, 1, 0.1, 0.1, 0.1, 0.1]
+    assert [line["train/lr"] for line in metrics(whole)] == pytest.approx([0.001 * factor for factor in factors])
+
+
+def test_the_weight_of_the_center_loss_grows(config, tmp_path):
+    settings = LossConfig(center=0.5, center_ramp=100)
+    assert [loss_settings(settings, step).center for step in (0, 1, 50, 99, 100, 1000)] == pytest.approx(
+        [0, 0.005, 0.25, 0.495, 0.5, 0.5]
+    )
+    assert loss_settings(LossConfig(), 0) == LossConfig()
+    config.loss.center_ramp = 4
+    train(config, tmp_path / "run")
+    first, second = metrics(tmp_path / "run")
+    assert first["train/center"] == first["train/coseg/center"] == 0 < second["train/center"]
+
+
+def test_a_step_is_one_of_gradient_descent_on_the_sum_of_the_terms(config):
+    torch.manual_seed(0)
+    network, fabric = build_network(config, 4).double(), Fabric(accelerator="cpu", devices=1, precision="64-true")
+    plain = copy.deepcopy(network)
+    wrapped, optimizer = fabric.setup(network, torch.optim.SGD(network.parameters(), 0.001))
+    batch = {
+        "image": torch.randn(8, 3, 48, 24, dtype=torch.float64),
+        "mask": torch.rand(8, 1, 48, 24, dtype=torch.float64),
+        "identity": torch.arange(8) % 4,
+        "modality": torch.arange(8) // 4,
+    }
+    for _ in range(3):  # the gradient of the first step must not come back in the second
+        terms = train_step(fabric, network, wrapped, optimizer, dict(batch), config.loss)
+        expected = plain.losses(plain(batch), batch, config.loss)
+        gradients = torch.autograd.grad(sum(expected.values()), list(plain.parameters()))
+        with torch.no_grad():
+            for parameter, gradient in zip(plain.parameters(), gradients, strict=True):
+                parameter -= 0.001 * gradient
+    torch.testing.assert_close(terms, expected, check_dtype=False, rtol=1e-3, atol=1e-4)
+
+
+COLLAPSED = {"identity": 12 * 2.07, "center": 0.1}  # log(8) = 2.079
+
+
+@pytest.mark.parametrize(
+    ("change", "step", "warned"),
+    [
+        ({}, 200, True),
+        ({}, 190, False),  # seldom enough to be read
+        ({"identity": 20.0}, 200, False),  # learns
+        ({"center": 5.0}, 200, False),  # features of the two spectra differ still
+        ({"center": 0.0}, 200, False),  # without a center loss nothing is pulled together
+        ({}, 100, False),  # its weight is growing still
+    ],
+)
+def test_collapse_is_told(caplog, change, step, warned):
+    config = Config(loss=LossConfig(center_ramp=100), model=ModelConfig(parts=6))
+    warn_of_collapse(COLLAPSED | change, step, identities=8, config=config)
+    assert ("step 200: features have collapsed to one point" in caplog.text) == warned
+
+
+def test_training_in_bfloat16_is_close_to_float32(config, tmp_path):
+    for precision in ("32-true", "bf16-mixed"):
+        train(dataclasses.replace(config, precision=precision), tmp_path / precision)
+    exact, low = metrics(tmp_path / "32-true")[0], metrics(tmp_path / "bf16-mixed")[0]
+    assert low == pytest.approx(exact, rel=0.05)
+    assert low != exact

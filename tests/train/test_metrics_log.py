@@ -1,0 +1,102 @@
+"""`metrics.jsonl`: one line a step, whatever happened in between."""
+
+import json
+
+import pytest
+import torch
+
+from csvi.errors import CsviError
+from csvi.train.metrics_log import MetricsLog
+
+
+def terms(step):
+    return {"identity": torch.tensor(float(step)), "center": torch.tensor(0.5)}
+
+
+def lines(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_every_step_has_a_line_with_the_terms_and_their_sum(tmp_path):
+    log = MetricsLog(tmp_path, 0, batch_size=64)
+    for step in range(1, 24):
+        log.losses(step, 0.01, terms(step))
+    log.close()
+    assert [line["step"] for line in lines(tmp_path)] == list(range(1, 24))
+    for line in lines(tmp_path):
+        assert line.pop("train/images_per_second") > 0
+        step = line.pop("step")
+        assert line == {
+            "train/loss": step + 0.5, "train/identity": step, "train/center": 0.5, "train/lr": 0.01
+        }  # fmt: skip
+
+
+def test_terms_are_returned_every_ten_steps_of_the_run(tmp_path):
+    """Not of the epoch or of the log, so that whoever looks every hundred steps is served."""
+    log = MetricsLog(tmp_path, 13, batch_size=64)
+    returned = {}
+    for step in range(14, 45):
+        latest = log.losses(step, 0.01, terms(step))
+        if latest:
+            returned[step] = latest
+        if step == 33:
+            log.flush()  # an epoch ends
+    assert returned == {step: {"identity": step, "center": 0.5} for step in (20, 30, 40)}
+
+
+def test_a_resumed_log_drops_what_came_after_the_checkpoint(tmp_path):
+    log = MetricsLog(tmp_path, 0, 64)
+    for step in range(1, 11):
+        log.losses(step, 0.01, terms(step))
+    log.write(5, {"val/R1": 0.5})
+    log.write(10, {"val/R1": 0.6})
+    log.close()
+    log = MetricsLog(tmp_path, 5, 64)
+    log.losses(6, 0.01, terms(60))
+    log.close()
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4, 5, 5, 6]
+    assert lines(tmp_path)[-1]["train/identity"] == 60
+
+
+def test_half_a_line_of_a_killed_run_is_dropped(tmp_path):
+    log = MetricsLog(tmp_path, 0, 64)
+    log.write(1, {"val/R1": 0.5})
+    log.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "val/R')
+    log = MetricsLog(tmp_path, 1, 64)
+    log.write(2, {"val/R1": 0.7})
+    log.close()
+    assert lines(tmp_path) == [{"step": 1, "val/R1": 0.5}, {"step": 2, "val/R1": 0.7}]
+
+
+@pytest.mark.parametrize("bad", ["nan", "inf", "-inf"])
+def test_a_loss_that_is_not_finite_is_named_with_its_step(bad):
+    log = MetricsLog(None, 0, 64)
+    log.losses(1, 0.01, terms(1))
+    log.losses(2, 0.01, terms(2) | {"center": torch.tensor(float(bad))})
+    with pytest.raises(CsviError, match=r"the center loss of step 2 is not finite: lower --train\.lr"):
+        log.flush()
+
+
+def test_other_processes_keep_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    log = MetricsLog(None, 0, 64)
+    for step in range(1, 11):
+        latest = log.losses(step, 0.01, terms(step))
+    log.close()
+    assert latest == {"identity": 10, "center": 0.5}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tensorboard_has_the_same_figures(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log = MetricsLog(tmp_path, 0, 64)
+    for step in range(1, 4):
+        log.losses(step, 0.25, terms(step))
+    log.close()
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert set(events.Tags()["scalars"]) == set(lines(tmp_path)[0]) - {"step"}
+    assert [(e.step, e.value) for e in events.Scalars("train/identity")] == [(1, 1), (2, 2), (3, 3)]

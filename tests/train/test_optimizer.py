@@ -1,0 +1,78 @@
+"""The optimiser and the learning rate of every step."""
+
+import math
+
+import pytest
+import torch
+
+from csvi.config import TrainConfig
+from csvi.model import build_network
+from csvi.train.optimizer import build_optimizer, learning_rate_factor, set_learning_rate
+
+
+@pytest.fixture
+def network(config):
+    return build_network(config, identities=4)
+
+
+def rates(config, steps_per_epoch):
+    return [learning_rate_factor(step, steps_per_epoch, config) for step in range(config.epochs * steps_per_epoch)]
+
+
+def test_the_paper_divides_by_ten_every_eight_epochs():
+    expected = [1.0] * 8 * 5 + [0.1] * 8 * 5 + [0.01] * 8 * 5
+    assert rates(TrainConfig(), steps_per_epoch=5) == pytest.approx(expected)
+
+
+def test_the_number_of_epochs_between_decays():
+    assert rates(TrainConfig(epochs=5, decay_every=2), 1) == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+
+
+def test_warm_up_is_linear_and_reaches_the_whole_rate():
+    assert rates(TrainConfig(epochs=2, warmup=4), 3) == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
+
+
+def test_warm_up_multiplies_the_schedule():
+    assert rates(TrainConfig(epochs=2, decay_every=1, warmup=4), 2) == pytest.approx([0.25, 0.5, 0.075, 0.1])
+
+
+def test_cosine_falls_from_the_whole_rate_to_zero():
+    found = rates(TrainConfig(epochs=10, schedule="cosine"), 10)
+    assert found == pytest.approx([(1 + math.cos(math.pi * step / 100)) / 2 for step in range(100)])
+    assert found[0] == 1
+    assert found[50] == pytest.approx(0.5)
+    assert found[-1] < 0.001
+    assert found == sorted(found, reverse=True)
+
+
+@pytest.mark.parametrize(("pretrained", "factor"), [(True, 0.2), (False, 1)])
+def test_a_pretrained_backbone_learns_slower(network, pretrained, factor):
+    config = TrainConfig(lr=0.5, lr_pretrained=0.2, decay_every=1)
+    optimizer = build_optimizer(network, config, pretrained)
+    assert set_learning_rate(optimizer, 0, 10, config) == 0.5
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.5 * factor, 0.5])
+    assert set_learning_rate(optimizer, 10, 10, config) == pytest.approx(0.05)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.05 * factor, 0.05])
+
+
+@pytest.mark.parametrize("auxiliary", ["none", "coseg"])
+def test_every_parameter_is_in_one_group(config, auxiliary):
+    config.model.auxiliary = auxiliary
+    network = build_network(config, identities=4)
+    backbone, rest = (group["params"] for group in build_optimizer(network, config.train, True).param_groups)
+    assert {id(p) for p in backbone} == {id(p) for p in network.net.backbone.parameters()}
+    assert {id(p) for p in backbone + rest} == {id(p) for p in network.parameters()}
+    assert len(backbone + rest) == len(list(network.parameters()))
+
+
+def test_the_papers_optimiser_is_sgd_with_momentum(network):
+    optimizer = build_optimizer(network, TrainConfig(), pretrained=True)
+    assert type(optimizer) is torch.optim.SGD
+    for group in optimizer.param_groups:
+        assert (group["momentum"], group["weight_decay"], group["initial_lr"]) == (0.9, 5e-4, 0.01)
+
+
+def test_adamw(network):
+    optimizer = build_optimizer(network, TrainConfig(optimizer="adamw", weight_decay=0.1), pretrained=True)
+    assert type(optimizer) is torch.optim.AdamW
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.1}
