@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import groupby
 from multiprocessing import get_context
@@ -92,6 +93,10 @@ def write_benchmark(out: Path, config: SynthConfig) -> None:
         render_all(out, settings, sysu.shots(wanted), config.processes or os.cpu_count() or 1)
     except OSError as error:
         raise CsviError(f"{out}: cannot write the benchmark ({error.strerror or error}).") from error
+    except BrokenProcessPool as error:
+        raise CsviError(
+            "synth: a rendering process was killed, perhaps for memory; the same command continues."
+        ) from error
 
 
 def claim(out: Path, readme: str) -> None:
