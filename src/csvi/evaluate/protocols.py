@@ -20,7 +20,17 @@ from torch import Tensor
 
 from csvi.data.records import ImageRecord, Modality
 from csvi.errors import CsviError
-from csvi.evaluate.metrics import RULES, Ranks, Score, euclidean, index_gallery, rank, rows_of_block, summarize
+from csvi.evaluate.metrics import (
+    RULES,
+    Ranks,
+    Score,
+    euclidean,
+    index_gallery,
+    one_thread,
+    rank,
+    rows_of_block,
+    summarize,
+)
 
 SYSU_CAMERAS = {"all-search": (1, 2, 4, 5), "indoor-search": (1, 2)}
 """Mode → cameras of the gallery."""
@@ -173,10 +183,11 @@ def _score_trials(
     rows = rows_of_block(len(pool))
     distances = euclidean(embeddings[queries], embeddings[pool], rows)
     for block, distance in zip(queries.split(rows), distances, strict=True):
-        for p, protocol in enumerate(protocols):
-            for t, gallery in enumerate(galleries[p]):
-                seen = distance.index_select(1, columns[p][t])
-                ranks[p][t].append(rank(seen, identity[block], camera[block], gallery, RULES[protocol.rules]))
+        with one_thread():
+            for p, protocol in enumerate(protocols):
+                for t, gallery in enumerate(galleries[p]):
+                    seen = distance.index_select(1, columns[p][t])
+                    ranks[p][t].append(rank(seen, identity[block], camera[block], gallery, RULES[protocol.rules]))
     return [
         [
             summarize(blocks, gallery, RULES[protocol.rules])
