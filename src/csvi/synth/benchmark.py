@@ -63,16 +63,14 @@ def resolve(config: SynthConfig) -> Settings:
     height, width = SIZES[config.preset]
     height, width = config.height or height, config.width or width
     if not (48 <= height <= 1024 and 24 <= width <= 1024):
-        raise CsviError(
-            f"synth: images of {height}×{width} are not possible; height must be 48 to 1024 and width 24 to 1024."
-        )
+        raise CsviError(f"images of {height}×{width} are not possible; height must be 48 to 1024 and width 24 to 1024.")
     low, high = config.rho_min, config.rho_max
     if not 0 <= low <= high <= 1:
-        raise CsviError(f"synth: rho_min {low} and rho_max {high} must lie in 0 to 1, the smaller first.")
+        raise CsviError(f"rho_min {low} and rho_max {high} must lie in 0 to 1, the smaller first.")
     if config.seed < 0:
-        raise CsviError(f"synth: seed {config.seed} must not be negative.")
+        raise CsviError(f"seed {config.seed} must not be negative.")
     if config.processes is not None and config.processes < 1:
-        raise CsviError(f"synth: processes {config.processes} must be at least 1.")
+        raise CsviError(f"processes {config.processes} must be at least 1.")
     return Settings(config.layout, config.preset, config.seed, height, width, (low, high))
 
 
@@ -94,9 +92,7 @@ def write_benchmark(out: Path, config: SynthConfig) -> None:
     except OSError as error:
         raise CsviError(f"{out}: cannot write the benchmark ({error.strerror or error}).") from error
     except BrokenProcessPool as error:
-        raise CsviError(
-            "synth: a rendering process was killed, perhaps for memory; the same command continues."
-        ) from error
+        raise CsviError("a rendering process was killed, perhaps for memory; the same command continues.") from error
 
 
 def claim(out: Path, readme: str) -> None:

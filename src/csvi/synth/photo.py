@@ -88,7 +88,8 @@ def photograph(person: Person, number: int, rng: np.random.Generator, height: in
     color = draw_figure(person, camera, moment, vertices, points, height, width)
     canvas, cover = np.empty((height, width, 3), dtype=np.float32), np.empty((height, width), dtype=np.float32)
     view = np.array([camera.height, camera.pitch, 3.0 * height])
-    compose(plate(number, height), left, top, 1 / scale, view, feet, color, moment.occluder, canvas, cover)
+    cast = cast_shadow(camera, float(np.ptp(vertices[:, 2])))
+    compose(plate(number, height), left, top, 1 / scale, view, feet, cast, color, moment.occluder, canvas, cover)
     return Photo(expose(canvas, camera, moment, rng), np.round(cover * 255).astype(np.uint8)), moment
 
 
@@ -106,6 +107,14 @@ def stand(person: Person, moment: Moment) -> tuple[np.ndarray, np.ndarray]:
         for bone in (bones["foot.L"], bones["foot.R"])
     ]
     return posed, np.array(feet) + moment.spot
+
+
+def cast_shadow(camera: Camera, stature: float) -> np.ndarray:
+    """Where the main light throws the shadow of somebody's head, metres from the feet, and its darkness: (3,)."""
+    if camera.infrared:  # the lamp is at the camera, which cannot see the shadow
+        return np.zeros(3)
+    x, y, z = camera.sun
+    return np.array([-x * stature / z, -y * stature / z, 0.7 * camera.key / (camera.key + camera.ambient)])
 
 
 def project(vertices: np.ndarray, camera: Camera, height: int) -> np.ndarray:
@@ -194,6 +203,7 @@ def compose(
     step: float,
     view: np.ndarray,
     feet: np.ndarray,
+    cast: np.ndarray,
     figure: np.ndarray,
     occluder: np.ndarray,
     canvas: np.ndarray,
@@ -202,6 +212,7 @@ def compose(
     """Puts the place, the shadow at the feet, the figure and what stands in front of it into `canvas` (h, w, 3).
 
     left, top, step: the crop in the plate's pixels; view: the camera's height, pitch and focal length in pixels;
+    cast (3,): where the shadow of the head falls, from the feet, metres, and how dark; feet (2, 2) on the ground;
     cover (h, w) receives the share of each pixel that shows the figure.
     """
     height, width = cover.shape
@@ -216,8 +227,12 @@ def compose(
             if falling > 0:
                 t = view[0] / falling
                 x, y = t * (u - plate_width / 2) / view[2], t * (c + up * s)
-                middle = (x - 0.5 * (feet[0, 0] + feet[1, 0])) ** 2 + (y - 0.5 * (feet[0, 1] + feet[1, 1])) ** 2
-                shadow -= 0.3 * np.exp(-middle / 0.18)
+                fx, fy = x - 0.5 * (feet[0, 0] + feet[1, 0]), y - 0.5 * (feet[0, 1] + feet[1, 1])
+                shadow -= 0.3 * np.exp(-(fx**2 + fy**2) / 0.18)
+                length = cast[0] ** 2 + cast[1] ** 2 + 1e-9
+                along = min(1.0, max(0.0, (fx * cast[0] + fy * cast[1]) / length))
+                beside = (fx - along * cast[0]) ** 2 + (fy - along * cast[1]) ** 2
+                shadow -= cast[2] * (1 - 0.4 * along) * np.exp(-((beside / 0.045) ** 2))
                 for foot in range(2):
                     near = (x - feet[foot, 0]) ** 2 + (y - feet[foot, 1]) ** 2
                     shadow -= 0.3 * np.exp(-near / 0.025)
