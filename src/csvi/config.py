@@ -100,7 +100,7 @@ class LossConfig:
     center_reduction: Literal["sum", "mean"] = "sum"
     """Over the identities of a batch; the paper sums (Eq. 7)."""
     center_ramp: int = 0
-    """Steps over which the weight of the hetero-center losses grows from 0; without it training from scratch collapses."""
+    """Steps over which the weight of the hetero-center losses grows from 0; training from scratch may else collapse."""
     segmentation: float = 1.0
     """Weight of the segmentation loss (Eq. 17)."""
 

@@ -106,9 +106,28 @@ def test_moments_do_not_depend_on_the_identity(camera):
         assert 0.3 < between_identities(values[:, :, column]) < 2.2  # F(39, 440): mean 1, standard deviation 0.25
 
 
-def test_background_does_not_tell_who_it_is(photos):
-    """Nearest neighbours on background alone, in other cameras of the modality, are right as often as by chance."""
+def matched_in_other_cameras(photos, features: np.ndarray) -> float:
+    """Share of images whose nearest neighbour in other cameras of their modality shows the same identity.
+
+    features (n, k) are taken relative to the camera's mean and spread.
+    """
     identities, cameras = np.array([photo[0] for photo in photos]), np.array([photo[1] for photo in photos])
+    scaled = features.astype(float)
+    for camera in CAMERAS:
+        own = cameras == camera
+        scaled[own] = (scaled[own] - scaled[own].mean(axis=0)) / (scaled[own].std(axis=0) + 1e-9)
+    distance = np.linalg.norm(scaled[:, None] - scaled[None], axis=2)
+    infrared = np.isin(cameras, INFRARED)
+    distance[(cameras[:, None] == cameras) | (infrared[:, None] != infrared)] = np.inf
+    return float((identities[distance.argmin(axis=1)] == identities).mean())
+
+
+def chance_at_most(photos) -> float:
+    """What guessing one of 12 identities reaches, and three standard deviations more."""
+    return 1 / 12 + 3 * np.sqrt(1 / 12 * 11 / 12 / len(photos))
+
+
+def test_background_does_not_tell_who_it_is(photos):
     features = []
     for _, _, image, mask in photos:
         background = (mask == 0).astype(float)
@@ -119,11 +138,19 @@ def test_background_does_not_tell_who_it_is(photos):
                 pixels = image[rows][:, columns]
                 blocks.append((pixels * weight).sum((0, 1)) / max(1.0, float(weight.sum())))
         features.append(np.concatenate(blocks))
-    scaled = np.array(features)
-    for camera in CAMERAS:  # relative to the camera's usual background
-        scaled[cameras == camera] -= scaled[cameras == camera].mean(axis=0)
-    distance = np.linalg.norm(scaled[:, None] - scaled[None], axis=2)
-    infrared = np.isin(cameras, INFRARED)
-    distance[(cameras[:, None] == cameras) | (infrared[:, None] != infrared)] = np.inf
-    right = (identities[distance.argmin(axis=1)] == identities).mean()
-    assert right < 1 / 12 + 3 * np.sqrt(1 / 12 * 11 / 12 / len(photos))
+    assert matched_in_other_cameras(photos, np.array(features)) < chance_at_most(photos)
+
+
+def test_size_of_the_file_does_not_tell_who_it_is(tiny, photos):
+    sizes = [(tiny / shot.path).stat().st_size for shot in sysu.shots(sysu.structure("tiny"))]
+    assert matched_in_other_cameras(photos, np.array(sizes)[:, None]) < chance_at_most(photos)
+
+
+def test_the_person_tells_who_it_is(photos):
+    """The same measure on the colours of the person, so that the two tests above can fail."""
+    features = []
+    for _, _, image, mask in photos:
+        weight = (mask / 255)[:, :, None]
+        thirds = [(image[rows] * weight[rows]).sum((0, 1)) / weight[rows].sum() for rows in np.split(np.arange(96), 3)]
+        features.append(np.concatenate(thirds))
+    assert matched_in_other_cameras(photos, np.array(features)) > 2 * chance_at_most(photos)

@@ -142,9 +142,9 @@ def mask_examples(outcome: Outcome, chosen: random.Random, count: int) -> list[M
 
 def _thumbnail(outcome: Outcome, record: ImageRecord) -> str:
     with Image.open(outcome.benchmark.file(record)) as image:
-        image = image.convert("RGB")
-        image.thumbnail((4 * THUMBNAIL, 2 * THUMBNAIL))
-        return _data_uri(image)
+        thumbnail = image.convert("RGB")
+    thumbnail.thumbnail((4 * THUMBNAIL, 2 * THUMBNAIL))
+    return _data_uri(thumbnail)
 
 
 def _grey(probability: Tensor) -> Image.Image:

@@ -9,7 +9,9 @@ from csvi.evaluate.runs import Evaluation
 def print_evaluation(evaluation: Evaluation) -> None:
     """The protocols, and the masks where there are any."""
     console = Console()
-    table = Table(title=f"{evaluation.benchmark}, {evaluation.protocols[0].gallery} galleries (mean ± std over trials, %)")
+    table = Table(
+        title=f"{evaluation.benchmark}, {evaluation.protocols[0].gallery} galleries (mean ± std over trials, %)"
+    )
     table.add_column("setting")
     for name in evaluation.protocols[0].figures:
         table.add_column(name, justify="right")
@@ -21,6 +23,8 @@ def print_evaluation(evaluation: Evaluation) -> None:
         counts = [f"{100 * result.chance:.1f}", str(result.valid), str(result.gallery_images)]
         table.add_row(result.protocol, *figures, *counts)
     console.print(table)
+    if evaluation.synthetic:
+        console.print("Synthetic data: these figures say nothing about SYSU-MM01, RegDB or LLCM.")
     if evaluation.masks:
         table = Table(title="Person masks, mean intersection over union")
         for column in ("modality", "predicted", "best constant mask", "images"):

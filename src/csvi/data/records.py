@@ -40,6 +40,8 @@ class Benchmark:
     train: list[ImageRecord]
     val: list[ImageRecord]
     test: list[ImageRecord]
+    synthetic: bool = False
+    """Rendered, not photographed: results on it are headed as such."""
 
     def file(self, record: ImageRecord) -> Path:
         """Where the image of `record` is on this machine."""

@@ -71,7 +71,9 @@ def read_sysu_mm01(root: str | os.PathLike[str], masks: str | os.PathLike[str] |
             )
     if masks is not None and not any(record.mask for images in records.values() for record in images):
         raise CsviError(f"no mask of any image in {mask_root}: it must mirror the images' tree, cam1/0001/0001.png")
-    return Benchmark("SYSU-MM01", root, **records)
+    synthetic = _is_synthetic(root)
+    name = "synthetic benchmark in the layout of SYSU-MM01" if synthetic else "SYSU-MM01"
+    return Benchmark(name, root, **records, synthetic=synthetic)
 
 
 def read_ids(file: Path) -> list[int]:
@@ -93,6 +95,12 @@ def read_ids(file: Path) -> list[int]:
         if not re.fullmatch(r"[0-9]{1,9}", word):
             raise CsviError(f"{file} holds {word[:40]!r}: it must be one line of integers with commas between them")
     return sorted({int(word) for word in words})
+
+
+def _is_synthetic(root: Path) -> bool:
+    """Whether ROOT/README begins with the word that `csvi synth` begins it with."""
+    readme = root / "README"
+    return readme.is_file() and readme.read_bytes().startswith(b"SYNTHETIC")
 
 
 def _check_disjoint(identities: dict[str, list[int]], folder: Path) -> None:

@@ -79,6 +79,8 @@ class Ranks:
     """(queries,) average precision: mean over the relevant images of (rank among relevant / position)."""
     penalty: Tensor
     """(queries,) inverse negative penalty: number of relevant images / position of the last of them."""
+    chance: Tensor
+    """(queries,) probability that a random ranking begins with a match: share of relevant images among those seen."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,8 @@ class Score:
     """Mean inverse negative penalty (Ye et al., TPAMI 2021)."""
     valid: int
     """Queries counted."""
+    chance: float
+    """Expected rank-1 of a random ranking."""
 
 
 def score(
@@ -212,7 +216,7 @@ def rank(distance: Tensor, query_identity: Tensor, query_camera: Tensor, gallery
         first = (nearest <= relevant[:, 0]).sum(0)  # itself among them
     else:
         first = position[:, 0]
-    return Ranks(first * valid, precision * valid, count / last * valid)
+    return Ranks(first * valid, precision * valid, count / last * valid, count / (~gone).sum(1).clamp(min=1))
 
 
 def summarize(blocks: Sequence[Ranks], gallery: Gallery, rules: Rules) -> Score:
@@ -226,11 +230,13 @@ def summarize(blocks: Sequence[Ranks], gallery: Gallery, rules: Rules) -> Score:
     valid = int(counted.sum())
     if not valid:
         raise CsviError(f"none of {len(first)} queries has an image of its identity in the gallery: nothing to score")
-    precision = torch.cat([block.precision for block in blocks]).cpu().double()
-    penalty = torch.cat([block.penalty for block in blocks]).cpu().double()
     longest = len(gallery.identities if rules.unique_identities else gallery.identity)
     cmc = torch.bincount(first[counted] - 1, minlength=longest).cumsum(0).double() / valid
-    return Score(cmc, float(precision.sum() / valid), float(penalty.sum() / valid), valid)
+
+    def mean(name: str) -> float:
+        return float(torch.cat([getattr(block, name) for block in blocks]).cpu().double().sum() / valid)
+
+    return Score(cmc, mean("precision"), mean("penalty"), valid, mean("chance"))
 
 
 def rows_of_block(gallery: int) -> int:

@@ -77,6 +77,8 @@ class Result:
     """Queries counted: those with something relevant in the gallery; the fewest of all trials."""
     gallery_images: int
     """The fewest of all trials."""
+    chance: float
+    """R1 of a random ranking, mean over the trials."""
     figures: dict[str, Spread]
     """R1, R10, R20, mAP, mINP."""
 
@@ -208,6 +210,7 @@ def _result(protocol: Protocol, trials: Sequence[Score]) -> Result:
         queries=len(protocol.query),
         valid=min(score.valid for score in trials),
         gallery_images=min(len(images) for images in protocol.galleries),
+        chance=fmean(score.chance for score in trials),
         figures={name: Spread(fmean(f), stdev(f) if len(f) > 1 else 0.0, f) for name, f in figures.items()},
     )
 

@@ -43,6 +43,8 @@ class Evaluation:
 
     benchmark: str
     root: str
+    synthetic: bool
+    """Whether the images were rendered: nothing follows from these figures for photographs."""
     protocols: list[Result]
     masks: dict[str, MaskResult]
     """`visible` and `infrared`; empty without an auxiliary that predicts masks or without masks to compare with."""
@@ -83,15 +85,15 @@ def evaluate_run(
     protocols = sysu_protocols(benchmark.test, draw, benchmark.root / PERMUTATIONS)
     fabric = Fabric(devices=1, precision=choose_precision(config.precision))  # type: ignore[arg-type]
 
-    net = fabric.to_device(load_net(run).to(memory_format=torch.channels_last))
+    net = load_net(run).to(fabric.device).to(memory_format=torch.channels_last)
     embeddings = embed(net, evaluation_loader(benchmark.root, benchmark.test, config.data), fabric)
     results = evaluate_protocols(protocols, embeddings, benchmark.test)
     predicted, compared = None, {}
     if config.model.auxiliary != "none" and all(record.mask for record in benchmark.test):
-        network = load_training_network(run, config).to(memory_format=torch.channels_last)
+        network = load_training_network(run, config).to(fabric.device).to(memory_format=torch.channels_last)
         predicted = predict_masks(network, benchmark.root, benchmark.test, config, fabric)
         compared = compare_masks(predicted, benchmark.root, benchmark.test, config)
-    evaluation = Evaluation(benchmark.name, str(benchmark.root), results, compared)
+    evaluation = Evaluation(benchmark.name, str(benchmark.root), benchmark.synthetic, results, compared)
     (run / "evaluation.json").write_text(json.dumps(dataclasses.asdict(evaluation), indent=2) + "\n")
     return Outcome(evaluation, config, benchmark, embeddings, predicted)
 
@@ -102,6 +104,12 @@ def predict_masks(
     """Probability of person, (n, 1, H/4, W/4) float16, in the order of the records.
 
     Co-segmentation looks at all images of an identity together, so that each batch is one identity.
+
+    Args:
+        network: on the device of `fabric`; left in evaluation mode.
+        root, records: the images.
+        config: of the run.
+        fabric: device and precision.
     """
     cache = cached_images(root, records, config.data.height, config.data.width, Path(config.data.cache))
     by_identity: dict[int, list[int]] = {}
@@ -109,7 +117,7 @@ def predict_masks(
         by_identity.setdefault(record.identity, []).append(i)
     batches = list(by_identity.values())
     loader = DataLoader(ImageDataset(records, cache), batch_sampler=batches, num_workers=config.data.workers)
-    network = fabric.to_device(network.eval())
+    network.eval()
     masks = []
     with torch.inference_mode(), fabric.autocast():
         for batch in track(loader, description="Predicting masks", transient=True):

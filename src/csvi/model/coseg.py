@@ -38,7 +38,7 @@ class CCWG(nn.Module):
         super().__init__()
         self.fc = nn.Linear(channels, channels)
         nn.init.xavier_uniform_(self.fc.weight)
-        nn.init.zeros_(self.fc.bias)
+        nn.init.ones_(self.fc.bias)  # at first nearly all channels pass as they are; selection is learned from there
         self.activation = nn.Sigmoid() if activation == "sigmoid" else nn.Identity()
 
     def forward(self, features: Tensor, identity: Tensor, modality: Tensor) -> Tensor:
