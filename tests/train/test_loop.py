@@ -157,6 +157,16 @@ def test_resumed_after_a_crash_from_the_last_checkpoint(two_epochs, whole, tmp_p
     assert_same_run(tmp_path / "run", whole)
 
 
+def test_going_on_in_larger_batches_ends(two_epochs, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        at_step(patch, 3, lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(CsviError, match="stopped at epoch 1, step 4"):
+            train(two_epochs, tmp_path / "run")
+    two_epochs.data.identities = 8  # two steps an epoch instead of four
+    train(two_epochs, tmp_path / "run", resume="auto")
+    assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["epoch"] == 2
+
+
 def test_a_signal_in_the_last_step_changes_nothing(config, tmp_path, monkeypatch):
     at_step(monkeypatch, 2, lambda: signal.raise_signal(signal.SIGINT))
     train(config, tmp_path / "run")

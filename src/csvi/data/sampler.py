@@ -70,7 +70,7 @@ class CrossModalitySampler(Sampler[list[Draw]]):
         self.epoch, self.step = epoch, step
 
     def __len__(self) -> int:
-        return self.batches - self.step
+        return max(self.batches - self.step, 0)
 
     def __iter__(self) -> Iterator[list[Draw]]:
         rng = np.random.default_rng((self.seed, self.epoch))

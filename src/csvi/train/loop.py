@@ -99,7 +99,7 @@ def train(config: Config, run: Path, resume: str | None = None) -> None:
                     if stop.is_set():
                         break
             metrics.flush()
-            if step == steps:
+            if step >= steps:  # greater where a checkpoint is gone on with in larger batches
                 epoch, step = epoch + 1, 0
                 if validates(config, epoch):
                     metrics.write(epoch * steps, validate(network.net, benchmark, config, fabric))
