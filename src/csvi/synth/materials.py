@@ -16,6 +16,7 @@ CLOTH = {
     "burgundy": (98, 34, 46), "pink": (212, 150, 160), "lilac": (150, 130, 178), "purple": (86, 58, 112),
 }  # fmt: skip
 """Colours of clothes, sRGB."""
+NEUTRAL = ("black", "charcoal", "grey", "light grey", "white", "cream", "beige", "navy", "denim", "brown", "olive")
 BRIGHT = ("sky", "royal", "teal", "mint", "mustard", "orange", "red", "pink", "lilac", "purple", "white", "cream")
 TROUSERS = ("black", "charcoal", "grey", "navy", "denim", "beige", "brown", "olive", "camel", "light grey", "burgundy")
 LEATHER = ("black", "black", "brown", "camel", "charcoal", "navy", "burgundy", "white", "grey")

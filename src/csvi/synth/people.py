@@ -5,7 +5,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from csvi.synth.body import HANGING, Body, draw_body
-from csvi.synth.materials import BRIGHT, CLOTH, HAIR, LEATHER, TROUSERS, Material, draw_cloth, draw_material, draw_skin
+from csvi.synth.materials import (
+    BRIGHT,
+    CLOTH,
+    HAIR,
+    LEATHER,
+    NEUTRAL,
+    TROUSERS,
+    Material,
+    draw_cloth,
+    draw_material,
+    draw_skin,
+)
 from csvi.synth.pose import relaxed_hands
 from csvi.synth.render import CHECK, HOOPS, PATCH, PINSTRIPES, SPLIT
 from csvi.synth.wardrobe import FAR, Fabric, Figure, Tailor, blob
@@ -61,8 +72,8 @@ def dress(t: Tailor, rng: np.random.Generator, rho: RhoRange, woman: bool) -> No
 
 
 def any_cloth(rng: np.random.Generator, rho: RhoRange) -> Material:
-    """Cloth for the trunk: dark and muted colours are commoner than bright ones."""
-    return draw_cloth(rng, tuple(CLOTH) if rng.random() < 0.65 else BRIGHT, rho)
+    """Cloth for the trunk: muted colours are commoner than bright ones."""
+    return draw_cloth(rng, (NEUTRAL, tuple(CLOTH), BRIGHT)[rng.choice(3, p=[0.4, 0.4, 0.2])], rho)
 
 
 def plain(rng: np.random.Generator, material: Material) -> Fabric:
