@@ -150,6 +150,7 @@ def test_resumed_after_a_crash_from_the_last_checkpoint(two_epochs, whole, tmp_p
         raise RuntimeError("out of memory")
 
     with monkeypatch.context() as patch:
+        patch.setattr("csvi.train.metrics_log.FLUSH_EVERY", 1)  # steps after the checkpoint are written already
         at_step(patch, 7, crash)
         with pytest.raises(RuntimeError):
             train(two_epochs, tmp_path / "run")
@@ -231,7 +232,7 @@ def test_validation_on_identities_that_are_not_trained_on(config, tmp_path, monk
     monkeypatch.setattr(
         loop,
         "train_step",
-        lambda fabric, network, *rest: modes.append(network.training) or patched(fabric, network, *rest),
+        lambda fabric, network, *rest: modes.append(network.net.training) or patched(fabric, network, *rest),
     )
     train(config, tmp_path / "run")
     found = [line for line in metrics(tmp_path / "run") if "val/R1" in line]
