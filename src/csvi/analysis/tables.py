@@ -1,34 +1,44 @@
 """Results as tables for the terminal."""
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from csvi.evaluate.runs import Evaluation
+from csvi.evaluate.protocols import Result
+from csvi.evaluate.runs import Evaluation, MaskResult
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
-    """The protocols, and the masks where there are any."""
+    """The protocols, and the masks where there are any; fits 80 columns."""
     console = Console()
-    table = Table(
-        title=f"{evaluation.benchmark}, {evaluation.protocols[0].gallery} galleries (mean ± std over trials, %)"
-    )
-    table.add_column("setting")
-    for name in evaluation.protocols[0].figures:
-        table.add_column(name, justify="right")
-    table.add_column("chance R1", justify="right")
-    table.add_column("queries", justify="right")
-    table.add_column("gallery", justify="right")
-    for result in evaluation.protocols:
-        figures = [f"{100 * spread.mean:.1f} ± {100 * spread.std:.1f}" for spread in result.figures.values()]
-        counts = [f"{100 * result.chance:.1f}", str(result.valid), str(result.gallery_images)]
-        table.add_row(result.protocol, *figures, *counts)
-    console.print(table)
+    console.print(f"\n{evaluation.benchmark}, {evaluation.protocols[0].gallery} galleries", style="bold")
     if evaluation.synthetic:
         console.print("Synthetic data: these figures say nothing about SYSU-MM01, RegDB or LLCM.")
+    console.print(protocol_table(evaluation.protocols))
     if evaluation.masks:
-        table = Table(title="Person masks, mean intersection over union")
-        for column in ("modality", "predicted", "best constant mask", "images"):
-            table.add_column(column, justify="left" if column == "modality" else "right")
-        for modality, masks in evaluation.masks.items():
-            table.add_row(modality, f"{masks.iou:.3f}", f"{masks.constant_iou:.3f}", str(masks.images))
-        console.print(table)
+        console.print(mask_table(evaluation.masks))
+
+
+def protocol_table(results: list[Result]) -> Table:
+    """A row a setting; figures in %, mean ± standard deviation over the trials."""
+    table = _table("setting (%)", *results[0].figures, "chance")
+    for result in results:
+        figures = [f"{100 * spread.mean:.1f}±{100 * spread.std:.1f}" for spread in result.figures.values()]
+        table.add_row(result.protocol.replace("-search", ""), *figures, f"{100 * result.chance:.1f}")
+    return table
+
+
+def mask_table(masks: dict[str, MaskResult]) -> Table:
+    """A row a modality; means of the intersection over union."""
+    table = _table("masks (IoU)", "predicted", "best constant mask", "images")
+    for modality, result in masks.items():
+        table.add_row(modality, f"{result.iou:.3f}", f"{result.constant_iou:.3f}", str(result.images))
+    return table
+
+
+def _table(first: str, *columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column(first, no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table

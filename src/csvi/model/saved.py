@@ -4,6 +4,7 @@ config.json, model.safetensors    `VIReIDNet`, to use: what is shipped
 auxiliary.safetensors             what training added, for figures of its masks; nothing else needs it
 """
 
+import json
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -31,7 +32,11 @@ def load_net(run: str | Path) -> VIReIDNet:
     if folder.is_dir() and not (folder / "model.safetensors").is_file():
         raise CsviError(f"{folder} holds no trained model (model.safetensors): has its training finished an epoch?")
     try:
-        return VIReIDNet.from_pretrained(run, strict=True).eval()
+        if not folder.is_dir():
+            return VIReIDNet.from_pretrained(str(run), strict=True).eval()
+        net = VIReIDNet(**json.loads((folder / "config.json").read_text()))
+        load_model(net, folder / "model.safetensors")
+        return net.eval()
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         if folder.is_dir():

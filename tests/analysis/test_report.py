@@ -1,0 +1,56 @@
+"""The report says of each gallery image what the protocol says of it."""
+
+import pytest
+import torch
+
+from csvi.analysis import report
+from csvi.analysis.figures import loss_curves, read_metrics, validation_curves
+from csvi.config import Config
+from csvi.data import Benchmark, ImageRecord, Modality
+from csvi.evaluate.protocols import Protocol
+from csvi.evaluate.runs import Evaluation, Outcome
+
+
+@pytest.fixture
+def outcome(monkeypatch, tmp_path):
+    """A cam3 probe of identity 7 and four visible images, each a step farther from it."""
+    monkeypatch.setattr(report, "_thumbnail", lambda outcome, record: record.path)
+    seen = [(7, 3), (8, 1), (7, 2), (7, 4), (8, 2)]
+    test = [
+        ImageRecord(f"{n}", identity, camera, Modality.INFRARED if camera == 3 else Modality.VISIBLE)
+        for n, (identity, camera) in enumerate(seen)
+    ]
+    benchmark = Benchmark("", tmp_path, [], [], test)
+    evaluation = Evaluation("", "", True, [], {})
+    return Outcome(evaluation, Config(), benchmark, torch.arange(5.0)[:, None], None)
+
+
+def test_a_ranked_list_marks_right_wrong_and_removed(outcome):
+    protocol = Protocol("", "sysu", "seeded", [0], [[4, 3, 2, 1]])
+    ranked = report.ranked_list(0, protocol, outcome)
+    assert ranked.label == "id 7, cam3"
+    assert [(item.image, item.kind, item.rank) for item in ranked.gallery] == [
+        ("1", "wrong", 1),
+        ("2", "removed", None),  # cameras 2 and 3 stand at the same place
+        ("3", "right", 2),
+        ("4", "removed", None),
+    ]
+
+
+def test_a_ranked_list_has_so_many_that_count(outcome):
+    protocol = Protocol("", "sysu", "seeded", [0], [[1, 2, 3, 4]])
+    assert [item.image for item in report.ranked_list(0, protocol, outcome, length=1).gallery] == ["1"]
+
+
+def test_curves_read_what_training_wrote(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"step": 1, "train/loss": 3.0, "train/identity": 2.0, "train/lr": 0.1, "train/images_per_second": 9}\n'
+        '{"step": 2, "train/loss": 2.0, "train/identity": 1.0, "train/lr": 0.1, "train/images_per_second": 9}\n'
+    )
+    assert read_metrics(tmp_path, "train/loss") == ([1, 2], [3.0, 2.0])
+    assert "identity" in loss_curves(tmp_path)
+    assert "images_per_second" not in loss_curves(tmp_path)
+    assert validation_curves(tmp_path) is None
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "val/R1": 0.5, "val/mAP": 0.4, "val/mINP": 0.3}\n')
+    assert (validation_curves(tmp_path) or "").startswith("<svg")
