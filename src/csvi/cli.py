@@ -71,9 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     parser, commands = _parser()
-    settings = parser.instantiate(parser.parse_args(arguments))
+    settings = parser.parse_args(arguments)
     try:
-        commands[settings.command](settings[settings.command])
+        commands[settings.command](parser.instantiate(settings)[settings.command])
     except CsviError as error:
         print(f"csvi {settings.command}: {error}", file=sys.stderr)
         return 1

@@ -5,6 +5,7 @@ Nothing here imports torch, so that `csvi --help` answers at once. A setting who
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -47,6 +48,12 @@ class DataConfig:
     cache: str = "~/.cache/csvi"
     """Folder of decoded and resized images, written once and memory-mapped by every later epoch and run."""
 
+    def __post_init__(self) -> None:
+        _check(self, 16, 4096, "height", "width")
+        _check(self, 1, 10_000, "identities", "images")
+        _check(self, 0, 1, "flip", "erase", "grayscale")
+        _check(self, 0, 1000, "pad", "workers")
+
 
 @dataclass
 class ModelConfig:
@@ -67,6 +74,10 @@ class ModelConfig:
     """One classifier for all parts, as the subscript of gamma_s in Eq. 3 can be read."""
     auxiliary: Literal["none", "coseg"] = "coseg"
     """none: the paper's Baseline; coseg: co-segmentation (Table 3)."""
+
+    def __post_init__(self) -> None:
+        _check(self, 1, 100, "parts")
+        _check(self, 1, 100_000, "part_dim")
 
 
 @dataclass
@@ -104,6 +115,9 @@ class LossConfig:
     segmentation: float = 1.0
     """Weight of the segmentation loss (Eq. 17)."""
 
+    def __post_init__(self) -> None:
+        _check(self, 0, math.inf, "identity", "center", "center_ramp", "segmentation")
+
 
 @dataclass
 class TrainConfig:
@@ -127,6 +141,10 @@ class TrainConfig:
     """Steps of linear warm-up."""
     validate_every: int = 2
     """Epochs between two validations on the val identities; 0 for never."""
+
+    def __post_init__(self) -> None:
+        _check(self, 1, 100_000, "epochs", "decay_every")
+        _check(self, 0, math.inf, "lr", "lr_pretrained", "weight_decay", "warmup", "validate_every")
 
 
 @dataclass
@@ -163,12 +181,24 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     seed: int = 0
     """Fixes initial weights, batches and augmentation."""
-    precision: str = "auto"
-    """auto, or a precision of Lightning Fabric (32-true, bf16-mixed, 16-mixed, ...)."""
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed", "64-true"] = "auto"
+    """auto: bfloat16 where the hardware multiplies it, else 32-true."""
     devices: int = 1
     """Accelerators a machine."""
     nodes: int = 1
     """Machines."""
+
+    def __post_init__(self) -> None:
+        _check(self, 0, 2**32 - 1, "seed")
+        _check(self, 1, 10_000, "devices", "nodes")
+
+
+def _check(settings: object, least: float, most: float, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        if not least <= value <= most:
+            limits = f"at least {least}" if most == math.inf else f"from {least} to {most}"
+            raise CsviError(f"{name} is {value}: it must be {limits}")
 
 
 def save_config(config: Config, file: Path) -> None:

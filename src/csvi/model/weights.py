@@ -37,7 +37,7 @@ def initial_weights(backbone: str, source: str) -> dict[str, Tensor] | None:
 
 
 def _download(backbone: str) -> dict[str, Tensor]:
-    weights = torchvision.models.get_model_weights(backbone).DEFAULT
+    weights = torchvision.models.get_model_weights(backbone).IMAGENET1K_V1  # those of the paper's time
     try:
         return weights.get_state_dict(progress=False, check_hash=True, map_location="cpu")
     except (OSError, RuntimeError) as error:  # URLError is an OSError; a broken download a RuntimeError
