@@ -66,7 +66,7 @@ def test_bad_input_is_one_sentence_and_status_1(arguments, word, capsys, monkeyp
 
 
 def test_the_whole_job_on_the_tiny_benchmark(tmp_path, capsys):
-    """synth, train, stop, resume, evaluate, report: each says what to type next, and the report shows what it should."""
+    """synth, train, stop, resume, evaluate, report: each says what to type next; the report is whole."""
     data, folder = tmp_path / "data", tmp_path / "run"
     small = ["--data.height=96", "--data.width=48", "--data.identities=4", "--data.images=2", "--data.workers=0"]
     settings = ["--data.root", data, "--data.cache", tmp_path / "cache", "--data.train_on=train", *small]

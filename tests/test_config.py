@@ -1,12 +1,23 @@
 """Settings: the paper's values as defaults, YAML there and back, and one sentence for what is wrong."""
 
 import dataclasses
+import math
 import re
 from pathlib import Path
 
 import pytest
 
-from csvi.config import Config, CosegConfig, load_config, save_config
+from csvi.config import (
+    Config,
+    CosegConfig,
+    DataConfig,
+    LossConfig,
+    ModelConfig,
+    TrainConfig,
+    flatten,
+    load_config,
+    save_config,
+)
 from csvi.errors import CsviError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -76,6 +87,34 @@ def test_a_missing_file_is_named(tmp_path):
 @pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.yaml")), ids=lambda file: file.name)
 def test_shipped_configurations_can_be_read(file):
     load_config(file)
+
+
+@pytest.mark.parametrize(
+    ("section", "setting"),
+    [
+        (DataConfig, {"height": 8}),
+        (DataConfig, {"identities": 0}),
+        (DataConfig, {"flip": 2.0}),
+        (DataConfig, {"workers": -1}),
+        (ModelConfig, {"parts": 0}),
+        (LossConfig, {"center": -1.0}),
+        (LossConfig, {"center": math.nan}),
+        (TrainConfig, {"epochs": 0}),
+        (TrainConfig, {"lr": -0.1}),
+        (Config, {"seed": -1}),
+        (Config, {"devices": 0}),
+    ],
+)
+def test_impossible_values_are_named(section, setting):
+    with pytest.raises(CsviError, match=f"^{next(iter(setting))} is "):
+        section(**setting)
+
+
+def test_flattened_names_are_those_of_the_command_line():
+    flat = flatten(Config(data=DataConfig(height=99), seed=3))
+    assert flat["data.height"] == 99
+    assert flat["seed"] == 3
+    assert "data" not in flat
 
 
 def test_the_configuration_of_sysu_is_the_papers():

@@ -207,6 +207,18 @@ def save_config(config: Config, file: Path) -> None:
     file.write_text(yaml.safe_dump(plain, sort_keys=False))
 
 
+def flatten(config: Config) -> dict[str, object]:
+    """Every setting under the name that the command line gives it, such as `data.height`."""
+    sections = dataclasses.asdict(config)
+    flat = {
+        f"{name}.{key}": value
+        for name in sections
+        if isinstance(sections[name], dict)
+        for key, value in sections[name].items()
+    }
+    return flat | {name: value for name, value in sections.items() if not isinstance(value, dict)}
+
+
 def load_config(file: Path) -> Config:
     """Read a configuration; what it leaves out has its default.
 

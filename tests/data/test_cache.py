@@ -116,7 +116,7 @@ def test_masks_are_optional(root, records, folder):
 @pytest.mark.parametrize("name", ["2.png", "masks/2.png"])
 def test_an_unreadable_image_is_named_and_leaves_no_cache(root, records, folder, damage, name):
     damage(root / name)
-    with pytest.raises(CsviError, match=f"Cannot read the image {root / name}: .") as caught:
+    with pytest.raises(CsviError, match=f"cannot read the image {root / name}: .") as caught:
         cached_images(root, records, 8, 4, folder)
     assert "\n" not in str(caught.value)
     assert not folder.exists() or list(folder.iterdir()) == []
@@ -151,7 +151,7 @@ def test_an_interrupted_fill_leaves_no_cache(root, records, folder, monkeypatch)
 
 def test_a_folder_that_cannot_be_written(root, records, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(CsviError, match=r"Cannot write the image cache in .*file/cache .*--data\.cache"):
+    with pytest.raises(CsviError, match=r"cannot write the image cache in .*file/cache .*--data\.cache"):
         cached_images(root, records, 8, 4, tmp_path / "file" / "cache")
 
 

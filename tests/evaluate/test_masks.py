@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from csvi.evaluate.masks import best_constant_mask, mask_iou
+from csvi.evaluate.masks import best_constant_mask, full_size, mask_iou
+from csvi.model.losses import mask_target
 
 
 def masks(*rows):
@@ -52,3 +53,10 @@ def test_best_constant_mask_may_hold_what_most_masks_do_not():
     mask, iou = best_constant_mask(masks("1111", "1000", "1111", "1110"))
     assert mask.tolist() == [[True, True, True, True]]
     assert iou == pytest.approx((1 + 1 / 4 + 1 + 3 / 4) / 4)
+
+
+def test_full_size_undoes_the_targets_grid_where_16_does_not_divide_the_size():
+    """A person on the right of an image of 24 pixels, whose decoder has 8 columns of 4: it comes back where it was."""
+    mask = torch.zeros(1, 1, 16, 24)
+    mask[..., 12:20] = 1
+    assert torch.equal(full_size(mask_target(mask, 4, 8), 16, 24) > 0.5, mask[0] > 0.5)

@@ -131,5 +131,5 @@ def test_weights_that_do_not_fit_are_refused_by_name(change, message):
 
 @pytest.mark.parametrize("name", ["resnet51", "vgg16", "", "ResNet50"])
 def test_unknown_backbone_names_the_known_ones(name):
-    with pytest.raises(CsviError, match=r"Unknown backbone .*resnet50.*mobilenet_v2"):
+    with pytest.raises(CsviError, match=r"unknown backbone .*resnet50.*mobilenet_v2"):
         TwoStreamBackbone(name)

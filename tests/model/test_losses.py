@@ -12,6 +12,7 @@ from csvi.model.losses import (
     identity_loss,
     identity_mask_loss,
     mask_loss,
+    mask_target,
     modality_centers,
     reid_losses,
 )
@@ -208,3 +209,15 @@ def test_cross_entropy_agrees_with_torch_for_one_part_and_modality():
     torch.testing.assert_close(
         identity_loss(scores, labels, torch.zeros(4, dtype=torch.int64)), F.cross_entropy(scores[:, 0], labels)
     )
+
+
+def test_mask_targets_are_areas_on_the_grid_of_the_decoder():
+    mask = torch.zeros(1, 1, 8, 12)
+    mask[0, 0, :4, 4:6] = 1
+    expected = torch.tensor([[0, 0.5, 0, 0], [0, 0, 0, 0]])
+    assert torch.equal(mask_target(mask, 2, 4)[0, 0], expected)  # the fourth column lies beyond the image
+
+
+def test_mask_targets_of_whole_cells_are_plain_area_averages():
+    mask = torch.rand(2, 1, 32, 16)
+    assert torch.equal(mask_target(mask, 8, 4), F.interpolate(mask, (8, 4), mode="area"))

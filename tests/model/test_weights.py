@@ -67,7 +67,7 @@ def test_weights_from_a_file(tmp_path, name):
 
 
 def test_missing_file_is_named(tmp_path):
-    with pytest.raises(CsviError, match=re.escape(f"No such file of weights: {tmp_path / 'weights.pth'}")):
+    with pytest.raises(CsviError, match=re.escape(f"no such file of weights: {tmp_path / 'weights.pth'}")):
         initial_weights("resnet18", str(tmp_path / "weights.pth"))
 
 
@@ -116,7 +116,7 @@ def test_weights_that_cannot_be_downloaded(monkeypatch, reason):
         raise reason
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", download)
-    message = r"Could not download .* of resnet50 \(.*\): give .*--model\.weights PATH, .*--model\.weights none\."
+    message = r"could not download .* of resnet50 \(.*\): give .*--model\.weights PATH, .*--model\.weights none$"
     with pytest.raises(CsviError, match=message):
         initial_weights("resnet50", "imagenet")
 

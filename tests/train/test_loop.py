@@ -84,7 +84,6 @@ def test_a_run_folder_holds_all_of_a_run(config, tmp_path):
     assert len(events) == 1
     assert names - events == {
         "auxiliary.safetensors", "config.json", "config.yaml", "last.ckpt", "metrics.jsonl", "model.safetensors",
-        "README.md",
     }  # fmt: skip
     assert load_config(tmp_path / "run" / "config.yaml") == config
     assert set(metrics(tmp_path / "run")[0]) == {
@@ -158,14 +157,18 @@ def test_resumed_after_a_crash_from_the_last_checkpoint(two_epochs, whole, tmp_p
     assert_same_run(tmp_path / "run", whole)
 
 
-def test_going_on_in_larger_batches_ends(two_epochs, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        at_step(patch, 3, lambda: signal.raise_signal(signal.SIGINT))
-        with pytest.raises(CsviError, match="stopped at epoch 1, step 4"):
-            train(two_epochs, tmp_path / "run")
-    two_epochs.data.identities = 8  # two steps an epoch instead of four
-    train(two_epochs, tmp_path / "run", resume="auto")
-    assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["epoch"] == 2
+@pytest.mark.parametrize(
+    ("section", "name", "value"),
+    [("data", "identities", 8), ("train", "optimizer", "adamw"), ("loss", "center", 0.5), (None, "seed", 5)],
+)
+def test_going_on_under_other_settings_is_refused(config, tmp_path, section, name, value):
+    train(config, tmp_path / "run")
+    before = (tmp_path / "run" / "config.yaml").read_text()
+    config.train.epochs = 2  # this one may change
+    setattr(getattr(config, section) if section else config, name, value)
+    with pytest.raises(CsviError, match=f"{name} was"):
+        train(config, tmp_path / "run", resume="auto")
+    assert (tmp_path / "run" / "config.yaml").read_text() == before
 
 
 def test_a_signal_in_the_last_step_changes_nothing(config, tmp_path, monkeypatch):

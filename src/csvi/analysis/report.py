@@ -10,12 +10,12 @@ import torch
 from jinja2 import Environment, PackageLoader
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
 from csvi import __version__
 from csvi.analysis.figures import loss_curves, validation_curves
 from csvi.data import ImageRecord, Modality
 from csvi.data.cache import read_image
+from csvi.evaluate.masks import full_size
 from csvi.evaluate.metrics import RULES, removed
 from csvi.evaluate.protocols import Protocol, sysu_protocols
 from csvi.evaluate.runs import Outcome
@@ -127,7 +127,7 @@ def mask_examples(outcome: Outcome, chosen: random.Random, count: int) -> list[M
         index = [i for i, record in enumerate(records) if record.modality == modality]
         for i in sorted(chosen.sample(index, min(count // 2, len(index)))):
             record = records[i]
-            probability = F.interpolate(outcome.masks[i : i + 1].float(), size, mode="bilinear")[0, 0]
+            probability = full_size(outcome.masks[i : i + 1], *size)[0]
             true = Image.fromarray(read_image(Path(str(record.mask)), *size, "L"))
             examples.append(
                 MaskExample(

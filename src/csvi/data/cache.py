@@ -72,7 +72,7 @@ def cached_images(
                 shutil.rmtree(partial, ignore_errors=True)
         except OSError as error:
             raise CsviError(
-                f"Cannot write the image cache in {folder} ({error}): choose another with --data.cache."
+                f"cannot write the image cache in {folder} ({error}): choose another with --data.cache"
             ) from error
     return ImageCache(target)
 
@@ -112,15 +112,15 @@ def read_image(file: Path, height: int, width: int, mode: str) -> np.ndarray:
         with Image.open(file) as image:
             return np.asarray(image.convert(mode).resize((width, height), Image.Resampling.BILINEAR))
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise CsviError(f"Cannot read the image {file}: {error}") from error
+        raise CsviError(f"cannot read the image {file}: {error}") from error
 
 
 def _check_same_size(image: Path, mask: Path) -> None:
     with Image.open(image) as a, Image.open(mask) as b:
         if a.size != b.size:
             raise CsviError(
-                f"The mask {mask} is of {b.width}x{b.height} pixels and its image {image} of {a.width}x{a.height}: "
-                "they must be of one size."
+                f"the mask {mask} is of {b.width}x{b.height} pixels and its image {image} of {a.width}x{a.height}: "
+                "they must be of one size"
             )
 
 
@@ -133,6 +133,6 @@ def _key(root: Path, records: Sequence[ImageRecord], height: int, width: int, wi
             try:
                 stat = file.stat()
             except OSError as error:
-                raise CsviError(f"Cannot read the image {file}: {error.strerror}.") from error
+                raise CsviError(f"cannot read the image {file}: {error.strerror}") from error
             digest.update(f"{file} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:24]

@@ -14,6 +14,8 @@ from csvi.data.records import ImageRecord
 from csvi.data.sampler import CrossModalitySampler, Draw
 from csvi.data.transforms import TrainingTransform, Transform, evaluation_transform
 
+EVALUATION_BATCH = 64
+
 
 class ImageDataset(Dataset[dict[str, Tensor]]):
     """Items of `image` (3, H, W), `modality` (), `identity` () and, where the cache has masks, `mask` (1, H, W).
@@ -87,13 +89,14 @@ def _leave_signals_to_the_main_process(worker: int) -> None:
 
 
 def evaluation_loader(
-    root: Path, records: Sequence[ImageRecord], config: DataConfig, batch_size: int = 64, masks: bool = False
+    root: Path, records: Sequence[ImageRecord], config: DataConfig, batches: Sequence[Sequence[int]] | None = None
 ) -> DataLoader[dict[str, Tensor]]:
-    """All images once, in the order of the records, without augmentation."""
-    cache = cached_images(root, records, config.height, config.width, Path(config.cache), masks)
+    """Images without augmentation: these batches of indices, or by default all in the order of the records."""
+    cache = cached_images(root, records, config.height, config.width, Path(config.cache))
+    order = range(len(records))
     return DataLoader(
         ImageDataset(records, cache),
-        batch_size,
+        batch_sampler=batches or [order[i : i + EVALUATION_BATCH] for i in order[::EVALUATION_BATCH]],  # type: ignore[arg-type]
         num_workers=config.workers,
         worker_init_fn=_leave_signals_to_the_main_process,
         pin_memory=torch.cuda.is_available(),

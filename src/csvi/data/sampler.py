@@ -58,8 +58,8 @@ class CrossModalitySampler(Sampler[list[Draw]]):
             log.warning("%d of %d identities have images of one modality only and are left out", left_out, len(members))
         if len(self.members) < identities:
             raise CsviError(
-                f"A batch needs {identities} identities with visible and infrared images and there are "
-                f"{len(self.members)}: lower --data.identities or add data."
+                f"a batch needs {identities} identities with visible and infrared images and there are "
+                f"{len(self.members)}: lower --data.identities or add data"
             )
         larger = max(sum(len(both[modality]) for both in self.members) for modality in Modality)
         self.batches = math.ceil(larger / (identities * images * world_size))

@@ -2,6 +2,20 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+
+def full_size(masks: Tensor, height: int, width: int) -> Tensor:
+    """Predicted masks at the size of their images, the inverse of `csvi.model.losses.mask_target`.
+
+    Args:
+        masks: (n, 1, h, w), a quarter of the size or, where 16 does not divide it, a little more.
+        height, width: of the images, in pixels.
+
+    Returns:
+        (n, height, width) float32.
+    """
+    return F.interpolate(masks.float(), scale_factor=4, mode="bilinear")[:, 0, :height, :width]
 
 
 def mask_iou(predicted: Tensor, true: Tensor) -> Tensor:

