@@ -107,18 +107,19 @@ def test_without_masks_a_batch_has_none(config, benchmark):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_evaluation_takes_all_images_once_in_order_without_variation(config, benchmark, workers):
     config.data.workers = workers
-    loader = evaluation_loader(benchmark.root, benchmark.test, config.data, batch_size=7)
+    loader = evaluation_loader(benchmark.root, benchmark.test, config.data)
     batches = list(loader)
-    assert [len(batch["identity"]) for batch in batches] == [7] * 13 + [5]
+    assert [len(batch["identity"]) for batch in batches] == [64, 32]
     assert torch.cat([batch["identity"] for batch in batches]).tolist() == [r.identity for r in benchmark.test]
     assert torch.cat([batch["modality"] for batch in batches]).tolist() == [r.modality for r in benchmark.test]
-    assert "mask" not in batches[0]
+    assert batches[0]["mask"].shape == (64, 1, 48, 24)
     assert_equal(list(loader), batches)
 
 
-def test_evaluation_with_masks(config, benchmark):
-    batch = next(iter(evaluation_loader(benchmark.root, benchmark.test, config.data, masks=True)))
-    assert batch["mask"].shape == (64, 1, 48, 24)
+def test_evaluation_in_batches_of_ones_own(config, benchmark):
+    loader = evaluation_loader(benchmark.root, benchmark.test, config.data, batches=[[5, 3], [90]])
+    expected = [[benchmark.test[i].identity for i in batch] for batch in ([5, 3], [90])]
+    assert [batch["identity"].tolist() for batch in loader] == expected
 
 
 @pytest.mark.parametrize("training", [True, False])
