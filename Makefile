@@ -16,7 +16,7 @@ demo: setup
 	$(BIN)/csvi demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 lint: setup
 	$(BIN)/ruff check .

@@ -82,8 +82,16 @@ def test_the_whole_job_on_the_tiny_benchmark(tmp_path, capsys):
     assert run("train", *settings, "--train.epochs=2", "--resume=auto") == 0
     assert run("evaluate", folder) == 0
     table = capsys.readouterr().out
-    assert "all-search single-shot" in table
+    assert "all single-shot" in table
     assert "Synthetic data" in table
+    assert run("evaluate", folder, "--gallery", "official", "--data.masks", "nowhere") == 1
+    assert "nowhere" in capsys.readouterr().err
+    (folder / "auxiliary.safetensors").rename(tmp_path / "auxiliary.safetensors")  # as in a model that was passed on
+    assert run("evaluate", folder, "--gallery", "official") == 0
+    table = capsys.readouterr().out
+    assert "official galleries" in table
+    assert "masks (IoU)" not in table
+    (tmp_path / "auxiliary.safetensors").rename(folder / "auxiliary.safetensors")
     assert run("report", folder) == 0
     page = (folder / "report.html").read_text()
     assert "Synthetic data." in page
@@ -92,4 +100,11 @@ def test_the_whole_job_on_the_tiny_benchmark(tmp_path, capsys):
     for kind in ("right", "wrong", "removed"):
         assert f'<figure class="{kind}">' in page
     expected = {"config.yaml", "metrics.jsonl", "last.ckpt", "model.safetensors", "config.json", "evaluation.json"}
+    expected.add("evaluation-official.json")
     assert expected <= {file.name for file in folder.iterdir()}
+
+
+def test_an_error_is_all_that_a_failing_command_prints():
+    """In a process of its own: libraries print when they are imported."""
+    command = [sys.executable, "-c", "import csvi.cli; csvi.cli.main(['train', '--data.root', 'nowhere'])"]
+    assert subprocess.run(command, check=False, capture_output=True, text=True).stderr.count("\n") == 1

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import NoReturn, TypeVar
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from csvi import __version__
-from csvi.config import Config, SynthConfig
+from csvi.config import Config, SynthConfig, shipped_config
 from csvi.errors import CsviError
 
 Settings = TypeVar("Settings")
@@ -25,7 +26,9 @@ def synth(settings: Namespace) -> None:
         print(f"contact sheet: {settings.sheet}")
     if settings.out:
         write_benchmark(Path(settings.out), config)
-        print(f"benchmark: {settings.out}\nnext: csvi train --config configs/demo.yaml --data.root {settings.out}")
+        print(
+            f"benchmark: {settings.out}\nnext: csvi train --config {shipped_config('demo')} --data.root {settings.out}"
+        )
     if not settings.sheet and not settings.out:
         raise CsviError("nothing to write: give a folder for the benchmark, --sheet FILE, or both")
 
@@ -43,12 +46,12 @@ def train(settings: Namespace) -> None:
 
 def evaluate(settings: Namespace) -> None:
     from csvi.analysis.tables import print_evaluation
-    from csvi.evaluate.runs import evaluate_run
+    from csvi.evaluate.runs import evaluate_run, save_evaluation
 
     for run in settings.runs:
-        outcome = evaluate_run(Path(run), settings.data.root, settings.data.masks, settings.gallery)
-        print_evaluation(outcome.evaluation)
-        print(f"saved: {Path(run) / 'evaluation.json'}\nnext: csvi report {run}")
+        evaluation = evaluate_run(Path(run), settings.data.root, settings.data.masks, settings.gallery).evaluation
+        print_evaluation(evaluation)
+        print(f"saved: {save_evaluation(evaluation, Path(run))}\nnext: csvi report {run}")
 
 
 def report(settings: Namespace) -> None:
@@ -56,7 +59,8 @@ def report(settings: Namespace) -> None:
     from csvi.evaluate.runs import evaluate_run
 
     run = Path(settings.run)
-    print(f"report: {write_report(run, evaluate_run(run))}")
+    outcome = evaluate_run(run, settings.data.root, settings.data.masks, settings.gallery)
+    print(f"report: {write_report(run, outcome)}")
 
 
 def demo(settings: Namespace) -> None:
@@ -69,12 +73,15 @@ def demo(settings: Namespace) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status: 0, 1 for what a CsviError says, 2 for wrong arguments."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was started is ended too
     parser, commands = _parser()
     settings = parser.parse_args(arguments)
     try:
         commands[settings.command](parser.instantiate(settings)[settings.command])
     except CsviError as error:
+        print(f"csvi {settings.command}: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:  # a full disk, a folder that cannot be written
         print(f"csvi {settings.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -109,24 +116,31 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], None]]]:
     child.add_class_arguments(SynthConfig)
 
     child = command(train, "Train a model; leaves a run folder.")
-    child.add_argument("--config", action="config", help="YAML file of settings; options override it")
+    child.add_argument(
+        "--config", action="config", help="YAML file of settings; give it first, options after it override it"
+    )
     child.add_class_arguments(Config)
     child.add_argument("--run", help="folder of the run; by default runs/DATASET-BACKBONE-AUXILIARY-SEED")
     child.add_argument("--resume", help="auto: go on where RUN stopped; or the path of a checkpoint")
 
     child = command(evaluate, "Evaluate runs on the test split under the dataset's protocols.")
     child.add_argument("runs", nargs="+", help="run folders")
-    child.add_argument("--data.root", help="dataset; by default the one that the run was trained on")
-    child.add_argument("--data.masks", help="folder of person masks; by default ROOT/masks")
-    child.add_argument("--gallery", choices=["seeded", "official"], default="seeded", help="how galleries are drawn")
+    _add_test_arguments(child)
 
-    child = command(report, "Write RUN/report.html of an evaluated run.")
+    child = command(report, "Evaluate a run and write RUN/report.html.")
     child.add_argument("run", help="run folder")
+    _add_test_arguments(child)
 
     child = command(demo, "The main job at a small size: synthetic benchmark, training, evaluation, report.")
     child.add_argument("--out", default="demo", help="folder to write")
     child.add_argument("--seed", type=int, default=0, help="of the benchmark and of training")
     return parser, commands
+
+
+def _add_test_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--data.root", help="dataset; by default the one that the run was trained on")
+    parser.add_argument("--data.masks", help="folder of person masks; by default ROOT/masks")
+    parser.add_argument("--gallery", choices=["seeded", "official"], default="seeded", help="how galleries are drawn")
 
 
 def _settings(kind: type[Settings], settings: Namespace) -> Settings:

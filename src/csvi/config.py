@@ -24,7 +24,7 @@ class DataConfig:
     dataset: Literal["sysu"] = "sysu"
     """Layout of the folder."""
     masks: str | None = None
-    """Folder of person masks that mirrors the images' tree; by default ROOT/masks where it exists."""
+    """Folder of person masks, 255 = person, that mirrors the images' tree; by default ROOT/masks where it exists."""
     train_on: Literal["train", "train+val"] = "train+val"
     """Identities to train on. The field trains on train+val (395 in SYSU-MM01); only with `train` can val validate."""
     height: int = 288
@@ -95,6 +95,10 @@ class CosegConfig:
     """Channels of the decoder's two blocks (Eq. 14); by default a quarter and a sixteenth of the backbone's,
     which gives the paper's Table 4."""
 
+    def __post_init__(self) -> None:
+        if self.widths is not None and min(self.widths) < 1:
+            raise CsviError(f"widths are {self.widths}: both must be at least 1")
+
 
 @dataclass
 class LossConfig:
@@ -140,7 +144,7 @@ class TrainConfig:
     warmup: int = 0
     """Steps of linear warm-up."""
     validate_every: int = 2
-    """Epochs between two validations on the val identities; 0 for never."""
+    """Epochs between two validations on the val identities, if `data.train_on` leaves them out; 0 for never."""
 
     def __post_init__(self) -> None:
         _check(self, 1, 100_000, "epochs", "decay_every")
@@ -181,7 +185,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     seed: int = 0
     """Fixes initial weights, batches and augmentation."""
-    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed", "64-true"] = "auto"
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     """auto: bfloat16 where the hardware multiplies it, else 32-true."""
     devices: int = 1
     """Accelerators a machine."""
@@ -196,7 +200,7 @@ class Config:
 def _check(settings: object, least: float, most: float, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
-        if not least <= value <= most:
+        if not (least <= value <= most and math.isfinite(value)):
             limits = f"at least {least}" if most == math.inf else f"from {least} to {most}"
             raise CsviError(f"{name} is {value}: it must be {limits}")
 
@@ -205,6 +209,13 @@ def save_config(config: Config, file: Path) -> None:
     """Write a configuration as YAML, readable by `load_config` and by `csvi train --config`."""
     plain = json.loads(json.dumps(dataclasses.asdict(config)))  # tuples as lists
     file.write_text(yaml.safe_dump(plain, sort_keys=False))
+
+
+def shipped_config(name: str) -> Path:
+    """A file of settings that comes with csvi: in the package once installed, in `configs/` of a checkout."""
+    package = Path(__file__).parent
+    installed = package / "configs" / f"{name}.yaml"
+    return installed if installed.exists() else package.parents[1] / "configs" / f"{name}.yaml"
 
 
 def flatten(config: Config) -> dict[str, object]:
@@ -227,6 +238,8 @@ def load_config(file: Path) -> Config:
     """
     from jsonargparse import ArgumentParser
 
+    if not file.is_file():
+        raise CsviError(f"no such file: {file}")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Config)
     try:

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-import csvi
 from csvi.analysis.report import write_report
 from csvi.analysis.tables import print_evaluation
-from csvi.config import SynthConfig, load_config
-from csvi.evaluate.runs import evaluate_run
+from csvi.config import SynthConfig, load_config, shipped_config
+from csvi.evaluate.runs import evaluate_run, save_evaluation
+from csvi.model.weights import initial_weights
 from csvi.synth import write_benchmark
 from csvi.train.loop import train
 
@@ -22,17 +22,12 @@ def run_demo(out: Path, seed: int = 0) -> Path:
         The report.
     """
     benchmark, run = out / "benchmark", out / "run"
-    write_benchmark(benchmark, SynthConfig(preset="demo", seed=seed))
     config = load_config(shipped_config("demo"))
-    config.data.root, config.seed = str(benchmark), seed
+    config.data.root, config.data.cache, config.seed = str(benchmark), str(out / "cache"), seed
+    initial_weights(config.model.backbone, config.model.weights)  # if they are not installed, say so now
+    write_benchmark(benchmark, SynthConfig(preset="demo", seed=seed))
     train(config, run, resume="auto")
     outcome = evaluate_run(run)
+    save_evaluation(outcome.evaluation, run)
     print_evaluation(outcome.evaluation)
     return write_report(run, outcome)
-
-
-def shipped_config(name: str) -> Path:
-    """The file of settings that comes with csvi: in the package once installed, in `configs/` of a checkout."""
-    package = Path(csvi.__file__).parent
-    installed = package / "configs" / f"{name}.yaml"
-    return installed if installed.exists() else package.parents[1] / "configs" / f"{name}.yaml"

@@ -1,5 +1,6 @@
 """Images are decoded once, whoever asks; what is wrong with one of them is said, and nothing is left half-written."""
 
+import errno
 import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -196,3 +197,21 @@ def test_images_of_any_mode_become_rgb(tmp_path, mode):
     suffix = "jpg" if mode == "CMYK" else "png"
     Image.new("RGB", (10, 20), (255, 255, 255)).convert(mode).save(tmp_path / f"a.{suffix}")
     assert (read_image(tmp_path / f"a.{suffix}", 8, 4, "RGB") == 255).all()
+
+
+def test_a_full_disk_is_an_error_before_pixels_are_written(root, records, folder, decoded, monkeypatch):
+    def no_space(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", no_space)
+    with pytest.raises(CsviError, match="No space left on device"):
+        cached_images(root, records, 8, 4, folder)
+    assert list(folder.iterdir()) == decoded == []
+
+
+def test_masks_of_ones_and_zeros_are_refused(root, records, folder):
+    for n in range(4):
+        Image.new("L", (10, 20), 1).save(root / f"masks/{n}.png")
+    with pytest.raises(CsviError, match="write the person as 255"):
+        cached_images(root, records, 8, 4, folder)
+    assert list(folder.iterdir()) == []

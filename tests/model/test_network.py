@@ -53,7 +53,7 @@ def test_embedding_of_an_image_does_not_depend_on_the_others(network):
     torch.testing.assert_close(alone, together, rtol=1e-4, atol=1e-5)
 
 
-def test_total_loss_is_eq_19(network):
+def test_terms_are_those_of_eq_9_and_18(network):
     batch = make_batch()
     outputs = network(batch)
     terms = network.losses(outputs, batch, LossConfig(center=0.5))

@@ -150,7 +150,7 @@ def test_file_in_place_of_the_folder(tmp_path):
 def test_sheet_shows_every_person(tmp_path):
     write_sheet(tmp_path / "sheet.png", TINY, people=3)
     with Image.open(tmp_path / "sheet.png") as sheet:
-        assert sheet.width > 3 * 48
+        assert sheet.width == 84 + 3 * (48 + 4)
         assert sheet.height > 6 * 96
         colors = np.asarray(sheet.convert("RGB"), dtype=int)
     assert np.ptp(colors, axis=2).max() > 40, "no colour in the visible rows"

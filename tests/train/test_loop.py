@@ -124,9 +124,9 @@ def test_resumed_after_an_epoch_as_if_never_stopped(two_epochs, whole, tmp_path)
 @pytest.mark.parametrize(
     ("number", "workers", "step", "message"),
     [
-        (signal.SIGINT, 0, 6, r"stopped at epoch 2, step 3; go on with: csvi train .*--run .*/run --resume auto"),
-        (signal.SIGTERM, 1, 1, r"stopped at epoch 1, step 2; go on with"),
-        (signal.SIGINT, 0, 4, r"stopped at epoch 2, step 1; go on with"),
+        (signal.SIGINT, 0, 6, r"stopped at epoch 2, step 3, all of it saved in .*/run: .*--resume auto"),
+        (signal.SIGTERM, 1, 1, r"stopped at epoch 1, step 2, all of it saved"),
+        (signal.SIGINT, 0, 4, r"stopped at epoch 2, step 1, all of it saved"),
     ],
 )
 def test_resumed_after_a_signal_as_if_never_stopped(
@@ -159,7 +159,7 @@ def test_resumed_after_a_crash_from_the_last_checkpoint(two_epochs, whole, tmp_p
 
 @pytest.mark.parametrize(
     ("section", "name", "value"),
-    [("data", "identities", 8), ("train", "optimizer", "adamw"), ("loss", "center", 0.5), (None, "seed", 5)],
+    [("data", "identities", 4), ("train", "optimizer", "adamw"), ("loss", "center", 0.5), (None, "seed", 5)],
 )
 def test_going_on_under_other_settings_is_refused(config, tmp_path, section, name, value):
     train(config, tmp_path / "run")
@@ -191,6 +191,33 @@ def test_a_folder_with_a_run_is_not_overwritten(config, tmp_path):
     with pytest.raises(CsviError, match=r"run holds a run already: go on with it by --resume auto, or name another"):
         train(config, tmp_path / "run")
     assert {file: file.read_bytes() for file in (tmp_path / "run").iterdir()} == before
+
+
+def test_a_run_is_not_overwritten_by_going_on_with_another(config, tmp_path):
+    train(config, tmp_path / "a")
+    train(config, tmp_path / "b")
+    with pytest.raises(CsviError, match="b holds a run already"):
+        train(config, tmp_path / "b", resume=str(tmp_path / "a" / "last.ckpt"))
+
+
+def test_a_model_without_its_checkpoint_is_not_overwritten(config, tmp_path):
+    (tmp_path / "model.safetensors").touch()
+    for resume in (None, "auto"):
+        with pytest.raises(CsviError, match="holds a run already"):
+            train(config, tmp_path, resume)
+
+
+def test_a_folder_that_cannot_be_written_is_named(config, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(CsviError, match=r"cannot write the run to .*file/run"):
+        train(config, tmp_path / "file" / "run")
+
+
+def test_the_dataset_is_found_again_from_any_folder(config, sysu_root, tmp_path, monkeypatch):
+    monkeypatch.chdir(sysu_root.parent)
+    config.data.root = sysu_root.name
+    train(config, tmp_path / "run")
+    assert load_config(tmp_path / "run" / "config.yaml").data.root == str(sysu_root)
 
 
 def test_resume_auto_begins_where_there_is_nothing_to_go_on_with(config, tmp_path):

@@ -15,6 +15,7 @@ from csvi import __version__
 from csvi.analysis.figures import loss_curves, validation_curves
 from csvi.data import ImageRecord, Modality
 from csvi.data.cache import read_image
+from csvi.data.sysu_mm01 import PERMUTATIONS
 from csvi.evaluate.masks import full_size
 from csvi.evaluate.metrics import RULES, removed
 from csvi.evaluate.protocols import Protocol, sysu_protocols
@@ -69,7 +70,8 @@ def write_report(run: Path, outcome: Outcome, probes: int = 10, seed: int = 0) -
         The file.
     """
     chosen = random.Random(seed)
-    protocol = sysu_protocols(outcome.benchmark.test, trials=1)[0]
+    gallery = outcome.evaluation.protocols[0].gallery
+    protocol = sysu_protocols(outcome.benchmark.test, gallery, outcome.benchmark.root / PERMUTATIONS, trials=1)[0]
     queries = sorted(chosen.sample(list(protocol.query), min(probes, len(protocol.query))))
     page = Environment(loader=PackageLoader("csvi.analysis"), autoescape=True).get_template("report.html.j2")
     file = run / "report.html"

@@ -79,8 +79,8 @@ def cached_images(
 
 def _fill(partial: Path, root: Path, records: Sequence[ImageRecord], height: int, width: int, with_masks: bool) -> None:
     shape = (len(records), height, width)
-    images = np.lib.format.open_memmap(partial / "images.npy", "w+", np.uint8, (*shape, 3))
-    masks = np.lib.format.open_memmap(partial / "masks.npy", "w+", np.uint8, shape) if with_masks else None
+    images = _new_array(partial / "images.npy", (*shape, 3))
+    masks = _new_array(partial / "masks.npy", shape) if with_masks else None
 
     def fill(i: int) -> None:
         images[i] = read_image(root / records[i].path, height, width, "RGB")
@@ -99,7 +99,17 @@ def _fill(partial: Path, root: Path, records: Sequence[ImageRecord], height: int
             raise
     images.flush()
     if masks is not None:
+        if masks.max() <= 1:
+            raise CsviError(f"no mask is brighter than 1 (such as {records[0].mask}): write the person as 255")
         masks.flush()
+
+
+def _new_array(file: Path, shape: tuple[int, ...]) -> np.memmap:
+    array = np.lib.format.open_memmap(file, "w+", np.uint8, shape)
+    if hasattr(os, "posix_fallocate"):  # a full disk is an error now, and not a signal while pixels are written
+        with file.open("r+b") as written:
+            os.posix_fallocate(written.fileno(), 0, file.stat().st_size)
+    return array
 
 
 def read_image(file: Path, height: int, width: int, mode: str) -> np.ndarray:

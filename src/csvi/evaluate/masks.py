@@ -47,7 +47,7 @@ def best_constant_mask(true: Tensor, thresholds: int = 40) -> tuple[Tensor, floa
     Returns:
         The mask, (H, W) bool, and its mean intersection over union with all of them.
     """
-    mean = true.float().mean(0)
+    mean = true.sum(0, dtype=torch.float32) / len(true)
     cuts = torch.linspace(0, 1, thresholds + 2)[1:-1]
     found = [(float(mask_iou((mean >= cut)[None], true).mean()), float(cut)) for cut in cuts]
     iou, cut = max(found)

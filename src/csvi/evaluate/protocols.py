@@ -47,7 +47,7 @@ class Protocol:
     """`all-search single-shot`"""
     rules: str
     """A key of `RULES`."""
-    gallery: str
+    gallery: Literal["seeded", "official"]
     """`seeded` or `official`: how the galleries were drawn; figures of different draws cannot be compared."""
     query: Sequence[int]
     galleries: Sequence[Sequence[int]]
@@ -70,7 +70,7 @@ class Result:
 
     protocol: str
     rules: str
-    gallery: str
+    gallery: Literal["seeded", "official"]
     """`seeded` or `official`: how the galleries were drawn; figures of different draws cannot be compared."""
     queries: int
     valid: int

@@ -20,9 +20,9 @@ from csvi.data.sysu_mm01 import PERMUTATIONS
 from csvi.evaluate.embed import embed
 from csvi.evaluate.masks import best_constant_mask, full_size, mask_iou
 from csvi.evaluate.protocols import Result, evaluate_protocols, sysu_protocols
+from csvi.fabric import make_fabric
 from csvi.model import TrainingNetwork
-from csvi.model.saved import load_net, load_training_network
-from csvi.precision import choose_precision
+from csvi.model.saved import has_auxiliary, load_net, load_training_network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class MaskResult:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Everything `csvi evaluate` finds; written to RUN/evaluation.json."""
+    """Everything `csvi evaluate` finds."""
 
     benchmark: str
     root: str
@@ -65,12 +65,12 @@ class Outcome:
 def evaluate_run(
     run: Path, root: str | None = None, masks: str | None = None, draw: Literal["seeded", "official"] = "seeded"
 ) -> Outcome:
-    """Evaluate a run on the test split of a dataset and write RUN/evaluation.json.
+    """Evaluate a run on the test split of a dataset.
 
     Args:
         run: folder of the run.
         root: of the dataset; by default the one it was trained on.
-        masks: folder of masks, as in the settings.
+        masks: folder of masks, as in the settings; by default that of the run, or of another root its own.
         draw: how galleries are drawn, see `sysu_protocols`.
 
     Raises:
@@ -78,23 +78,32 @@ def evaluate_run(
     """
     config = load_config(run / "config.yaml")
     if root is not None:
-        config.data.root, config.data.masks = root, masks
+        config.data.root, config.data.masks = root, None
+    if masks is not None:
+        config.data.masks = masks
     benchmark = read_benchmark(config.data)
     protocols = sysu_protocols(benchmark.test, draw, benchmark.root / PERMUTATIONS)
-    fabric = Fabric(devices=1, precision=choose_precision(config.precision))  # type: ignore[arg-type]
+    fabric = make_fabric(config)
 
     net = load_net(run).to(fabric.device).to(memory_format=torch.channels_last)
     embeddings = embed(net, evaluation_loader(benchmark.root, benchmark.test, config.data), fabric)
     results = evaluate_protocols(protocols, embeddings, benchmark.test)
     predicted, compared = None, {}
-    if config.model.auxiliary != "none" and all(record.mask for record in benchmark.test):
+    if has_auxiliary(run) and all(record.mask for record in benchmark.test):
         network = load_training_network(run, config).to(fabric.device).to(memory_format=torch.channels_last)
         predicted = predict_masks(network, benchmark.root, benchmark.test, config, fabric)
         if predicted is not None:
             compared = compare_masks(predicted, benchmark.root, benchmark.test, config)
     evaluation = Evaluation(benchmark.name, str(benchmark.root), benchmark.synthetic, results, compared)
-    (run / "evaluation.json").write_text(json.dumps(dataclasses.asdict(evaluation), indent=2) + "\n")
     return Outcome(evaluation, config, benchmark, embeddings, predicted)
+
+
+def save_evaluation(evaluation: Evaluation, run: Path) -> Path:
+    """Write RUN/evaluation.json or, of official galleries, RUN/evaluation-official.json; returns the file."""
+    gallery = evaluation.protocols[0].gallery
+    file = run / ("evaluation.json" if gallery == "seeded" else f"evaluation-{gallery}.json")
+    file.write_text(json.dumps(dataclasses.asdict(evaluation), indent=2) + "\n")
+    return file
 
 
 def predict_masks(

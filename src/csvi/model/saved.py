@@ -50,6 +50,11 @@ def load_net(run: str | Path) -> VIReIDNet:
         raise CsviError(f"{run} is neither a run folder nor a model of the Hub: {reason}") from error
 
 
+def has_auxiliary(run: Path) -> bool:
+    """Whether the run folder still holds what training added; a model that was passed on need not."""
+    return (run / "auxiliary.safetensors").is_file()
+
+
 def load_training_network(run: Path, config: Config) -> TrainingNetwork:
     """The network of a run folder together with its auxiliary, ready to embed images and to predict masks.
 

@@ -61,7 +61,8 @@ class Settings:
 def resolve(config: SynthConfig) -> Settings:
     """Fills in the preset's size and checks everything; raises `CsviError`."""
     height, width = SIZES[config.preset]
-    height, width = config.height or height, config.width or width
+    height = height if config.height is None else config.height
+    width = width if config.width is None else config.width
     if not (48 <= height <= 1024 and 24 <= width <= 1024):
         raise CsviError(f"images of {height}×{width} are not possible; height must be 48 to 1024 and width 24 to 1024.")
     low, high = config.rho_min, config.rho_max

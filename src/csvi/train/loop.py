@@ -21,10 +21,10 @@ from csvi.data.loader import evaluation_loader, training_loader
 from csvi.errors import CsviError
 from csvi.evaluate.embed import embed
 from csvi.evaluate.protocols import evaluate_protocol, sysu_protocols
+from csvi.fabric import choose_precision, make_fabric
 from csvi.model import TrainingNetwork, VIReIDNet, build_network
 from csvi.model.saved import save_network
 from csvi.model.weights import initial_weights
-from csvi.precision import choose_precision
 from csvi.train.checkpoint import load_checkpoint, save_checkpoint
 from csvi.train.metrics_log import MetricsLog
 from csvi.train.optimizer import build_optimizer, set_learning_rate
@@ -32,15 +32,7 @@ from csvi.train.optimizer import build_optimizer, set_learning_rate
 log = logging.getLogger(__name__)
 
 CHECKPOINT = "last.ckpt"
-MAY_CHANGE = {
-    "data.root",
-    "data.masks",
-    "data.workers",
-    "data.cache",
-    "train.epochs",
-    "train.validate_every",
-    "precision",
-}
+MAY_CHANGE = {"data.root", "data.masks", "data.workers", "data.cache", "train.validate_every", "precision"}
 """Settings that a resumed run may have anew; all others say which batches and which losses it has."""
 
 
@@ -61,19 +53,23 @@ def train(config: Config, run: Path, resume: str | None = None) -> None:
     checkpoint = _checkpoint(run, resume)
     if checkpoint is not None:
         _check_same_settings(config, checkpoint.parent / "config.yaml")
-    precision = choose_precision(config.precision)
-    fabric = Fabric(devices=config.devices, num_nodes=config.nodes, precision=precision)  # type: ignore[arg-type]
+    fabric = make_fabric(config, config.devices, config.nodes)
     fabric.launch()
 
     benchmark = read_benchmark(config.data)
+    config = _with_absolute_paths(config)
     records = _training_records(benchmark, config)
+    weights = initial_weights(config.model.backbone, config.model.weights)
+    if fabric.is_global_zero:
+        _make_folder(run)
     with fabric.rank_zero_first(local=True):  # the others find the images decoded
         loader, sampler, identities = training_loader(
             benchmark.root, records, config.data, config.seed, fabric.global_rank, fabric.world_size
         )
+        if validates(config, config.train.epochs):
+            evaluation_loader(benchmark.root, benchmark.val, config.data)  # decodes: what cannot be read is found now
     fabric.seed_everything(config.seed, verbose=False)
     network = build_network(config, len(identities))
-    weights = initial_weights(config.model.backbone, config.model.weights)
     if weights is not None:
         network.net.backbone.load_pretrained(weights)
     network.to(memory_format=torch.channels_last)
@@ -84,8 +80,8 @@ def train(config: Config, run: Path, resume: str | None = None) -> None:
         log.info("going on at epoch %d, step %d, from %s", epoch + 1, step + 1, checkpoint)
 
     if fabric.is_global_zero:
-        run.mkdir(parents=True, exist_ok=True)
         save_config(config, run / "config.yaml")
+    precision = choose_precision(config.precision)
     log.info("%d images of %d identities, %s on %s", len(records), len(identities), precision, fabric.device)
     steps = sampler.batches
     batch_size = 2 * config.data.identities * config.data.images * fabric.world_size
@@ -113,8 +109,9 @@ def train(config: Config, run: Path, resume: str | None = None) -> None:
                     if stopping := _any_process(stop.is_set(), fabric):
                         break
             metrics.flush()
-            if step >= steps:  # greater where a checkpoint is gone on with in larger batches
+            if step >= steps:
                 epoch, step = epoch + 1, 0
+                log.info("epoch %d/%d: loss %.2f", epoch, config.train.epochs, sum(term.item() for term in terms.values()))
                 if validates(config, epoch):
                     metrics.write(epoch * steps, validate(network.net, benchmark, config, fabric))
             save_checkpoint(fabric, run / CHECKPOINT, wrapped, optimizer, epoch, step, identities)
@@ -122,8 +119,8 @@ def train(config: Config, run: Path, resume: str | None = None) -> None:
                 save_network(network, run)
             if stopping and epoch < config.train.epochs:
                 raise CsviError(
-                    f"stopped at epoch {epoch + 1}, step {step + 1}; go on with: "
-                    f"csvi train --config {run / 'config.yaml'} --run {run} --resume auto"
+                    f"stopped at epoch {epoch + 1}, step {step + 1}, all of it saved in {run}: "
+                    "the same command goes on there (csvi train with --resume auto)"
                 )
 
 
@@ -202,23 +199,46 @@ def stop_signal() -> Iterator[threading.Event]:
 
 
 def _checkpoint(run: Path, resume: str | None) -> Path | None:
-    file = run / CHECKPOINT
-    if resume is None:
-        if file.exists():
-            raise CsviError(f"{run} holds a run already: go on with it by --resume auto, or name another with --run")
-        return None
-    if resume == "auto":
-        return file if file.exists() else None
-    if not Path(resume).is_file():
-        raise CsviError(f"no checkpoint {resume}: --resume takes auto or the path of one")
-    return Path(resume)
+    """The checkpoint to go on from, if any; a run that is in the folder and not gone on with must not be lost."""
+    ours = run / CHECKPOINT
+    file = ours if resume in (None, "auto") else Path(str(resume))
+    if file != ours and not file.is_file():
+        raise CsviError(f"no checkpoint {file}: --resume takes auto or the path of one")
+    goes_on = resume is not None and file.exists() and file.parent.resolve() == run.resolve()
+    if not goes_on and (ours.exists() or (run / "model.safetensors").exists()):
+        raise CsviError(f"{run} holds a run already: go on with it by --resume auto, or name another with --run")
+    return file if resume is not None and file.exists() else None
+
+
+def _make_folder(run: Path) -> None:
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        (run / ".writable").touch()
+        (run / ".writable").unlink()
+    except OSError as error:
+        raise CsviError(f"cannot write the run to {run}: {error.strerror}") from error
+
+
+def _with_absolute_paths(config: Config) -> Config:
+    """So that the run can be evaluated from any folder."""
+
+    def absolute(path: str) -> str:
+        return str(Path(path).expanduser().absolute())
+
+    masks = config.data.masks and absolute(config.data.masks)
+    return dataclasses.replace(
+        config, data=dataclasses.replace(config.data, root=absolute(config.data.root), masks=masks)
+    )
 
 
 def _check_same_settings(config: Config, file: Path) -> None:
     if not file.exists():
         return
     ours, theirs = flatten(config), flatten(load_config(file))
-    changed = [f"{name} was {theirs[name]}" for name in ours if name not in MAY_CHANGE and ours[name] != theirs[name]]
+    may_change = set(MAY_CHANGE)
+    if config.train.schedule == "step":  # a cosine depends on where it ends
+        may_change.add("train.epochs")
+    changed = [f"{name} was {theirs[name]}" for name in ours if name not in may_change and ours[name] != theirs[name]]
     if changed:
         raise CsviError(f"cannot go on with {file.parent} under other settings ({'; '.join(changed)}): start a new run")
 

@@ -1,0 +1,35 @@
+"""Devices and precision: how Lightning Fabric is set up."""
+
+import logging
+
+import torch
+from lightning_fabric import Fabric
+
+from csvi.config import Config
+from csvi.errors import CsviError
+
+
+def make_fabric(config: Config, devices: int = 1, nodes: int = 1) -> Fabric:
+    """Fabric on the machine's accelerator, or its CPU, in the precision that the settings ask for.
+
+    Raises:
+        CsviError: there are fewer devices.
+    """
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # we say ourselves what was chosen
+    try:
+        return Fabric(devices=devices, num_nodes=nodes, precision=choose_precision(config.precision))  # type: ignore[arg-type]
+    except (RuntimeError, ValueError) as error:
+        raise CsviError(f"cannot use {devices} devices on {nodes} machines: {' '.join(str(error).split())}") from error
+
+
+def choose_precision(setting: str = "auto") -> str:
+    """Lightning Fabric's name of the precision to use: `auto` takes bfloat16 where the hardware multiplies it.
+
+    On CPUs that is AVX512-bf16 or AMX; elsewhere bfloat16 is emulated, and slower than float32.
+    """
+    if setting != "auto":
+        return setting
+    if torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return "bf16-mixed" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "32-true"
