@@ -72,7 +72,8 @@ def demo(settings: Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status: 0, 1 for what a CsviError says, 2 for wrong arguments."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("csvi").setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was started is ended too
     parser, commands = _parser()
     settings = parser.parse_args(arguments)

@@ -104,14 +104,14 @@ def train(config: Config, run: Path, resume: str | None = None) -> None:
                     latest = metrics.losses(done + 1, lr, terms)
                     progress.update(task, advance=1)
                     if latest:
-                        progress.update(task, note=_summary(latest, metrics.speed))
+                        progress.update(task, note=f"loss {sum(latest.values()):.1f}  {metrics.speed:.0f} images/s")
                         warn_of_collapse(latest, done + 1, len(identities), config)
                     if stopping := _any_process(stop.is_set(), fabric):
                         break
             metrics.flush()
             if step >= steps:
                 epoch, step = epoch + 1, 0
-                log.info("epoch %d/%d: loss %.2f", epoch, config.train.epochs, sum(term.item() for term in terms.values()))
+                log.info("epoch %d/%d: %s", epoch, config.train.epochs, _summary(terms))
                 if validates(config, epoch):
                     metrics.write(epoch * steps, validate(network.net, benchmark, config, fabric))
             save_checkpoint(fabric, run / CHECKPOINT, wrapped, optimizer, epoch, step, identities)
@@ -270,6 +270,6 @@ def _progress_bar(disable: bool) -> Progress:
     return Progress(*columns, TextColumn("{task.fields[note]}"), disable=disable)
 
 
-def _summary(terms: dict[str, float], speed: float) -> str:
-    losses = "  ".join(f"{name} {value:.2f}" for name, value in terms.items())
-    return f"{losses}  {speed:.0f} images/s"
+def _summary(terms: dict[str, Tensor]) -> str:
+    values = {name: term.item() for name, term in terms.items()}
+    return f"loss {sum(values.values()):.1f} = " + " + ".join(f"{value:.1f} {name}" for name, value in values.items())

@@ -1,0 +1,47 @@
+"""The demo from nothing to a report, on the tiny benchmark; `make demo` runs it at its own size."""
+
+import json
+
+import pytest
+import yaml
+
+from csvi import demo
+from csvi.config import SynthConfig, shipped_config
+from csvi.errors import CsviError
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    """The demo's settings, but for size and length."""
+    settings = yaml.safe_load(shipped_config("demo").read_text())
+    settings["data"] |= {"height": 96, "width": 48, "identities": 4, "images": 2}
+    settings["model"] |= {"part_dim": 32}
+    settings["train"] |= {"epochs": 1}
+    file = tmp_path / "small.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    monkeypatch.setattr(demo, "shipped_config", lambda name: file)
+    monkeypatch.setattr(demo, "SynthConfig", lambda preset, seed: SynthConfig(preset="tiny", seed=seed))
+    return settings
+
+
+def test_from_nothing_to_a_report_and_not_twice(small, tmp_path, monkeypatch):
+    report = demo.run_demo(tmp_path / "demo", seed=3)
+    assert report == tmp_path / "demo" / "run" / "report.html"
+    assert "Synthetic data." in report.read_text()
+    evaluation = json.loads((tmp_path / "demo" / "run" / "evaluation.json").read_text())
+    assert evaluation["synthetic"]
+    assert set(evaluation["masks"]) == {"visible", "infrared"}
+    steps = (tmp_path / "demo" / "run" / "metrics.jsonl").read_text()
+    image = tmp_path / "demo" / "benchmark" / "cam1" / "0001" / "0001.jpg"
+    written = image.stat().st_mtime_ns
+
+    demo.run_demo(tmp_path / "demo", seed=3)
+    assert (tmp_path / "demo" / "run" / "metrics.jsonl").read_text() == steps
+    assert image.stat().st_mtime_ns == written
+
+
+def test_missing_weights_are_said_before_anything_is_rendered(small, tmp_path, monkeypatch):
+    monkeypatch.setattr("csvi.model.weights._PACKAGE", "no_such_package")
+    with pytest.raises(CsviError, match=r"csvi\[demo\]"):
+        demo.run_demo(tmp_path / "demo")
+    assert not (tmp_path / "demo").exists()
