@@ -94,7 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 class _Parser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """One sentence, not pages of usage."""
-        print(f"{self.prog}: {' '.join(message.split())} (see {self.prog} --help)", file=sys.stderr)
+        command = self.prog.replace("[options] ", "")
+        print(f"{command}: {' '.join(message.split())} (see {command} --help)", file=sys.stderr)
         sys.exit(2)
 
 

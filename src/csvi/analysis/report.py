@@ -77,7 +77,7 @@ def write_report(run: Path, outcome: Outcome, probes: int = 10, seed: int = 0) -
     file = run / "report.html"
     file.write_text(
         page.render(
-            run=run.resolve().name,
+            run="/".join(run.resolve().parts[-2:]),
             version=__version__,
             evaluation=outcome.evaluation,
             config=outcome.config,

@@ -17,6 +17,7 @@ from csvi.data import Benchmark, ImageRecord, Modality, read_benchmark
 from csvi.data.cache import cached_images
 from csvi.data.loader import evaluation_loader
 from csvi.data.sysu_mm01 import PERMUTATIONS
+from csvi.errors import CsviError
 from csvi.evaluate.embed import embed
 from csvi.evaluate.masks import best_constant_mask, full_size, mask_iou
 from csvi.evaluate.protocols import Result, evaluate_protocols, sysu_protocols
@@ -76,6 +77,8 @@ def evaluate_run(
     Raises:
         CsviError: no trained model, or bad data.
     """
+    if not (run / "config.yaml").is_file():
+        raise CsviError(f"{run} is not the folder of a run: it has no config.yaml, which csvi train leaves there")
     config = load_config(run / "config.yaml")
     if root is not None:
         config.data.root, config.data.masks = root, None
