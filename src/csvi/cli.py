@@ -79,10 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = parser.parse_args(arguments)
     try:
         commands[settings.command](parser.instantiate(settings)[settings.command])
-    except CsviError as error:
-        print(f"csvi {settings.command}: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:  # a full disk, a folder that cannot be written
+    except (CsviError, OSError) as error:  # an OSError is a full disk or a folder that cannot be written
         print(f"csvi {settings.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
