@@ -12,9 +12,9 @@ import scipy.io
 import torch
 
 from csvi.data.records import ImageRecord
-from csvi.data.sysu_mm01 import MODALITIES
+from csvi.data.sysu_mm01 import MODALITIES, read_sysu_mm01
 from csvi.errors import CsviError
-from csvi.evaluate import evaluate_protocol, evaluate_protocols, score, sysu_protocols
+from csvi.evaluate import evaluate_protocol, evaluate_protocols, protocols_of, score, sysu_protocols
 
 SETTINGS = ["all-search single-shot", "all-search multi-shot", "indoor-search single-shot", "indoor-search multi-shot"]
 
@@ -248,3 +248,11 @@ def test_bad_permutations(tmp_path):
         for name in ("broken.mat", "other.mat"):
             with pytest.raises(CsviError, match="cannot read rand_perm_cam in"):
                 sysu_protocols(records, "official", tmp_path / name)
+
+
+def test_a_benchmark_is_tested_under_the_protocols_of_its_layout(sysu_root):
+    benchmark = read_sysu_mm01(sysu_root)
+    assert protocols_of(benchmark) == sysu_protocols(benchmark.test)
+    assert protocols_of(benchmark, "val", trials=2) == sysu_protocols(benchmark.val, trials=2)
+    with pytest.raises(CsviError, match="rand_perm_cam"):
+        protocols_of(benchmark, gallery="official")

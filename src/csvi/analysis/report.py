@@ -15,10 +15,9 @@ from csvi import __version__
 from csvi.analysis.figures import loss_curves, validation_curves
 from csvi.data import ImageRecord, Modality
 from csvi.data.cache import read_image
-from csvi.data.sysu_mm01 import PERMUTATIONS
 from csvi.evaluate.masks import full_size
 from csvi.evaluate.metrics import RULES, removed
-from csvi.evaluate.protocols import Protocol, sysu_protocols
+from csvi.evaluate.protocols import Protocol, protocols_of
 from csvi.evaluate.runs import Outcome
 
 THUMBNAIL = 120
@@ -71,7 +70,7 @@ def write_report(run: Path, outcome: Outcome, probes: int = 10, seed: int = 0) -
     """
     chosen = random.Random(seed)
     gallery = outcome.evaluation.protocols[0].gallery
-    protocol = sysu_protocols(outcome.benchmark.test, gallery, outcome.benchmark.root / PERMUTATIONS, trials=1)[0]
+    protocol = protocols_of(outcome.benchmark, "test", gallery, trials=1)[0]
     queries = sorted(chosen.sample(list(protocol.query), min(probes, len(protocol.query))))
     page = Environment(loader=PackageLoader("csvi.analysis"), autoescape=True).get_template("report.html.j2")
     file = run / "report.html"
@@ -85,6 +84,7 @@ def write_report(run: Path, outcome: Outcome, probes: int = 10, seed: int = 0) -
             losses=loss_curves(run),
             validation=validation_curves(run),
             protocol=protocol,
+            rules=RULES[protocol.rules],
             lists=[ranked_list(query, protocol, outcome) for query in queries],
             masks=mask_examples(outcome, chosen, probes),
             settings=(run / "config.yaml").read_text(),

@@ -40,6 +40,8 @@ class Benchmark:
     train: list[ImageRecord]
     val: list[ImageRecord]
     test: list[ImageRecord]
+    layout: str = "sysu"
+    """Whose protocols it is tested under, a key of `csvi.data.READERS`."""
     synthetic: bool = False
     """Rendered, not photographed: results on it are headed as such."""
 

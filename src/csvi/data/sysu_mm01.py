@@ -73,7 +73,7 @@ def read_sysu_mm01(root: str | os.PathLike[str], masks: str | os.PathLike[str] |
         raise CsviError(f"no mask of any image in {mask_root}: it must mirror the images' tree, cam1/0001/0001.png")
     synthetic = _is_synthetic(root)
     name = "synthetic benchmark in the layout of SYSU-MM01" if synthetic else "SYSU-MM01"
-    return Benchmark(name, root, **records, synthetic=synthetic)
+    return Benchmark(name, root, records["train"], records["val"], records["test"], "sysu", synthetic)
 
 
 def read_ids(file: Path) -> list[int]:

@@ -1,7 +1,14 @@
 """Embeddings in, the numbers of the field out: metrics and protocols."""
 
 from csvi.evaluate.metrics import RULES, Rules, Score, score
-from csvi.evaluate.protocols import Protocol, Result, evaluate_protocol, evaluate_protocols, sysu_protocols
+from csvi.evaluate.protocols import (
+    Protocol,
+    Result,
+    evaluate_protocol,
+    evaluate_protocols,
+    protocols_of,
+    sysu_protocols,
+)
 
 __all__ = [
     "RULES",
@@ -11,6 +18,7 @@ __all__ = [
     "Score",
     "evaluate_protocol",
     "evaluate_protocols",
+    "protocols_of",
     "score",
     "sysu_protocols",
 ]

@@ -18,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from csvi.data.records import ImageRecord, Modality
+from csvi.data.records import Benchmark, ImageRecord, Modality
+from csvi.data.sysu_mm01 import PERMUTATIONS
 from csvi.errors import CsviError
 from csvi.evaluate.metrics import (
     RULES,
@@ -83,6 +84,21 @@ class Result:
     """R1, R10, R20, mAP, mINP."""
 
 
+def protocols_of(
+    benchmark: Benchmark,
+    split: Literal["val", "test"] = "test",
+    gallery: Literal["seeded", "official"] = "seeded",
+    trials: int = 10,
+) -> list[Protocol]:
+    """The protocols of a benchmark's layout on one of its splits; the first is the one that results are headed by.
+
+    Raises:
+        CsviError: as the function of the layout does.
+    """
+    records = benchmark.test if split == "test" else benchmark.val
+    return PROTOCOLS[benchmark.layout](records, gallery, benchmark.root / PERMUTATIONS, trials)
+
+
 def sysu_protocols(
     records: Sequence[ImageRecord],
     gallery: Literal["seeded", "official"] = "seeded",
@@ -128,6 +144,10 @@ def sysu_protocols(
             ]
             protocols.append(Protocol(f"{mode} {shots}", "sysu", gallery, query, galleries))
     return protocols
+
+
+PROTOCOLS = {"sysu": sysu_protocols}
+"""Layout -> its protocols."""
 
 
 def evaluate_protocol(protocol: Protocol, embeddings: Tensor, records: Sequence[ImageRecord]) -> Result:

@@ -16,11 +16,10 @@ from csvi.config import Config, load_config
 from csvi.data import Benchmark, ImageRecord, Modality, read_benchmark
 from csvi.data.cache import cached_images
 from csvi.data.loader import evaluation_loader
-from csvi.data.sysu_mm01 import PERMUTATIONS
 from csvi.errors import CsviError
 from csvi.evaluate.embed import embed
 from csvi.evaluate.masks import best_constant_mask, full_size, mask_iou
-from csvi.evaluate.protocols import Result, evaluate_protocols, sysu_protocols
+from csvi.evaluate.protocols import Result, evaluate_protocols, protocols_of
 from csvi.fabric import make_fabric
 from csvi.model import TrainingNetwork
 from csvi.model.saved import has_auxiliary, load_net, load_training_network
@@ -72,7 +71,7 @@ def evaluate_run(
         run: folder of the run.
         root: of the dataset; by default the one it was trained on.
         masks: folder of masks, as in the settings; by default that of the run, or of another root its own.
-        draw: how galleries are drawn, see `sysu_protocols`.
+        draw: how galleries are drawn, see `protocols_of`.
 
     Raises:
         CsviError: no trained model, or bad data.
@@ -85,7 +84,7 @@ def evaluate_run(
     if masks is not None:
         config.data.masks = masks
     benchmark = read_benchmark(config.data)
-    protocols = sysu_protocols(benchmark.test, draw, benchmark.root / PERMUTATIONS)
+    protocols = protocols_of(benchmark, "test", draw)
     fabric = make_fabric(config)
 
     net = load_net(run).to(fabric.device).to(memory_format=torch.channels_last)

@@ -20,7 +20,7 @@ from csvi.data import Benchmark, ImageRecord, read_benchmark
 from csvi.data.loader import evaluation_loader, training_loader
 from csvi.errors import CsviError
 from csvi.evaluate.embed import embed
-from csvi.evaluate.protocols import evaluate_protocol, sysu_protocols
+from csvi.evaluate.protocols import evaluate_protocol, protocols_of
 from csvi.fabric import choose_precision, make_fabric
 from csvi.model import TrainingNetwork, VIReIDNet, build_network
 from csvi.model.saved import save_network
@@ -105,7 +105,7 @@ def train(config: Config, run: Path, resume: str | None = None) -> None:
                     progress.update(task, advance=1)
                     if latest:
                         progress.update(task, note=f"loss {sum(latest.values()):.1f}  {metrics.speed:.0f} images/s")
-                        warn_of_collapse(latest, done + 1, len(identities), config)
+                        warn_of_center_loss(latest, done + 1, len(identities), config)
                     if stopping := _any_process(stop.is_set(), fabric):
                         break
             metrics.flush()
@@ -156,25 +156,36 @@ def validates(config: Config, epoch: int) -> bool:
 
 
 def validate(net: VIReIDNet, benchmark: Benchmark, config: Config, fabric: Fabric) -> dict[str, float]:
-    """R1, mAP and mINP on the val identities: all-search, single-shot, seeded galleries."""
+    """R1, mAP and mINP on the val identities, under the first of the dataset's protocols."""
     loader = evaluation_loader(benchmark.root, benchmark.val, config.data)
     embeddings = embed(net, loader, fabric)
-    result = evaluate_protocol(sysu_protocols(benchmark.val)[0], embeddings, benchmark.val)
+    result = evaluate_protocol(protocols_of(benchmark, "val")[0], embeddings, benchmark.val)
     figures = {f"val/{name}": result.figures[name].mean for name in ("R1", "mAP", "mINP")}
     log.info("val: %s", ", ".join(f"{name.removeprefix('val/')} {100 * value:.1f}" for name, value in figures.items()))
     return figures
 
 
-def warn_of_collapse(terms: dict[str, float], step: int, identities: int, config: Config) -> None:
-    """Say so when the hetero-center loss has pulled all features to one point: no identity is told from another."""
+def warn_of_center_loss(terms: dict[str, float], step: int, identities: int, config: Config) -> None:
+    """Say so when identities are at chance because the hetero-center loss rules.
+
+    Either it has pulled all features to one point, or it outweighs the identity loss by far.
+    """
     if step % 100 or step <= config.loss.center_ramp:
         return
     chance = 2 * config.model.parts * math.log(identities) * config.loss.identity
-    if terms["identity"] > 0.95 * chance and 0 < terms["center"] < 0.02 * terms["identity"]:
-        log.warning(
-            "step %d: features have collapsed to one point (identity loss %.1f at chance %.1f, center loss %.3f): "
-            "lower --loss.center or raise --loss.center_ramp", step, terms["identity"], chance, terms["center"],
-        )  # fmt: skip
+    if terms["identity"] < 0.95 * chance:
+        return
+    if 0 < terms["center"] < 0.02 * terms["identity"]:
+        what = "features have collapsed to one point"
+    elif terms["center"] > 2 * terms["identity"]:
+        what = "the center loss leaves nothing to the identity loss"
+    else:
+        return
+    log.warning(
+        "step %d: %s (identity loss %.1f at chance %.1f, center loss %.3f): lower --loss.center, raise "
+        "--loss.center_ramp, or take the mean over identities with --loss.center_reduction mean",
+        step, what, terms["identity"], chance, terms["center"],
+    )  # fmt: skip
 
 
 @contextlib.contextmanager
