@@ -34,8 +34,9 @@ def test_defaults_are_the_papers():
     assert (config.model.part_norm, config.model.share_classifier) == (True, False)
     assert (config.coseg.activation, config.coseg.head, config.coseg.mask_channels) == ("none", True, "one")
     loss = config.loss
-    assert (loss.identity, loss.center, loss.segmentation) == (1, 1, 1)  # Eq. 9, 18, 19
-    assert (loss.center_squared, loss.center_normalize, loss.center_reduction) == (False, False, "sum")  # Eq. 7
+    assert (loss.identity, loss.segmentation) == (1, 1)  # Eq. 9, 18, 19
+    assert (loss.center_squared, loss.center_normalize, loss.center_reduction) == (True, True, "sum")  # reference 24
+    assert loss.center == 0.5
     assert loss.center_ramp == 0
     train = config.train
     assert (train.optimizer, train.lr, train.weight_decay) == ("sgd", 0.01, 5e-4)  # Section 4.3
@@ -45,7 +46,7 @@ def test_defaults_are_the_papers():
 
 def test_written_and_read_again(tmp_path):
     config = Config(coseg=CosegConfig(widths=(128, 64), mask_channels="identity"), seed=7, precision="bf16-mixed")
-    config.data.root, config.data.masks, config.train.lr, config.loss.center_squared = "a b/ü", None, 3e-4, True
+    config.data.root, config.data.masks, config.train.lr, config.loss.center_squared = "a b/ü", None, 3e-4, False
     save_config(config, tmp_path / "config.yaml")
     assert load_config(tmp_path / "config.yaml") == config
 

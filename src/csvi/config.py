@@ -102,16 +102,21 @@ class CosegConfig:
 
 @dataclass
 class LossConfig:
-    """Weights and readings of Eq. 4-9 and 15-19."""
+    """Weights and readings of Eq. 4-9 and 15-19.
+
+    The hetero-center loss is by default that of the code of the paper's reference 24, which Eq. 7 names. Eq. 7 to the
+    letter is center 1, center_squared false, center_normalize false; with `part_norm` it leaves nothing to the identity
+    loss (docs/demo.md).
+    """
 
     identity: float = 1.0
     """Weight of the identity losses (Eq. 4, 15)."""
-    center: float = 1.0
+    center: float = 0.5
     """Weight of the hetero-center losses (Eq. 6, 16)."""
-    center_squared: bool = False
-    """Square the norm of Eq. 7, as the code of the paper's reference 24 does."""
-    center_normalize: bool = False
-    """L2-normalise features before Eq. 8, as that code does."""
+    center_squared: bool = True
+    """Square the norm of Eq. 7."""
+    center_normalize: bool = True
+    """L2-normalise features before Eq. 8."""
     center_reduction: Literal["sum", "mean"] = "sum"
     """Over the identities of a batch; the paper sums (Eq. 7)."""
     center_ramp: int = 0

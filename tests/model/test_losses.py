@@ -178,9 +178,12 @@ def test_identity_mask_loss_puts_each_person_in_the_channel_of_its_identity():
     assert float(identity_mask_loss(logits, mask, IDENTITY, MODALITY)) == pytest.approx(total, rel=1e-12)
 
 
+TO_THE_LETTER = LossConfig(center=1, center_squared=False, center_normalize=False)  # Eq. 7
+
+
 def test_reid_losses_are_the_weighted_terms_of_eq_9():
     parts, scores = features(), torch.randn(len(IDENTITY), PARTS, CLASSES, dtype=torch.float64)
-    settings = LossConfig(identity=0.7, center=0.3)
+    settings = dataclasses.replace(TO_THE_LETTER, identity=0.7, center=0.3)
     terms = reid_losses(parts, scores, IDENTITY, MODALITY, settings)
     assert float(terms["identity"]) == pytest.approx(0.7 * literal_identity_loss(scores))
     assert float(terms["center"]) == pytest.approx(0.3 * literal_center_loss(parts))
@@ -192,7 +195,7 @@ def test_reid_losses_are_the_weighted_terms_of_eq_9():
 )
 def test_each_reading_of_the_center_loss_can_be_set(reading):
     parts, scores = features(), torch.randn(len(IDENTITY), PARTS, CLASSES, dtype=torch.float64)
-    found = reid_losses(parts, scores, IDENTITY, MODALITY, dataclasses.replace(LossConfig(), **reading))["center"]
+    found = reid_losses(parts, scores, IDENTITY, MODALITY, dataclasses.replace(TO_THE_LETTER, **reading))["center"]
     expected = literal_center_loss(parts, **{name.removeprefix("center_"): value for name, value in reading.items()})
     assert float(found) == pytest.approx(expected)
 

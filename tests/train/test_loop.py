@@ -159,7 +159,7 @@ def test_resumed_after_a_crash_from_the_last_checkpoint(two_epochs, whole, tmp_p
 
 @pytest.mark.parametrize(
     ("section", "name", "value"),
-    [("data", "identities", 4), ("train", "optimizer", "adamw"), ("loss", "center", 0.5), (None, "seed", 5)],
+    [("data", "identities", 4), ("train", "optimizer", "adamw"), ("loss", "center", 0.25), (None, "seed", 5)],
 )
 def test_going_on_under_other_settings_is_refused(config, tmp_path, section, name, value):
     train(config, tmp_path / "run")
