@@ -12,7 +12,7 @@ from csvi.train.loop import train
 
 
 def run_demo(out: Path, seed: int = 0) -> Path:
-    """Write the benchmark to OUT/benchmark and the run to OUT/run; what an earlier call did is not done again.
+    """Write the benchmark to OUT/benchmark and the run to OUT/run; nothing is rendered or trained twice.
 
     Args:
         out: folder to write.

@@ -4,6 +4,7 @@ import logging
 
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 
 from csvi.config import Config
 from csvi.errors import CsviError
@@ -20,6 +21,12 @@ def make_fabric(config: Config, devices: int = 1, nodes: int = 1) -> Fabric:
         return Fabric(devices=devices, num_nodes=nodes, precision=choose_precision(config.precision))  # type: ignore[arg-type]
     except (RuntimeError, ValueError) as error:
         raise CsviError(f"cannot use {devices} devices on {nodes} machines: {' '.join(str(error).split())}") from error
+
+
+def on_device(batch: dict[str, Tensor], fabric: Fabric) -> dict[str, Tensor]:
+    """A batch on the device of `fabric`, its images in the memory format that the networks are in."""
+    batch = fabric.to_device(batch)
+    return batch | {"image": batch["image"].contiguous(memory_format=torch.channels_last)}
 
 
 def choose_precision(setting: str = "auto") -> str:

@@ -7,6 +7,7 @@ from lightning_fabric import Fabric
 from rich.progress import track
 from torch import Tensor
 
+from csvi.fabric import on_device
 from csvi.model import VIReIDNet
 
 
@@ -24,7 +25,6 @@ def embed(net: VIReIDNet, batches: Iterable[dict[str, Tensor]], fabric: Fabric) 
     embeddings = []
     with torch.inference_mode(), fabric.autocast():
         for batch in track(batches, description="Embedding", transient=True):
-            batch = fabric.to_device(batch)
-            image = batch["image"].contiguous(memory_format=torch.channels_last)
-            embeddings.append(net(image, batch["modality"]).float().cpu())
+            batch = on_device(batch, fabric)
+            embeddings.append(net(batch["image"], batch["modality"]).float().cpu())
     return torch.cat(embeddings)

@@ -20,7 +20,7 @@ from csvi.errors import CsviError
 from csvi.evaluate.embed import embed
 from csvi.evaluate.masks import best_constant_mask, full_size, mask_iou
 from csvi.evaluate.protocols import Result, evaluate_protocols, protocols_of
-from csvi.fabric import make_fabric
+from csvi.fabric import make_fabric, on_device
 from csvi.model import TrainingNetwork
 from csvi.model.saved import has_auxiliary, load_net, load_training_network
 
@@ -87,12 +87,13 @@ def evaluate_run(
     protocols = protocols_of(benchmark, "test", draw)
     fabric = make_fabric(config)
 
-    net = load_net(run).to(fabric.device).to(memory_format=torch.channels_last)
-    embeddings = embed(net, evaluation_loader(benchmark.root, benchmark.test, config.data), fabric)
+    with_masks = has_auxiliary(run) and all(record.mask for record in benchmark.test)
+    network = load_training_network(run, config) if with_masks else TrainingNetwork(load_net(run))
+    network.to(fabric.device).to(memory_format=torch.channels_last)
+    embeddings = embed(network.net, evaluation_loader(benchmark.root, benchmark.test, config.data), fabric)
     results = evaluate_protocols(protocols, embeddings, benchmark.test)
     predicted, compared = None, {}
-    if has_auxiliary(run) and all(record.mask for record in benchmark.test):
-        network = load_training_network(run, config).to(fabric.device).to(memory_format=torch.channels_last)
+    if with_masks:
         predicted = predict_masks(network, benchmark.root, benchmark.test, config, fabric)
         if predicted is not None:
             compared = compare_masks(predicted, benchmark.root, benchmark.test, config)
@@ -131,9 +132,8 @@ def predict_masks(
     masks = []
     with torch.inference_mode(), fabric.autocast():
         for batch in track(loader, description="Predicting masks", transient=True):
-            batch = fabric.to_device(batch)
-            image = batch["image"].contiguous(memory_format=torch.channels_last)
-            features = network.net.backbone(image, batch["modality"])
+            batch = on_device(batch, fabric)
+            features = network.net.backbone(batch["image"], batch["modality"])
             predicted = network.auxiliary.predict_masks(features, batch["identity"], batch["modality"])
             if predicted is None:
                 return None

@@ -66,18 +66,22 @@ def about_z(angle: float) -> np.ndarray:
     return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
 
 
+def cross_matrix(vector: np.ndarray) -> np.ndarray:
+    """The (3, 3) matrix that takes v to the cross product of `vector` and v."""
+    x, y, z = vector
+    return np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+
+
 def turn_between(start: np.ndarray, end: np.ndarray) -> np.ndarray:
     """The smallest rotation (3, 3) that takes the direction `start` to `end`."""
     a, b = start / np.linalg.norm(start), end / np.linalg.norm(end)
-    x, y, z = np.cross(a, b)
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    cross = cross_matrix(np.cross(a, b))
     return np.eye(3) + cross + cross @ cross / (1 + a @ b)
 
 
 def turn_about(axis: np.ndarray, angle: float) -> np.ndarray:
     """Rotation (3, 3) about `axis`, right-handed."""
-    x, y, z = axis / np.linalg.norm(axis)
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    cross = cross_matrix(axis / np.linalg.norm(axis))
     return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
 
 
@@ -107,24 +111,21 @@ def relaxed_hands(body: Body) -> dict[int, np.ndarray]:
     return turns
 
 
+def bump(phase: float, center: float, width: float) -> float:
+    """1 at the phase `center`, falling to 0 on both sides of it, around the circle."""
+    away = (phase - center + np.pi) % (2 * np.pi) - np.pi
+    return float(np.exp(-((away / width) ** 2)))
+
+
 def knee_bend(phase: float, stride: float) -> float:
     """Bend of a knee whose hip swings with sin(phase): a little after the heel lands, a lot while the leg swings."""
-
-    def bump(center: float, width: float) -> float:
-        away = (phase - center + np.pi) % (2 * np.pi) - np.pi
-        return float(np.exp(-((away / width) ** 2)))
-
-    return 0.05 + stride * (0.35 * bump(2.3, 0.6) + 1.9 * bump(2 * np.pi - 0.45, 0.75))
+    return 0.05 + stride * (0.35 * bump(phase, 2.3, 0.6) + 1.9 * bump(phase, 2 * np.pi - 0.45, 0.75))
 
 
 def foot_pitch(phase: float, stride: float) -> float:
     """Pitch of a sole, toes up positive: heel first, then flat, then off the toes."""
 
-    def bump(center: float, width: float) -> float:
-        away = (phase - center + np.pi) % (2 * np.pi) - np.pi
-        return float(np.exp(-((away / width) ** 2)))
-
-    return stride * (0.75 * bump(1.45, 0.5) - 1.5 * bump(5.0, 0.8))
+    return stride * (0.75 * bump(phase, 1.45, 0.5) - 1.5 * bump(phase, 5.0, 0.8))
 
 
 def pose(body: Body, hands: dict[int, np.ndarray], gait: Gait) -> np.ndarray:

@@ -22,7 +22,7 @@ def write_sheet(file: Path, config: SynthConfig, people: int = 10) -> None:
     """Writes a PNG with a column for each of `people` identities: two visible, two infrared images and two masks."""
     settings = resolve(config)
     wanted = sysu.structure(settings.preset)
-    everyone = sorted(identity for identity in {identity for identity, _ in wanted.counts})
+    everyone = sorted({identity for identity, _ in wanted.counts})
     chosen = [identity for identity in everyone if all(wanted.counts[identity, camera] for camera, _ in ROWS)][:people]
     columns = []
     for identity in chosen:

@@ -21,7 +21,7 @@ from csvi.data.loader import evaluation_loader, training_loader
 from csvi.errors import CsviError
 from csvi.evaluate.embed import embed
 from csvi.evaluate.protocols import evaluate_protocol, protocols_of
-from csvi.fabric import choose_precision, make_fabric
+from csvi.fabric import choose_precision, make_fabric, on_device
 from csvi.model import TrainingNetwork, VIReIDNet, build_network
 from csvi.model.saved import save_network
 from csvi.model.weights import initial_weights
@@ -133,8 +133,7 @@ def train_step(
     settings: LossConfig,
 ) -> dict[str, Tensor]:
     """One step on one batch; returns the weighted loss terms by name (Eq. 19 is their sum)."""
-    batch = fabric.to_device(batch)
-    batch["image"] = batch["image"].contiguous(memory_format=torch.channels_last)
+    batch = on_device(batch, fabric)
     terms = network.losses(wrapped(batch), batch, settings)
     optimizer.zero_grad(set_to_none=True)
     fabric.backward(torch.stack(list(terms.values())).sum())
