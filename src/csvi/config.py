@@ -21,8 +21,10 @@ class DataConfig:
 
     root: str = ""
     """Folder of the dataset."""
-    dataset: Literal["sysu"] = "sysu"
-    """Layout of the folder."""
+    dataset: Literal["sysu", "regdb", "llcm", "folder"] = "sysu"
+    """Layout of the folder; folder: people's own images (docs/data.md)."""
+    trial: int = 1
+    """Which split of the dataset, from 1; RegDB has ten, the others one."""
     masks: str | None = None
     """Folder of person masks, 255 = person, that mirrors the images' tree; by default ROOT/masks where it exists."""
     train_on: Literal["train", "train+val"] = "train+val"
@@ -50,7 +52,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _check(self, 16, 4096, "height", "width")
-        _check(self, 1, 10_000, "identities", "images")
+        _check(self, 1, 10_000, "identities", "images", "trial")
         _check(self, 0, 1, "flip", "erase", "grayscale")
         _check(self, 0, 1000, "pad", "workers")
 
@@ -160,7 +162,7 @@ class TrainConfig:
 class SynthConfig:
     """The open synthetic benchmark (ours; not in the paper)."""
 
-    layout: Literal["sysu"] = "sysu"
+    layout: Literal["sysu", "regdb", "llcm", "folder"] = "sysu"
     """Whose layout the files are written in."""
     preset: Literal["tiny", "demo", "paper"] = "demo"
     """tiny: 12 identities, for tests; demo: 246 identities with 10 + 10 images; paper: SYSU-MM01's own structure, 491

@@ -7,7 +7,7 @@ from csvi.analysis import report
 from csvi.analysis.figures import loss_curves, read_metrics, validation_curves
 from csvi.config import Config
 from csvi.data import Benchmark, ImageRecord, Modality
-from csvi.evaluate.protocols import Protocol
+from csvi.evaluate.protocols import Protocol, Trial
 from csvi.evaluate.runs import Evaluation, Outcome
 
 
@@ -26,7 +26,7 @@ def outcome(monkeypatch, tmp_path):
 
 
 def test_a_ranked_list_marks_right_wrong_and_removed(outcome):
-    protocol = Protocol("", "sysu", "seeded", [0], [[4, 3, 2, 1]])
+    protocol = Protocol("", "sysu", "seeded", [Trial([0], [4, 3, 2, 1])])
     ranked = report.ranked_list(0, protocol, outcome)
     assert ranked.label == "id 7, cam3"
     assert [(item.image, item.kind, item.rank) for item in ranked.gallery] == [
@@ -38,7 +38,7 @@ def test_a_ranked_list_marks_right_wrong_and_removed(outcome):
 
 
 def test_a_ranked_list_has_so_many_that_count(outcome):
-    protocol = Protocol("", "sysu", "seeded", [0], [[1, 2, 3, 4]])
+    protocol = Protocol("", "sysu", "seeded", [Trial([0], [1, 2, 3, 4])])
     assert [item.image for item in report.ranked_list(0, protocol, outcome, length=1).gallery] == ["1"]
 
 

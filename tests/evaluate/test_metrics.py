@@ -23,7 +23,7 @@ def slow_score(distance, query_identity, gallery_identity, query_camera, gallery
             same = gallery_identity[g] == query_identity[q]
             if protocol == "sysu" and query_camera[q] == 3 and gallery_camera[g] == 2:
                 continue
-            if protocol == "llcm" and same and query_camera[q] == gallery_camera[g]:
+            if protocol in ("llcm", "folder") and same and query_camera[q] == gallery_camera[g]:
                 continue
             ranking.append((d, same, gallery_identity[g]))
         ranking.sort(key=lambda image: image[:2])  # among equals, the wrong ones first
@@ -32,13 +32,13 @@ def slow_score(distance, query_identity, gallery_identity, query_camera, gallery
             continue
         precisions.append(sum(n / p for n, p in enumerate(positions, start=1)) / len(positions))
         penalties.append(len(positions) / positions[-1])
-        if protocol == "regdb":
+        if protocol in ("regdb", "folder"):
             ranks.append(positions[0])
         else:
             ranks.append(list(dict.fromkeys(identity for *_, identity in ranking)).index(query_identity[q]) + 1)
     if not ranks:
         return None
-    length = len(gallery_identity) if protocol == "regdb" else len(set(gallery_identity))
+    length = len(gallery_identity) if protocol in ("regdb", "folder") else len(set(gallery_identity))
     cmc = [sum(rank <= k for rank in ranks) / len(ranks) for k in range(1, length + 1)]
     return cmc, sum(precisions) / len(ranks), sum(penalties) / len(ranks), len(ranks)
 

@@ -1,9 +1,7 @@
 """SYSU-MM01's protocol on its true counts: galleries picked by hand-checked seeds, and the whole way to the figures."""
 
-import csv
 import dataclasses
 import json
-from importlib.resources import files
 from statistics import mean, stdev
 
 import numpy as np
@@ -12,7 +10,7 @@ import scipy.io
 import torch
 
 from csvi.data.records import ImageRecord
-from csvi.data.sysu_mm01 import MODALITIES, read_sysu_mm01
+from csvi.data.sysu_mm01 import MODALITIES, counts, read_sysu_mm01
 from csvi.errors import CsviError
 from csvi.evaluate import evaluate_protocol, evaluate_protocols, protocols_of, score, sysu_protocols
 
@@ -21,8 +19,7 @@ SETTINGS = ["all-search single-shot", "all-search multi-shot", "indoor-search si
 
 def records_of(split):
     """The split as SYSU-MM01 has it: files 0001…n of every identity and camera."""
-    with (files("csvi.synth") / "sysu_mm01_counts.csv").open() as lines:
-        rows = [row for row in csv.DictReader(lines) if row["split"] == split]
+    rows = [row for row in counts() if row["split"] == split]
     return [
         ImageRecord(f"cam{camera}/{int(row['id']):04d}/{n:04d}.jpg", int(row["id"]), camera, modality)
         for camera, modality in MODALITIES.items()
@@ -93,14 +90,14 @@ def test_sizes_of_the_four_settings(sysu_test):
     protocols = sysu_protocols(sysu_test)
     assert [protocol.name for protocol in protocols] == SETTINGS
     for protocol, size, people in zip(protocols, (301, 3010, 112, 1120), (96, 96, 56, 56), strict=True):
-        assert len(protocol.query) == 3803
-        assert len(protocol.galleries) == 10
-        assert {len(set(gallery)) for gallery in protocol.galleries} == {size}
-        assert {len({sysu_test[i].identity for i in gallery}) for gallery in protocol.galleries} == {people}
+        assert {len(trial.query) for trial in protocol.trials} == {3803}
+        assert len(protocol.trials) == 10
+        assert {len(set(trial.gallery)) for trial in protocol.trials} == {size}
+        assert {len({sysu_test[i].identity for i in trial.gallery}) for trial in protocol.trials} == {people}
 
 
 def test_seeded_single_shot_picks_what_public_code_picks(sysu_test):
-    galleries = sysu_protocols(sysu_test)[0].galleries
+    galleries = [trial.gallery for trial in sysu_protocols(sysu_test)[0].trials]
     of_6 = [picks(galleries[trial], sysu_test, 6) for trial in range(3)]
     assert of_6 == [
         {1: [25], 2: [25], 4: [14], 5: [2]},
@@ -113,7 +110,7 @@ def test_seeded_single_shot_picks_what_public_code_picks(sysu_test):
 
 def test_seeded_multi_shot_stays_as_it_is(sysu_test):
     """No public numbers exist, as public code does not seed it; ours may not change between versions."""
-    galleries = sysu_protocols(sysu_test)[1].galleries
+    galleries = [trial.gallery for trial in sysu_protocols(sysu_test)[1].trials]
     expected = np.random.RandomState(3).choice(42, 10, replace=False) + 1
     assert picks(galleries[3], sysu_test, 6)[1] == expected.tolist()
     assert picks(galleries[0], sysu_test, 6)[1] == [31, 37, 28, 5, 11, 26, 29, 12, 38, 32]
@@ -121,7 +118,7 @@ def test_seeded_multi_shot_stays_as_it_is(sysu_test):
 
 def test_order_of_records_does_not_matter(sysu_test):
     def paths(records):
-        return [[[records[i].path for i in g] for g in p.galleries] for p in sysu_protocols(records, trials=2)]
+        return [[[records[i].path for i in t.gallery] for t in p.trials] for p in sysu_protocols(records, trials=2)]
 
     assert paths(sysu_test) == paths(sysu_test[::-1])
 
@@ -136,21 +133,21 @@ def test_official_galleries(sysu_test, tmp_path):
     mat = write_permutations(tmp_path / "rand_perm_cam.mat", sysu_test, first)
     single, multi, indoor, _ = sysu_protocols(sysu_test, "official", mat)
     assert {protocol.gallery for protocol in (single, multi, indoor)} == {"official"}
-    assert picks(single.galleries[0], sysu_test, 6) == {1: [5], 2: [7], 4: [10], 5: [15]}
-    assert picks(indoor.galleries[0], sysu_test, 6) == {1: [5], 2: [7]}
-    assert [picks(single.galleries[0], sysu_test, 10)[camera] for camera in (1, 2)] == [[18], [11]]
-    assert picks(single.galleries[1], sysu_test, 6) == {1: [17], 2: [10], 4: [20], 5: [1]}
-    assert picks(single.galleries[2], sysu_test, 6) == {1: [38], 2: [18], 4: [4], 5: [8]}
-    assert [len(protocol.galleries[9]) for protocol in (single, multi, indoor)] == [301, 3010, 112]
+    assert picks(single.trials[0].gallery, sysu_test, 6) == {1: [5], 2: [7], 4: [10], 5: [15]}
+    assert picks(indoor.trials[0].gallery, sysu_test, 6) == {1: [5], 2: [7]}
+    assert [picks(single.trials[0].gallery, sysu_test, 10)[camera] for camera in (1, 2)] == [[18], [11]]
+    assert picks(single.trials[1].gallery, sysu_test, 6) == {1: [17], 2: [10], 4: [20], 5: [1]}
+    assert picks(single.trials[2].gallery, sysu_test, 6) == {1: [38], 2: [18], 4: [4], 5: [8]}
+    assert [len(protocol.trials[9].gallery) for protocol in (single, multi, indoor)] == [301, 3010, 112]
     row = scipy.io.loadmat(mat)["rand_perm_cam"][3, 0][5, 0][7]  # camera 4, identity 6, trial 8
-    assert picks(multi.galleries[7], sysu_test, 6)[4] == row[:10].tolist()
+    assert picks(multi.trials[7].gallery, sysu_test, 6)[4] == row[:10].tolist()
 
 
 def test_fewer_images_than_shots():
     records = few(3, 12, 1)
     multi = sysu_protocols(records, trials=3)[1]
-    for gallery in multi.galleries:
-        found = picks(gallery, records, 1)
+    for trial in multi.trials:
+        found = picks(trial.gallery, records, 1)
         assert sorted(found[1]) == [1, 2, 3]
         assert len(set(found[2])) == 10
 
@@ -178,7 +175,7 @@ def test_figures_equal_the_score_of_each_trial(sysu_test):
     query = np.flatnonzero(modality == 1)
     for protocol, result in zip(protocols, results, strict=True):
         scores = []
-        for gallery in protocol.galleries:
+        for gallery in (trial.gallery for trial in protocol.trials):
             distance = -2 * embeddings[query] @ embeddings[gallery].T + (embeddings[gallery] ** 2).sum(1)
             scores.append(score(distance, identity[query], identity[gallery], camera[query], camera[gallery]))
         for name, values in {

@@ -71,7 +71,7 @@ def write_report(run: Path, outcome: Outcome, probes: int = 10, seed: int = 0) -
     chosen = random.Random(seed)
     gallery = outcome.evaluation.protocols[0].gallery
     protocol = protocols_of(outcome.benchmark, "test", gallery, trials=1)[0]
-    queries = sorted(chosen.sample(list(protocol.query), min(probes, len(protocol.query))))
+    queries = sorted(chosen.sample(list(protocol.trials[0].query), min(probes, len(protocol.trials[0].query))))
     page = Environment(loader=PackageLoader("csvi.analysis"), autoescape=True).get_template("report.html.j2")
     file = run / "report.html"
     file.write_text(
@@ -88,7 +88,7 @@ def write_report(run: Path, outcome: Outcome, probes: int = 10, seed: int = 0) -
             lists=[ranked_list(query, protocol, outcome) for query in queries],
             masks=mask_examples(outcome, chosen, probes),
             settings=(run / "config.yaml").read_text(),
-            identities=len({outcome.benchmark.test[i].identity for i in protocol.query}),
+            identities=len({outcome.benchmark.test[i].identity for i in protocol.trials[0].query}),
             thumbnail=THUMBNAIL,
             pct=lambda share: f"{100 * share:.1f}",
         ),
@@ -99,7 +99,7 @@ def write_report(run: Path, outcome: Outcome, probes: int = 10, seed: int = 0) -
 
 def ranked_list(query: int, protocol: Protocol, outcome: Outcome, length: int = 10) -> RankedList:
     """The nearest gallery images of a query in the protocol's first trial, and those that its rules remove."""
-    records, gallery = outcome.benchmark.test, torch.tensor(protocol.galleries[0])
+    records, gallery = outcome.benchmark.test, torch.tensor(protocol.trials[0].gallery)
     probe = records[query]
     distance = torch.linalg.vector_norm(outcome.embeddings[gallery] - outcome.embeddings[query], dim=1)
     identity, camera = (torch.tensor([getattr(records[i], name) for i in gallery]) for name in ("identity", "camera"))

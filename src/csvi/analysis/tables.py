@@ -4,8 +4,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from csvi.evaluate.protocols import Result
 from csvi.evaluate.runs import Evaluation, MaskResult
+from csvi.evaluate.scoring import Result
 
 
 def print_evaluation(evaluation: Evaluation) -> None:

@@ -13,13 +13,24 @@ identity that a camera never saw has no folder there, or an empty one. The autho
 (20,284 visible and 9,929 infrared images), 99 to validate (1,974 and 1,980) and 96 to test (6,775 and 3,803).
 """
 
+import csv
 import os
-import re
-from pathlib import Path, PurePath
+from collections.abc import Iterator
+from pathlib import Path
 
-from csvi.data.records import Benchmark, ImageRecord, Modality
+from csvi.data.files import (
+    attach_masks,
+    check_disjoint,
+    dataset_root,
+    image_names,
+    is_synthetic,
+    read_ids,
+    title_of,
+)
+from csvi.data.records import Benchmark, Counts, ImageRecord, Layout, Modality
 from csvi.errors import CsviError
 
+TITLE = "SYSU-MM01"
 MODALITIES = {
     1: Modality.VISIBLE,
     2: Modality.VISIBLE,
@@ -31,37 +42,32 @@ MODALITIES = {
 """Camera → modality."""
 PERMUTATIONS = "exp/rand_perm_cam.mat"
 """The official galleries, relative to the root."""
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp"}
 
 
-def read_sysu_mm01(root: str | os.PathLike[str], masks: str | os.PathLike[str] | None = None) -> Benchmark:
+def read_sysu_mm01(
+    root: str | os.PathLike[str], masks: str | os.PathLike[str] | None = None, trial: int = 1
+) -> Benchmark:
     """Lists the images of the three splits, sorted by camera, identity and file name; no image is opened.
 
     Args:
         root: folder of the dataset.
-        masks: folder of person masks, by default ROOT/masks where it exists. The mask of `cam1/0006/0001.jpg` is the
-            file `cam1/0006/0001.*` in it, whatever its image format; an image without one has `mask=None`.
+        masks: folder of person masks, by default ROOT/masks where it exists; see `attach_masks`.
+        trial: the dataset has one split, 1.
 
     Raises:
         CsviError: a folder or an id list is missing or cannot be read, an identity is in two splits, a split has no
             image, or `masks` is given and holds no mask of these images.
     """
-    root = Path(root).expanduser().absolute()
-    if not root.is_dir():
-        raise CsviError(f"{root} is not a folder: give the folder of SYSU-MM01, the one that holds cam1…cam6 and exp")
+    root = dataset_root(root, TITLE, "cam1…cam6 and exp")
     missing = [f"cam{camera}" for camera in MODALITIES if not (root / f"cam{camera}").is_dir()]
     if len(missing) == len(MODALITIES):
         raise CsviError(f"no cam1…cam6 in {root}: is this the folder of SYSU-MM01?")
     if missing:
         raise CsviError(f"no {', '.join(missing)} in {root}: SYSU-MM01 has cam1…cam6, copy what is missing")
-    identities = {split: read_ids(root / "exp" / f"{split}_id.txt") for split in ("train", "val", "test")}
-    _check_disjoint(identities, root / "exp")
-
-    mask_root = root / "masks" if masks is None else Path(masks).expanduser().absolute()
-    if masks is not None and not mask_root.is_dir():
-        raise CsviError(f"{mask_root} is not a folder: give a folder of masks that mirrors cam1…cam6, or none")
+    identities = {split: read_ids(root / "exp" / f"{split}_id.txt", TITLE) for split in ("train", "val", "test")}
+    check_disjoint(identities, "identity", f"{root / 'exp'}/{{}}_id.txt")
     records = {
-        split: [record for camera in MODALITIES for i in ids for record in _images(root, mask_root, camera, i)]
+        split: [record for camera in MODALITIES for i in ids for record in _images(root, camera, i)]
         for split, ids in identities.items()
     }
     for split, images in records.items():
@@ -69,71 +75,34 @@ def read_sysu_mm01(root: str | os.PathLike[str], masks: str | os.PathLike[str] |
             raise CsviError(
                 f"no image of any identity of {root / 'exp' / f'{split}_id.txt'} in {root}: is the copy complete?"
             )
-    if masks is not None and not any(record.mask for images in records.values() for record in images):
-        raise CsviError(f"no mask of any image in {mask_root}: it must mirror the images' tree, cam1/0001/0001.png")
-    synthetic = _is_synthetic(root)
-    name = "synthetic benchmark in the layout of SYSU-MM01" if synthetic else "SYSU-MM01"
-    return Benchmark(name, root, records["train"], records["val"], records["test"], "sysu", synthetic)
+    train, val, test = attach_masks(root, records, masks).values()
+    return Benchmark(title_of(root, TITLE), root, train, val, test, "sysu", is_synthetic(root))
 
 
-def read_ids(file: Path) -> list[int]:
-    """The identities of a list file, sorted: non-negative integers with commas, spaces or line ends between them.
-
-    Raises:
-        CsviError: the file is missing, cannot be read, is empty, or holds something other than integers.
-    """
-    try:
-        text = file.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise CsviError(f"no {file}: SYSU-MM01 comes with it, copy its exp folder beside cam1…cam6") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise CsviError(f"cannot read {file} as text ({error}): copy it from SYSU-MM01's exp folder again") from error
-    words = [word for word in re.split(r"[,\s]+", text) if word]
-    if not words:
-        raise CsviError(f"{file} is empty: it must hold the identities of its split, one line with commas between them")
-    for word in words:
-        if not re.fullmatch(r"[0-9]{1,9}", word):
-            raise CsviError(f"{file} holds {word[:40]!r}: it must be one line of integers with commas between them")
-    return sorted({int(word) for word in words})
+def counts() -> list[dict[str, str]]:
+    """Rows of `id`, `split` and `cam1` … `cam6`: how many images SYSU-MM01 has of every identity and camera."""
+    with Path(__file__).with_name("sysu_mm01_counts.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
-def _is_synthetic(root: Path) -> bool:
-    """Whether ROOT/README begins with the word that `csvi synth` begins it with."""
-    readme = root / "README"
-    return readme.is_file() and readme.read_bytes().startswith(b"SYNTHETIC")
-
-
-def _check_disjoint(identities: dict[str, list[int]], folder: Path) -> None:
-    seen: dict[int, str] = {}
-    for split, ids in identities.items():
-        for identity in ids:
-            if identity in seen:
-                raise CsviError(
-                    f"identity {identity} is in {seen[identity]}_id.txt and in {split}_id.txt of {folder}: "
-                    "splits may not share identities, take it out of one"
-                )
-            seen[identity] = split
-
-
-def _images(root: Path, mask_root: Path, camera: int, identity: int) -> list[ImageRecord]:
+def _images(root: Path, camera: int, identity: int) -> list[ImageRecord]:
     folder = f"cam{camera}/{identity:04d}"
-    names = _image_names(root / folder)
-    masks = (
-        {PurePath(name).stem: mask_root / folder / name for name in _image_names(mask_root / folder)} if names else {}
-    )
     return [
-        ImageRecord(f"{folder}/{name}", identity, camera, MODALITIES[camera], masks.get(PurePath(name).stem))
-        for name in names
+        ImageRecord(f"{folder}/{name}", identity, camera, MODALITIES[camera]) for name in image_names(root / folder)
     ]
 
 
-def _image_names(folder: Path) -> list[str]:
-    """Sorted; hidden files (macOS leaves `._0001.jpg` behind) and anything but images are passed over."""
-    try:
-        with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if not entry.name.startswith(".")]
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise CsviError(f"cannot list {folder}: {error.strerror}") from error
-    return sorted(name for name in names if PurePath(name).suffix.lower() in EXTENSIONS)
+def _paths() -> Iterator[str]:
+    for row in counts():
+        for camera in MODALITIES:
+            for n in range(1, int(row[f"cam{camera}"]) + 1):
+                yield f"cam{camera}/{int(row['id']):04d}/{n:04d}.jpg"
+
+
+LAYOUT = Layout(
+    TITLE,
+    read_sysu_mm01,
+    recognise=lambda root: (root / "cam1").is_dir() and (root / "exp").is_dir(),
+    counts={"train": Counts(296, 20284, 9929), "val": Counts(99, 1974, 1980), "test": Counts(96, 6775, 3803)},
+    paths=_paths,
+)

@@ -8,7 +8,7 @@ image stands behind it. A model that maps every image to one point is then the w
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -45,6 +45,8 @@ RULES = {
     "regdb": Rules(),
     # Zhang and Wang, CVPR 2023
     "llcm": Rules(same_camera=True, unique_identities=True),
+    # people's own images
+    "folder": Rules(same_camera=True),
 }
 """Protocol → its rules."""
 
@@ -81,6 +83,11 @@ class Ranks:
     """(queries,) inverse negative penalty: number of relevant images / position of the last of them."""
     chance: Tensor
     """(queries,) probability that a random ranking begins with a match: share of relevant images among those seen."""
+
+    @classmethod
+    def join(cls, blocks: Sequence["Ranks"]) -> "Ranks":
+        """One after the other."""
+        return cls(*(torch.cat([getattr(block, f.name) for block in blocks]) for f in fields(cls)))
 
 
 @dataclass(frozen=True)
@@ -169,12 +176,26 @@ def removed(
     query_identity: Tensor, query_camera: Tensor, gallery_identity: Tensor, gallery_camera: Tensor, rules: Rules
 ) -> Tensor:
     """(queries, gallery) bool: which gallery images a query does not see."""
-    mask = query_camera.new_zeros((), dtype=torch.bool).expand(len(query_camera), len(gallery_camera))
-    for of_query, of_gallery in rules.same_place:
-        mask = mask | ((query_camera == of_query)[:, None] & (gallery_camera == of_gallery))
+    mask = _same_place(query_camera, gallery_camera, rules)
     if rules.same_camera:
         same_identity = query_identity[:, None] == gallery_identity
         mask = mask | (same_identity & (query_camera[:, None] == gallery_camera))
+    return mask
+
+
+def hidden(query_camera: Tensor, gallery_camera: Tensor, rules: Rules) -> Tensor:
+    """(queries, gallery) bool: which gallery images a query may not see, as far as can be told knowing nobody.
+
+    Where images of the query's own identity and camera are removed, that is every image of its camera.
+    """
+    mask = _same_place(query_camera, gallery_camera, rules)
+    return mask | (query_camera[:, None] == gallery_camera) if rules.same_camera else mask
+
+
+def _same_place(query_camera: Tensor, gallery_camera: Tensor, rules: Rules) -> Tensor:
+    mask = query_camera.new_zeros((), dtype=torch.bool).expand(len(query_camera), len(gallery_camera))
+    for of_query, of_gallery in rules.same_place:
+        mask = mask | ((query_camera == of_query)[:, None] & (gallery_camera == of_gallery))
     return mask
 
 

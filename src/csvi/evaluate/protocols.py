@@ -1,4 +1,4 @@
-"""Evaluation protocols as data: which images are queries, which are the galleries of each trial, which rules hold.
+"""Evaluation protocols as data: which images are queries and gallery of each trial, and which rules hold.
 
 Protocols are drawn from the records of one split, test or val, and know embeddings only by their row.
 `docs/protocols.md` states each of them precisely enough to be written again.
@@ -6,102 +6,76 @@ Protocols are drawn from the records of one split, test or val, and know embeddi
 
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Literal
 
 import numpy as np
 import scipy.io
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from csvi.data.records import Benchmark, ImageRecord, Modality
 from csvi.data.sysu_mm01 import PERMUTATIONS
 from csvi.errors import CsviError
-from csvi.evaluate.metrics import (
-    RULES,
-    Ranks,
-    Score,
-    euclidean,
-    index_gallery,
-    one_thread,
-    rank,
-    rows_of_block,
-    summarize,
-)
+
+Draw = Literal["seeded", "official", "all"]
+"""How galleries come about: trial t draws with seed t; or takes row t of the authors' permutations; or takes all."""
 
 SYSU_CAMERAS = {"all-search": (1, 2, 4, 5), "indoor-search": (1, 2)}
 """Mode → cameras of the gallery."""
 SYSU_SHOTS = {"single-shot": 1, "multi-shot": 10}
 """Shots → gallery images of each identity and camera."""
-REPORTED_RANKS = (1, 10, 20)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Queries and a gallery: indices into the records that the protocol was made from."""
+
+    query: Sequence[int]
+    gallery: Sequence[int]
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Queries and, for each trial, a gallery; indices into the records that the protocol was made from."""
+    """What is asked of whom, and by which rules it is scored."""
 
     name: str
     """`all-search single-shot`"""
     rules: str
-    """A key of `RULES`."""
-    gallery: Literal["seeded", "official"]
-    """`seeded` or `official`: how the galleries were drawn; figures of different draws cannot be compared."""
-    query: Sequence[int]
-    galleries: Sequence[Sequence[int]]
-    """One a trial."""
-
-
-@dataclass(frozen=True)
-class Spread:
-    """One figure over the trials."""
-
-    mean: float
-    std: float
-    """Standard deviation of a sample (n - 1); 0 for a single trial."""
-    trials: list[float]
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a protocol found; `dataclasses.asdict` makes it ready for JSON. Figures are fractions from 0 to 1."""
-
-    protocol: str
-    rules: str
-    gallery: Literal["seeded", "official"]
-    """`seeded` or `official`: how the galleries were drawn; figures of different draws cannot be compared."""
-    queries: int
-    valid: int
-    """Queries counted: those with something relevant in the gallery; the fewest of all trials."""
-    gallery_images: int
-    """The fewest of all trials."""
-    chance: float
-    """R1 of a random ranking, mean over the trials."""
-    figures: dict[str, Spread]
-    """R1, R10, R20, mAP, mINP."""
+    """A key of `csvi.evaluate.RULES`."""
+    gallery: Draw
+    """Figures of different draws cannot be compared."""
+    trials: Sequence[Trial]
+    """Figures are means over them."""
 
 
 def protocols_of(
-    benchmark: Benchmark,
-    split: Literal["val", "test"] = "test",
-    gallery: Literal["seeded", "official"] = "seeded",
-    trials: int = 10,
+    benchmark: Benchmark, split: Literal["val", "test"] = "test", gallery: Draw | None = None, trials: int = 10
 ) -> list[Protocol]:
     """The protocols of a benchmark's layout on one of its splits; the first is the one that results are headed by.
 
+    Args:
+        benchmark: the dataset.
+        split: whose images.
+        gallery: how galleries are drawn; by default as the layout's first choice.
+        trials: of protocols that draw.
+
     Raises:
-        CsviError: as the function of the layout does.
+        CsviError: the layout's protocols have no such draw; or as the function of the layout does.
     """
+    draws, make = PROTOCOLS[benchmark.layout]
+    if gallery is not None and gallery not in draws:
+        raise CsviError(
+            f"the galleries of {benchmark.name} are {' or '.join(draws)}, not {gallery} (docs/protocols.md)"
+        )
     records = benchmark.test if split == "test" else benchmark.val
-    return PROTOCOLS[benchmark.layout](records, gallery, benchmark.root / PERMUTATIONS, trials)
+    return make(records, gallery or draws[0], benchmark.root, trials)
 
 
 def sysu_protocols(
     records: Sequence[ImageRecord],
-    gallery: Literal["seeded", "official"] = "seeded",
+    gallery: Draw = "seeded",
     permutations: str | os.PathLike[str] | None = None,
     trials: int = 10,
 ) -> list[Protocol]:
@@ -121,16 +95,12 @@ def sysu_protocols(
     Raises:
         CsviError: no infrared or no visible images; or the permutations are missing, unreadable or of other images.
     """
-    query = [i for i, record in enumerate(records) if record.modality == Modality.INFRARED]
-    if not query:
-        raise CsviError("no infrared images: SYSU-MM01's queries are the images of cameras 3 and 6")
+    query = _of(records, Modality.INFRARED, "SYSU-MM01's queries are the images of cameras 3 and 6")
+    _of(records, Modality.VISIBLE, "SYSU-MM01's galleries are drawn from cameras 1, 2, 4 and 5")
     if gallery not in ("seeded", "official"):
         raise CsviError(f"unknown gallery {gallery!r}: choose seeded or official")
-    if trials < 1:
-        raise CsviError(f"{trials} trials: at least one is needed")
-    visible = _by_identity_and_camera(records)
-    if not visible:
-        raise CsviError("no visible images: SYSU-MM01's galleries are drawn from cameras 1, 2, 4 and 5")
+    _check_trials(trials)
+    visible = _by_identity_and_camera(records, Modality.VISIBLE)
     rows = _official_rows(permutations, visible, trials) if gallery == "official" else None
     protocols = []
     for mode, cameras in SYSU_CAMERAS.items():
@@ -142,104 +112,122 @@ def sysu_protocols(
                 _seeded(images, count, trial) if rows is None else _official(images, count, rows, trial)
                 for trial in range(trials)
             ]
-            protocols.append(Protocol(f"{mode} {shots}", "sysu", gallery, query, galleries))
+            protocols.append(
+                Protocol(f"{mode} {shots}", "sysu", gallery, [Trial(query, images) for images in galleries])
+            )
     return protocols
 
 
-PROTOCOLS = {"sysu": sysu_protocols}
-"""Layout -> its protocols."""
+def regdb_protocols(records: Sequence[ImageRecord]) -> list[Protocol]:
+    """RegDB's two directions: every image of the one modality against every image of the other, in a single trial.
 
-
-def evaluate_protocol(protocol: Protocol, embeddings: Tensor, records: Sequence[ImageRecord]) -> Result:
-    """One protocol; see `evaluate_protocols`."""
-    return evaluate_protocols([protocol], embeddings, records)[0]
-
-
-def evaluate_protocols(
-    protocols: Sequence[Protocol], embeddings: Tensor, records: Sequence[ImageRecord]
-) -> list[Result]:
-    """Ranks the galleries of every trial by Euclidean distance and averages over the trials.
-
-    Protocols with the same queries share one computation of the distances, so give them together.
-
-    Args:
-        protocols: made from `records`.
-        embeddings: (records, dimensions) floating point, finite; row i is the embedding of record i.
-        records: of one split.
+    The field's ten trials are ten splits of the dataset, each with a model of its own (`csvi evaluate RUN RUN …`).
 
     Raises:
-        CsviError: embeddings of another shape or not finite, or no query with a match.
+        CsviError: a modality has no images.
     """
-    if embeddings.ndim != 2 or len(embeddings) != len(records):
-        raise CsviError(
-            f"embeddings have shape {tuple(embeddings.shape)}: they must be ({len(records)}, dimensions), "
-            "one row for each image"
-        )
-    if not embeddings.is_floating_point() or not embeddings.isfinite().all():
-        raise CsviError("embeddings hold NaN, infinity or something other than floats: has the model diverged?")
-    embeddings = embeddings.detach().float() if embeddings.itemsize < 4 else embeddings.detach()
-    identity = torch.tensor([record.identity for record in records], device=embeddings.device)
-    camera = torch.tensor([record.camera for record in records], device=embeddings.device)
-    by_query: dict[tuple[int, ...], list[Protocol]] = {}
-    for protocol in protocols:
-        by_query.setdefault(tuple(protocol.query), []).append(protocol)
-    scores = {
-        id(protocol): trials
-        for query, group in by_query.items()
-        for protocol, trials in zip(group, _score_trials(group, query, embeddings, identity, camera), strict=True)
-    }
-    return [_result(protocol, scores[id(protocol)]) for protocol in protocols]
-
-
-def _score_trials(
-    protocols: Sequence[Protocol], query: Sequence[int], embeddings: Tensor, identity: Tensor, camera: Tensor
-) -> list[list[Score]]:
-    """Scores of every trial of protocols that share their queries; distances are computed once, a block at a time."""
-    device = embeddings.device
-    queries = torch.tensor(query, device=device)
-    indices = [[torch.tensor(images, device=device) for images in protocol.galleries] for protocol in protocols]
-    pool = torch.cat([images for trials in indices for images in trials]).unique()
-    columns = [[torch.searchsorted(pool, images) for images in trials] for trials in indices]
-    galleries = [[index_gallery(identity[images], camera[images]) for images in trials] for trials in indices]
-    ranks: list[list[list[Ranks]]] = [[[] for _ in trials] for trials in indices]
-    rows = rows_of_block(len(pool))
-    distances = euclidean(embeddings[queries], embeddings[pool], rows)
-    for block, distance in zip(queries.split(rows), distances, strict=True):
-        with one_thread():
-            for p, protocol in enumerate(protocols):
-                for t, gallery in enumerate(galleries[p]):
-                    seen = distance.index_select(1, columns[p][t])
-                    ranks[p][t].append(rank(seen, identity[block], camera[block], gallery, RULES[protocol.rules]))
+    visible = _of(records, Modality.VISIBLE, "RegDB's test lists name visible and thermal ones")
+    thermal = _of(records, Modality.INFRARED, "RegDB's test lists name visible and thermal ones")
     return [
-        [
-            summarize(blocks, gallery, RULES[protocol.rules])
-            for blocks, gallery in zip(ranks[p], galleries[p], strict=True)
-        ]
-        for p, protocol in enumerate(protocols)
+        Protocol("visible to thermal", "regdb", "all", [Trial(visible, thermal)]),
+        Protocol("thermal to visible", "regdb", "all", [Trial(thermal, visible)]),
     ]
 
 
-def _result(protocol: Protocol, trials: Sequence[Score]) -> Result:
-    figures = {f"R{r}": [float(score.cmc[min(r, len(score.cmc)) - 1]) for score in trials] for r in REPORTED_RANKS}
-    figures["mAP"] = [score.mAP for score in trials]
-    figures["mINP"] = [score.mINP for score in trials]
-    return Result(
-        protocol=protocol.name,
-        rules=protocol.rules,
-        gallery=protocol.gallery,
-        queries=len(protocol.query),
-        valid=min(score.valid for score in trials),
-        gallery_images=min(len(images) for images in protocol.galleries),
-        chance=fmean(score.chance for score in trials),
-        figures={name: Spread(fmean(f), stdev(f) if len(f) > 1 else 0.0, f) for name, f in figures.items()},
-    )
+def llcm_protocols(records: Sequence[ImageRecord], trials: int = 10) -> list[Protocol]:
+    """LLCM's two directions, and the one that public code prints in place of the second.
+
+    Every image of the one modality is a query; trial t's gallery holds one image of each identity and camera of the
+    other, drawn with seed t. `llcm-swapped` asks the other way round: its queries are infrared images drawn so, and its
+    gallery is every visible image. Public code prints that as "VIS to NIR"; it is an infrared to visible search with a
+    larger gallery, and its figures compare with nothing else.
+
+    Raises:
+        CsviError: a modality has no images, or there are no trials.
+    """
+    _check_trials(trials)
+    every = {modality: _of(records, modality, "LLCM is tested on both modalities") for modality in Modality}
+    drawn = {
+        modality: [_seeded(_by_identity_and_camera(records, modality), 1, trial) for trial in range(trials)]
+        for modality in Modality
+    }
+    visible, infrared = Modality.VISIBLE, Modality.INFRARED
+    return [
+        Protocol("infrared to visible", "llcm", "seeded", [Trial(every[infrared], g) for g in drawn[visible]]),
+        Protocol("visible to infrared", "llcm", "seeded", [Trial(every[visible], g) for g in drawn[infrared]]),
+        Protocol("llcm-swapped", "llcm", "seeded", [Trial(q, every[visible]) for q in drawn[infrared]]),
+    ]
 
 
-def _by_identity_and_camera(records: Sequence[ImageRecord]) -> dict[tuple[int, int], list[int]]:
-    """(identity, camera) → visible records by path; keys sorted, which is the order that galleries are drawn in."""
+def folder_protocols(records: Sequence[ImageRecord]) -> list[Protocol]:
+    """People's own images: every image of the one modality against every image of the other, in both directions.
+
+    Gallery images of the query's own identity and camera are removed, as one camera that takes both spectra sees the
+    same moment twice; where no cameras are named, none is.
+
+    Raises:
+        CsviError: a modality has no images.
+    """
+    why = "a split needs visible and infrared ones to be searched (docs/data.md)"
+    visible, infrared = _of(records, Modality.VISIBLE, why), _of(records, Modality.INFRARED, why)
+    return [
+        Protocol("infrared to visible", "folder", "all", [Trial(infrared, visible)]),
+        Protocol("visible to infrared", "folder", "all", [Trial(visible, infrared)]),
+    ]
+
+
+PROTOCOLS: dict[str, tuple[tuple[Draw, ...], Callable[[Sequence[ImageRecord], Draw, Path, int], list[Protocol]]]] = {
+    "sysu": (
+        ("seeded", "official"),
+        lambda records, gallery, root, trials: sysu_protocols(records, gallery, root / PERMUTATIONS, trials),
+    ),
+    "regdb": (("all",), lambda records, *_: regdb_protocols(records)),
+    "llcm": (("seeded",), lambda records, gallery, root, trials: llcm_protocols(records, trials)),
+    "folder": (("all",), lambda records, *_: folder_protocols(records)),
+}
+"""Layout → the draws it knows, and its protocols, called with the records, the draw, the dataset's root and trials."""
+
+
+def camera_pairs(protocol: Protocol, records: Sequence[ImageRecord]) -> dict[tuple[int, int], Protocol]:
+    """(query camera, gallery camera) → the same protocol, asked by the one camera and answered by the other alone."""
+
+    def only(indices: Sequence[int], camera: int) -> list[int]:
+        return [i for i in indices if records[i].camera == camera]
+
+    def cameras(indices: Iterable[int]) -> list[int]:
+        return sorted({records[i].camera for i in indices})
+
+    queries = {id(trial.query): trial.query for trial in protocol.trials}.values()  # most often one for all trials
+    asked = {c: {id(q): only(q, c) for q in queries} for c in cameras(i for q in queries for i in q)}
+    return {
+        (a, b): Protocol(
+            f"camera {a} to {b}",
+            protocol.rules,
+            protocol.gallery,
+            [Trial(asked[a][id(trial.query)], only(trial.gallery, b)) for trial in protocol.trials],
+        )
+        for a in asked
+        for b in cameras(i for trial in protocol.trials for i in trial.gallery)
+    }
+
+
+def _of(records: Sequence[ImageRecord], modality: Modality, why: str) -> list[int]:
+    indices = [i for i, record in enumerate(records) if record.modality == modality]
+    if not indices:
+        raise CsviError(f"no {modality.name.lower()} images: {why}")
+    return indices
+
+
+def _check_trials(trials: int) -> None:
+    if trials < 1:
+        raise CsviError(f"{trials} trials: at least one is needed")
+
+
+def _by_identity_and_camera(records: Sequence[ImageRecord], modality: Modality) -> dict[tuple[int, int], list[int]]:
+    """(identity, camera) → its records by path; keys sorted, which is the order that galleries are drawn in."""
     images: dict[tuple[int, int], list[int]] = {}
-    visible = (i for i, record in enumerate(records) if record.modality == Modality.VISIBLE)
-    for i in sorted(visible, key=lambda i: (records[i].identity, records[i].camera, records[i].path)):
+    of_modality = (i for i, record in enumerate(records) if record.modality == modality)
+    for i in sorted(of_modality, key=lambda i: (records[i].identity, records[i].camera, records[i].path)):
         images.setdefault((records[i].identity, records[i].camera), []).append(i)
     return images
 

@@ -19,7 +19,8 @@ from csvi.data.loader import evaluation_loader
 from csvi.errors import CsviError
 from csvi.evaluate.embed import embed
 from csvi.evaluate.masks import best_constant_mask, full_size, mask_iou
-from csvi.evaluate.protocols import Result, evaluate_protocols, protocols_of
+from csvi.evaluate.protocols import protocols_of
+from csvi.evaluate.scoring import Result, evaluate_protocols
 from csvi.fabric import make_fabric, on_device
 from csvi.model import TrainingNetwork
 from csvi.model.saved import has_auxiliary, load_net, load_training_network

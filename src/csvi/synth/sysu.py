@@ -5,12 +5,12 @@ exp/train_id.txt val_id.txt test_id.txt   one line of comma-separated identities
 exp/rand_perm_cam.mat                     permutations from which the official galleries are drawn
 """
 
-import csv
 import io
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
+
+from csvi.data import sysu_mm01
 
 SPLITS = ("train", "val", "test")
 TRIALS = 10
@@ -43,8 +43,7 @@ def structure(preset: str) -> Structure:
     Re-Identification", ICCV 2017); `demo` 160, 16 and 70 identities with 10 + 10 images; `tiny` 6, 2 and 4 with 5 + 4.
     """
     if preset == "paper":
-        with Path(__file__).with_name("sysu_mm01_counts.csv").open() as file:
-            rows = list(csv.DictReader(file))
+        rows = sysu_mm01.counts()
         splits = {split: [int(row["id"]) for row in rows if row["split"] == split] for split in SPLITS}
         return Structure(
             splits, {(int(row["id"]), camera): int(row[f"cam{camera}"]) for row in rows for camera in range(1, 7)}

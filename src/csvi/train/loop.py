@@ -1,6 +1,7 @@
 """The training loop."""
 
 import contextlib
+import copy
 import dataclasses
 import logging
 import math
@@ -20,7 +21,8 @@ from csvi.data import Benchmark, ImageRecord, read_benchmark
 from csvi.data.loader import evaluation_loader, training_loader
 from csvi.errors import CsviError
 from csvi.evaluate.embed import embed
-from csvi.evaluate.protocols import evaluate_protocol, protocols_of
+from csvi.evaluate.protocols import protocols_of
+from csvi.evaluate.scoring import evaluate_protocol
 from csvi.fabric import choose_precision, make_fabric, on_device
 from csvi.model import TrainingNetwork, VIReIDNet, build_network
 from csvi.model.saved import save_network
@@ -58,6 +60,8 @@ def train(config: Config, run: Path, resume: str | None = None) -> None:
 
     benchmark = read_benchmark(config.data)
     config = _with_absolute_paths(config)
+    if not benchmark.val:  # RegDB and LLCM have no identities to validate on
+        config.train.validate_every = 0
     records = _training_records(benchmark, config)
     weights = initial_weights(config.model.backbone, config.model.weights)
     if fabric.is_global_zero:
@@ -67,6 +71,7 @@ def train(config: Config, run: Path, resume: str | None = None) -> None:
             benchmark.root, records, config.data, config.seed, fabric.global_rank, fabric.world_size
         )
         if validates(config, config.train.epochs):
+            protocols_of(benchmark, "val")  # what cannot be searched is found now, and not after two epochs
             evaluation_loader(benchmark.root, benchmark.val, config.data)  # decodes: what cannot be read is found now
     fabric.seed_everything(config.seed, verbose=False)
     network = build_network(config, len(identities))
@@ -236,9 +241,9 @@ def _with_absolute_paths(config: Config) -> Config:
         return str(Path(path).expanduser().absolute())
 
     masks = config.data.masks and absolute(config.data.masks)
-    return dataclasses.replace(
-        config, data=dataclasses.replace(config.data, root=absolute(config.data.root), masks=masks)
-    )
+    config = copy.deepcopy(config)
+    config.data.root, config.data.masks = absolute(config.data.root), masks
+    return config
 
 
 def _check_same_settings(config: Config, file: Path) -> None:
@@ -264,7 +269,7 @@ def _training_records(benchmark: Benchmark, config: Config) -> list[ImageRecord]
     records = list(benchmark.train)
     if config.data.train_on == "train+val":
         records += benchmark.val
-        if config.train.validate_every:
+        if config.train.validate_every and benchmark.val:
             log.info("no validation: the val identities are trained on (--data.train_on train leaves them out)")
     missing = sum(record.mask is None for record in records)
     if config.model.auxiliary != "none" and missing:

@@ -1,0 +1,180 @@
+"""What the readers share: image files, list files, masks beside the images."""
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path, PurePath, PurePosixPath
+
+from csvi.data.records import ImageRecord
+from csvi.errors import CsviError
+
+EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+LARGEST_NUMBER = 999_999_999
+"""Of an identity, a label or a camera."""
+
+
+def dataset_root(root: str | os.PathLike[str], title: str, holds: str) -> Path:
+    """The absolute path of a dataset's folder.
+
+    Raises:
+        CsviError: it is no folder; the sentence says what the folder of `title` holds.
+    """
+    path = Path(root).expanduser().absolute()
+    if not path.is_dir():
+        raise CsviError(f"{path} is not a folder: give the folder of {title}, the one that holds {holds}")
+    return path
+
+
+def image_names(folder: Path) -> list[str]:
+    """Sorted; hidden files (macOS leaves `._0001.jpg` behind) and anything but images are passed over."""
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if not entry.name.startswith(".")]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise CsviError(f"cannot list {folder}: {error.strerror}") from error
+    return sorted(name for name in names if PurePath(name).suffix.lower() in EXTENSIONS)
+
+
+def read_text(file: Path, title: str) -> str:
+    """A list file, with or without a byte order mark.
+
+    Raises:
+        CsviError: it is missing or is not text; `title` is the dataset that comes with it.
+    """
+    try:
+        return file.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise CsviError(f"no {file}: {title} comes with it, copy it from there") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise CsviError(f"cannot read {file} as text ({error}): copy it from {title} again") from error
+
+
+def read_ids(file: Path, title: str) -> list[int]:
+    """The identities of a list file, sorted: non-negative integers with commas, spaces or line ends between them.
+
+    Raises:
+        CsviError: the file is missing, cannot be read, is empty, or holds something other than integers.
+    """
+    words = [word for word in re.split(r"[,\s]+", read_text(file, title)) if word]
+    if not words:
+        raise CsviError(f"{file} is empty: it must hold the identities of its split, one line with commas between them")
+    for word in words:
+        if not re.fullmatch(r"[0-9]{1,9}", word):
+            raise CsviError(f"{file} holds {word[:40]!r}: it must be one line of integers with commas between them")
+    return sorted({int(word) for word in words})
+
+
+def read_labels(file: Path, title: str) -> dict[str, int]:
+    """A list file with a line `path label` for each image: path relative to the root -> label, in the file's order.
+
+    Labels are non-negative integers. Paths may hold spaces and may be written with backslashes.
+
+    Raises:
+        CsviError: the file is missing or empty, or a line of it has no label, a label out of range, a path outside the
+            root or the path of another line.
+    """
+    labels: dict[str, int] = {}
+    for number, line in enumerate(read_text(file, title).splitlines(), start=1):
+        if not line.strip():
+            continue
+        path, _, label = line.strip().rpartition(" ")
+        if not path.strip():
+            raise CsviError(f"line {number} of {file} is {line.strip()[:60]!r}: it must be a path, a space and a label")
+        if not re.fullmatch(r"[0-9]{1,9}", label):
+            raise CsviError(
+                f"line {number} of {file} has the label {label[:40]!r}: labels are integers from 0 to {LARGEST_NUMBER}"
+            )
+        path = path_inside(path.strip(), f"line {number} of {file}")
+        if path in labels:
+            raise CsviError(f"line {number} of {file} names {path} again: every image must be listed once")
+        labels[path] = int(label)
+    if not labels:
+        raise CsviError(f"{file} is empty: it must hold a line with path and label for each image")
+    return labels
+
+
+def path_inside(path: str, place: str) -> str:
+    """A path as records have it: relative to the root, with slashes, and never leading out of it.
+
+    Raises:
+        CsviError: it is absolute, climbs out with `..`, or is no path at all; `place` says where it stands.
+    """
+    parts = PurePosixPath(path.replace("\\", "/")).parts
+    if not parts or parts[0] == "/" or ".." in parts or re.match(r"[A-Za-z]:", parts[0]) or "\0" in path:
+        raise CsviError(
+            f"{place} names {path[:80]!r}: paths must be relative to the dataset's folder and stay inside it"
+        )
+    return "/".join(parts)
+
+
+def attach_masks(
+    root: Path, splits: Mapping[str, list[ImageRecord]], masks: str | os.PathLike[str] | None
+) -> dict[str, list[ImageRecord]]:
+    """The same records with their masks.
+
+    The mask of `cam1/0006/0001.jpg` is the file `cam1/0006/0001.*` in the folder of masks, whatever its image format;
+    an image without one has `mask=None`, or the mask that its record has already.
+
+    Args:
+        root: of the dataset.
+        splits: images of each split.
+        masks: folder of masks; by default ROOT/masks, where it exists.
+
+    Raises:
+        CsviError: `masks` is given, and is no folder or holds no mask of these images.
+    """
+    folder = root / "masks" if masks is None else Path(masks).expanduser().absolute()
+    if masks is not None and not folder.is_dir():
+        raise CsviError(f"{folder} is not a folder: give a folder of masks that mirrors the images' tree, or none")
+    if not folder.is_dir():
+        return dict(splits)
+    found: dict[str, dict[str, Path]] = {}
+
+    def with_mask(record: ImageRecord) -> ImageRecord:
+        path = PurePosixPath(record.path)
+        parent = str(path.parent)
+        if parent not in found:
+            found[parent] = {PurePath(name).stem: folder / parent / name for name in image_names(folder / parent)}
+        mask = found[parent].get(path.stem)
+        return replace(record, mask=mask) if mask else record
+
+    attached = {split: [with_mask(record) for record in records] for split, records in splits.items()}
+    if masks is not None and not any(found.values()):
+        raise CsviError(
+            f"no mask of any image in {folder}: it must mirror the images' tree, as in "
+            f"{_example([record for records in splits.values() for record in records])}"
+        )
+    return attached
+
+
+def is_synthetic(root: Path) -> bool:
+    """Whether ROOT/README begins with the word that `csvi synth` begins it with."""
+    try:
+        return (root / "README").read_bytes().startswith(b"SYNTHETIC")
+    except OSError:
+        return False
+
+
+def title_of(root: Path, title: str) -> str:
+    """How results on this folder are headed."""
+    return f"synthetic benchmark in the layout of {title}" if is_synthetic(root) else title
+
+
+def check_disjoint(splits: Mapping[str, Iterable[int | str]], what: str, where: str) -> None:
+    """Raises `CsviError` if two splits share an identity or image; `where`: pattern of the places, `{}_id.txt`."""
+    seen: dict[int | str, str] = {}
+    for split, members in splits.items():
+        for member in members:
+            if member in seen:
+                raise CsviError(
+                    f"{what} {member} is in {where.format(seen[member])} and in {where.format(split)}: "
+                    "splits may not share any, take it out of one"
+                )
+        seen |= dict.fromkeys(members, split)
+
+
+def _example(records: list[ImageRecord]) -> str:
+    return str(PurePosixPath(records[0].path).with_suffix(".png")) if records else "cam1/0001/0001.png"

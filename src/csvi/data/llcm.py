@@ -1,0 +1,97 @@
+"""LLCM, and whatever is written in its layout.
+
+Yukang Zhang, Hanzi Wang: Diverse Embedding Expansion Network and Low-Light Cross-Modality Benchmark for
+Visible-Infrared Person Re-identification, CVPR 2023. To be asked for from its authors.
+
+    ROOT/idx/train_vis.txt  train_nir.txt      lines `path label`, the path relative to ROOT
+    ROOT/vis/0001/0001_c01_s185535_f7010_vis.jpg  ROOT/nir/...       what they name; `_c01_` is the camera
+    ROOT/idx/test_id.txt                       one line of comma-separated identities
+    ROOT/test_vis/cam1 ... cam9/0006/*.jpg     camera / identity / image
+    ROOT/test_nir/cam1 cam2 cam4 ... cam9/0006/*.jpg
+    ROOT/masks/vis/...                         optional, not part of the dataset: person masks, a tree like the images'
+
+713 people to train (16,946 visible and 13,975 infrared images) and 351 to test (8,680 and 7,166); there is none to
+validate. Nine cameras take both spectra, camera 3 visible only. Identities are the dataset's numbers in test and,
+behind them, the labels of training. The lists test_vis.txt and test_nir.txt are not read: results in the field come
+from test_id.txt and the folders.
+"""
+
+import os
+import re
+from pathlib import Path
+
+from csvi.data.files import (
+    attach_masks,
+    check_disjoint,
+    dataset_root,
+    image_names,
+    is_synthetic,
+    read_ids,
+    read_labels,
+    title_of,
+)
+from csvi.data.records import Benchmark, Counts, ImageRecord, Layout, Modality
+from csvi.errors import CsviError
+
+TITLE = "LLCM"
+NAMES = {Modality.VISIBLE: "vis", Modality.INFRARED: "nir"}
+CAMERAS = {Modality.VISIBLE: (1, 2, 3, 4, 5, 6, 7, 8, 9), Modality.INFRARED: (1, 2, 4, 5, 6, 7, 8, 9)}
+"""Modality → cameras of the test images."""
+
+
+def read_llcm(root: str | os.PathLike[str], masks: str | os.PathLike[str] | None = None, trial: int = 1) -> Benchmark:
+    """Lists the images: training in the order of the lists, test by modality, camera, identity and file name.
+
+    Args:
+        root: folder of the dataset.
+        masks: folder of person masks, by default ROOT/masks where it exists; see `attach_masks`.
+        trial: the dataset has one split, 1.
+
+    Raises:
+        CsviError: a list file is missing or wrong (see `read_labels`), an image is in two of them, there is no test
+            image of a modality, or `masks` is given and holds no mask of these images.
+    """
+    root = dataset_root(root, TITLE, "vis, nir, test_vis, test_nir and idx")
+    lists = {name: read_labels(root / "idx" / f"train_{name}.txt", TITLE) for name in NAMES.values()}
+    check_disjoint(lists, "the image", f"{root / 'idx'}/train_{{}}.txt")
+    identities = read_ids(root / "idx" / "test_id.txt", TITLE)
+    test = []
+    for modality, name in NAMES.items():
+        images = [
+            ImageRecord(f"{folder}/{image}", identity, camera, modality)
+            for camera in CAMERAS[modality]
+            for identity in identities
+            for folder in [f"test_{name}/cam{camera}/{identity:04d}"]
+            for image in image_names(root / folder)
+        ]
+        if not images:
+            raise CsviError(
+                f"no image of any identity of {root / 'idx' / 'test_id.txt'} in {root / f'test_{name}'}: "
+                "is the copy complete?"
+            )
+        test += images
+    train = [
+        ImageRecord(path, label + identities[-1] + 1, _camera(path, modality), modality)
+        for modality, name in NAMES.items()
+        for path, label in lists[name].items()
+    ]
+    records = attach_masks(root, {"train": train, "test": test}, masks)
+    return Benchmark(title_of(root, TITLE), root, records["train"], [], records["test"], "llcm", is_synthetic(root))
+
+
+def _camera(path: str, modality: Modality) -> int:
+    """The number behind `_c` in a training image's name; training needs none, so that a name without one will do."""
+    found = re.search(r"_c([0-9]{1,3})_", path)
+    return int(found[1]) if found else int(modality) + 1
+
+
+def _recognise(root: Path) -> bool:
+    return (root / "idx" / "train_vis.txt").is_file() or (root / "test_vis").is_dir()
+
+
+LAYOUT = Layout(
+    TITLE,
+    read_llcm,
+    _recognise,
+    counts={"train": Counts(713, 16946, 13975), "val": Counts(0, 0, 0), "test": Counts(351, 8680, 7166)},
+)

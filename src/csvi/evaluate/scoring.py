@@ -1,0 +1,240 @@
+"""Embeddings under protocols: every trial ranked, figures averaged, and how sure they are."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, stdev
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from csvi.data.records import ImageRecord
+from csvi.errors import CsviError
+from csvi.evaluate.intervals import bootstrap
+from csvi.evaluate.metrics import (
+    RULES,
+    Ranks,
+    Rules,
+    Score,
+    euclidean,
+    hidden,
+    index_gallery,
+    one_thread,
+    rank,
+    rows_of_block,
+    summarize,
+)
+from csvi.evaluate.protocols import Draw, Protocol, Trial
+from csvi.evaluate.refine import NO_REFINEMENT, Refinement, refined_distances
+
+REPORTED_RANKS = (1, 10, 20)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One figure over the trials."""
+
+    mean: float
+    std: float
+    """Standard deviation of a sample (n - 1); 0 for a single trial."""
+    trials: list[float]
+    low: float
+    high: float
+    """95 % interval of the mean, by bootstrap over the identities of the queries: how far the figure may be off because
+    it was these people who were asked for. What other galleries and other trainings would give is not in it."""
+
+
+@dataclass(frozen=True)
+class ByIdentity:
+    """What each query identity contributes; from it come intervals, and paired differences between models."""
+
+    identity: list[int]
+    queries: list[int]
+    """Queries counted, over all trials."""
+    sums: dict[str, list[float]]
+    """Figure → its sum over those queries; their mean, over all identities, is the figure."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a protocol found; `dataclasses.asdict` makes it ready for JSON. Figures are fractions from 0 to 1."""
+
+    protocol: str
+    rules: str
+    gallery: Draw
+    """How the galleries were drawn; figures of different draws cannot be compared."""
+    refinements: list[str]
+    """What was done to the ranking beside sorting by distance, in words; empty by default, as in the field."""
+    queries: int
+    """Of a trial."""
+    valid: int
+    """Queries counted: those with something relevant in the gallery; the fewest of all trials."""
+    gallery_images: int
+    """The fewest of all trials."""
+    chance: float
+    """R1 of a random ranking, mean over the trials."""
+    figures: dict[str, Spread]
+    """R1, R10, R20, mAP, mINP."""
+    by_identity: ByIdentity = field(repr=False)
+
+
+def evaluate_protocol(protocol: Protocol, embeddings: Tensor, records: Sequence[ImageRecord]) -> Result:
+    """One protocol; see `evaluate_protocols`."""
+    return evaluate_protocols([protocol], embeddings, records)[0]
+
+
+def evaluate_protocols(
+    protocols: Sequence[Protocol],
+    embeddings: Tensor,
+    records: Sequence[ImageRecord],
+    refinement: Refinement = NO_REFINEMENT,
+) -> list[Result]:
+    """Ranks the galleries of every trial by Euclidean distance and averages over the trials.
+
+    Trials with the same queries share one computation of the distances, so give protocols together.
+
+    Args:
+        protocols: made from `records`.
+        embeddings: (records, dimensions) floating point, finite; row i is the embedding of record i.
+        records: of one split.
+        refinement: re-ranking and query expansion; by default neither.
+
+    Raises:
+        CsviError: embeddings of another shape or not finite, or no query with a match.
+    """
+    embeddings = check_embeddings(embeddings, len(records))
+    identity = torch.tensor([record.identity for record in records], device=embeddings.device)
+    camera = torch.tensor([record.camera for record in records], device=embeddings.device)
+    trials = [(RULES[protocol.rules], trial) for protocol in protocols for trial in protocol.trials]
+    by_query: dict[tuple[int, ...], list[int]] = {}
+    for t, (_, trial) in enumerate(trials):
+        by_query.setdefault(tuple(trial.query), []).append(t)
+    found: dict[int, tuple[Score, Ranks]] = {}
+    score = _score_together if refinement == NO_REFINEMENT else _score_refined
+    for query, members in by_query.items():
+        group = [trials[t] for t in members]
+        found |= zip(members, score(group, query, embeddings, identity, camera, refinement), strict=True)
+    scores = iter([found[t] for t in range(len(trials))])
+    return [_result(protocol, [next(scores) for _ in protocol.trials], identity, refinement) for protocol in protocols]
+
+
+def check_embeddings(embeddings: Tensor, images: int) -> Tensor:
+    """The same embeddings in at least 32 bits.
+
+    Raises:
+        CsviError: they are not (images, dimensions), not floats or not finite.
+    """
+    if embeddings.ndim != 2 or len(embeddings) != images or not embeddings.shape[1]:
+        raise CsviError(
+            f"embeddings have shape {tuple(embeddings.shape)}: they must be ({images}, dimensions), "
+            "one row for each image"
+        )
+    if not embeddings.is_floating_point() or not embeddings.isfinite().all():
+        raise CsviError("embeddings hold NaN, infinity or something other than floats: has the model diverged?")
+    return embeddings.detach().float() if embeddings.itemsize < 4 else embeddings.detach()
+
+
+def _score_together(
+    trials: Sequence[tuple[Rules, Trial]],
+    query: Sequence[int],
+    embeddings: Tensor,
+    identity: Tensor,
+    camera: Tensor,
+    refinement: Refinement,
+) -> list[tuple[Score, Ranks]]:
+    """Trials that share their queries; distances are computed once, a block at a time."""
+    device = embeddings.device
+    queries = torch.tensor(query, device=device)
+    images = [torch.tensor(trial.gallery, device=device) for _, trial in trials]
+    pool = torch.cat(images).unique()
+    columns = [torch.searchsorted(pool, gallery) for gallery in images]
+    galleries = [index_gallery(identity[gallery], camera[gallery]) for gallery in images]
+    ranks: list[list[Ranks]] = [[] for _ in trials]
+    rows = rows_of_block(len(pool))
+    distances = euclidean(embeddings[queries], embeddings[pool], rows)
+    for block, distance in zip(queries.split(rows), distances, strict=True):
+        with one_thread():
+            for t, (rules, _) in enumerate(trials):
+                seen = distance.index_select(1, columns[t])
+                ranks[t].append(rank(seen, identity[block], camera[block], galleries[t], rules))
+    return [
+        (summarize(blocks, gallery, rules), Ranks.join(blocks))
+        for blocks, gallery, (rules, _) in zip(ranks, galleries, trials, strict=True)
+    ]
+
+
+def _score_refined(
+    trials: Sequence[tuple[Rules, Trial]],
+    query: Sequence[int],
+    embeddings: Tensor,
+    identity: Tensor,
+    camera: Tensor,
+    refinement: Refinement,
+) -> list[tuple[Score, Ranks]]:
+    """One trial after the other: refined distances depend on who else is in the gallery."""
+    queries = torch.tensor(query, device=embeddings.device)
+    scores = []
+    for rules, trial in trials:
+        images = torch.tensor(trial.gallery, device=embeddings.device)
+        gallery = index_gallery(identity[images], camera[images])
+        unseen = hidden(camera[queries], camera[images], rules)
+        distance = refined_distances(embeddings[queries], embeddings[images], unseen, refinement)
+        rows = rows_of_block(len(images))
+        blocks = [
+            rank(d, identity[block], camera[block], gallery, rules)
+            for d, block in zip(distance.split(rows), queries.split(rows), strict=True)
+        ]
+        scores.append((summarize(blocks, gallery, rules), Ranks.join(blocks)))
+    return scores
+
+
+def _result(
+    protocol: Protocol, scores: Sequence[tuple[Score, Ranks]], identity: Tensor, refinement: Refinement
+) -> Result:
+    by_identity = _by_identity(
+        (identity[torch.tensor(trial.query, device=identity.device)].cpu().numpy(), ranks)
+        for trial, (_, ranks) in zip(protocol.trials, scores, strict=True)
+    )
+    figures = {f"R{r}": [float(s.cmc[min(r, len(s.cmc)) - 1]) for s, _ in scores] for r in REPORTED_RANKS}
+    figures["mAP"] = [s.mAP for s, _ in scores]
+    figures["mINP"] = [s.mINP for s, _ in scores]
+    low, high = bootstrap(np.array([by_identity.sums[name] for name in figures]).T, np.array(by_identity.queries))
+    return Result(
+        protocol=protocol.name,
+        rules=protocol.rules,
+        gallery=protocol.gallery,
+        refinements=refinement.names(),
+        queries=min(len(trial.query) for trial in protocol.trials),
+        valid=min(s.valid for s, _ in scores),
+        gallery_images=min(len(trial.gallery) for trial in protocol.trials),
+        chance=fmean(s.chance for s, _ in scores),
+        figures={
+            name: Spread(fmean(f), stdev(f) if len(f) > 1 else 0.0, f, float(low[i]), float(high[i]))
+            for i, (name, f) in enumerate(figures.items())
+        },
+        by_identity=by_identity,
+    )
+
+
+def _by_identity(trials: Iterable[tuple[NDArray[np.int64], Ranks]]) -> ByIdentity:
+    """Sums over the queries of each identity and over the trials; the identity of every query, and its ranks."""
+    identities, first, precision, penalty = (
+        np.concatenate(columns)
+        for columns in zip(
+            *(
+                (identity, *(getattr(ranks, name).cpu().numpy() for name in ("first", "precision", "penalty")))
+                for identity, ranks in trials
+            ),
+            strict=True,
+        )
+    )
+    counted = first > 0
+    names, group = np.unique(identities[counted], return_inverse=True)
+    first, precision, penalty = first[counted], precision[counted], penalty[counted]
+    values = {f"R{r}": first <= r for r in REPORTED_RANKS} | {"mAP": precision, "mINP": penalty}
+    return ByIdentity(
+        names.tolist(),
+        np.bincount(group).tolist(),
+        {name: np.bincount(group, weights=value.astype(float)).tolist() for name, value in values.items()},
+    )
