@@ -124,6 +124,11 @@ def test_the_configuration_of_sysu_is_the_papers():
     assert load_config(CONFIGS / "sysu.yaml") == Config()
 
 
+@pytest.mark.parametrize("dataset", ["regdb", "llcm"])
+def test_the_configurations_of_the_others_differ_in_the_dataset_alone(dataset):
+    assert load_config(CONFIGS / f"{dataset}.yaml") == Config(data=DataConfig(dataset=dataset))
+
+
 def test_every_setting_says_what_it_is():
     """The command line's help is made of these."""
     source = (Path(__file__).parents[1] / "src/csvi/config.py").read_text()

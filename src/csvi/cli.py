@@ -1,20 +1,26 @@
 """The command line: one thin function a command. Heavy imports wait until a command runs."""
 
 import dataclasses
+import json
 import logging
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar, get_args, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from csvi import __version__
-from csvi.config import Config, SynthConfig, shipped_config
+from csvi.config import Config, DataConfig, SynthConfig, shipped_config
 from csvi.errors import CsviError
 
+if TYPE_CHECKING:
+    from csvi.evaluate.runs import TestOptions
+
 Settings = TypeVar("Settings")
+Command = Callable[[Namespace], int | None]
+LAYOUTS = get_args(get_type_hints(DataConfig)["dataset"])
 
 
 def synth(settings: Namespace) -> None:
@@ -28,6 +34,7 @@ def synth(settings: Namespace) -> None:
         write_benchmark(Path(settings.out), config)
         print(
             f"benchmark: {settings.out}\nnext: csvi train --config {shipped_config('demo')} --data.root {settings.out}"
+            + (f" --data.dataset {config.layout}" if config.layout != "sysu" else "")
         )
     if not settings.sheet and not settings.out:
         raise CsviError("nothing to write: give a folder for the benchmark, --sheet FILE, or both")
@@ -37,30 +44,71 @@ def train(settings: Namespace) -> None:
     from csvi.train.loop import train
 
     config = _settings(Config, settings)
-    run = Path(
-        settings.run or f"runs/{config.data.dataset}-{config.model.backbone}-{config.model.auxiliary}-{config.seed}"
-    )
+    dataset = f"regdb-{config.data.trial}" if config.data.dataset == "regdb" else config.data.dataset
+    run = Path(settings.run or f"runs/{dataset}-{config.model.backbone}-{config.model.auxiliary}-{config.seed}")
     train(config, run, settings.resume)
     print(f"run: {run}\nnext: csvi evaluate {run}")
 
 
-def evaluate(settings: Namespace) -> None:
-    from csvi.analysis.tables import print_evaluation
-    from csvi.evaluate.runs import evaluate_run, save_evaluation
+def check(settings: Namespace) -> int:
+    from csvi.analysis.dataset_table import print_check
+    from csvi.data.check import check_dataset
 
+    masks = settings.data.masks and Path(settings.data.masks)
+    found = check_dataset(Path(settings.root), settings.data.dataset, masks, settings.decode)
+    if settings.json:
+        print(json.dumps(dataclasses.asdict(found), indent=1))
+    else:
+        print_check(found)
+    return 1 if found.problems else 0
+
+
+def evaluate(settings: Namespace) -> None:
+    from csvi.analysis.tables import print_evaluation, print_summary
+    from csvi.evaluate.runs import evaluate_features, evaluate_run, save_evaluation
+    from csvi.evaluate.summary import differing_settings, summarize_runs
+
+    options = _test_options(settings)
+    if bool(settings.runs) == bool(settings.features):
+        raise CsviError("give what to evaluate: run folders, or --features FILE with --data.root")
+    evaluations, configs = [], []
+    if settings.features:
+        evaluations.append(evaluate_features(Path(settings.features), options))
     for run in settings.runs:
-        evaluation = evaluate_run(Path(run), settings.data.root, settings.data.masks, settings.gallery).evaluation
-        print_evaluation(evaluation)
-        print(f"saved: {save_evaluation(evaluation, Path(run))}\nnext: csvi report {run}")
+        outcome = evaluate_run(run, options)
+        evaluations.append(outcome.evaluation)
+        configs.append(outcome.config)
+        if not settings.json:
+            print_evaluation(outcome.evaluation)
+        if Path(run).is_dir():
+            file = save_evaluation(outcome.evaluation, Path(run), outcome.trained_on)
+            print(f"saved: {file}\nnext: csvi report {run}", file=sys.stderr if settings.json else sys.stdout)
+    if settings.features and not settings.json:
+        print_evaluation(evaluations[0])
+    differing = differing_settings(configs) if len(configs) > 1 else []
+    summary = summarize_runs(evaluations) if len(evaluations) > 1 and not differing else None
+    if settings.json:
+        print(json.dumps({"evaluations": evaluations, "summary": summary}, indent=1, default=dataclasses.asdict))
+    elif summary:
+        print_summary(summary, evaluations[0])
+    elif differing:
+        print(f"no mean over these runs, as their settings differ: {', '.join(differing[:5])}")
+
+
+def compare(settings: Namespace) -> None:
+    from csvi.analysis.comparison_table import print_comparison
+    from csvi.evaluate.compare import compare_runs, load_evaluation
+
+    evaluations = [load_evaluation(Path(run)) for run in settings.runs]
+    print_comparison(compare_runs(evaluations, settings.runs, settings.protocol))
 
 
 def report(settings: Namespace) -> None:
     from csvi.analysis.report import write_report
     from csvi.evaluate.runs import evaluate_run
 
-    run = Path(settings.run)
-    outcome = evaluate_run(run, settings.data.root, settings.data.masks, settings.gallery)
-    print(f"report: {write_report(run, outcome)}")
+    outcome = evaluate_run(settings.run, _test_options(settings))
+    print(f"report: {write_report(Path(settings.run), outcome)}")
 
 
 def demo(settings: Namespace) -> None:
@@ -71,21 +119,20 @@ def demo(settings: Namespace) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit status: 0, 1 for what a CsviError says, 2 for wrong arguments."""
+    """Run one command; returns its exit status: 0; 1 for a CsviError or what a check finds; 2 for wrong arguments."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("csvi").setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was started is ended too
     parser, commands = _parser()
     settings = parser.parse_args(arguments)
     try:
-        commands[settings.command](parser.instantiate(settings)[settings.command])
+        return commands[settings.command](parser.instantiate(settings)[settings.command]) or 0
     except (CsviError, OSError) as error:  # an OSError is a full disk or a folder that cannot be written
         print(f"csvi {settings.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"csvi {settings.command}: interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
 class _Parser(ArgumentParser):
@@ -96,16 +143,19 @@ class _Parser(ArgumentParser):
         sys.exit(2)
 
 
-def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], None]]]:
+def _parser() -> tuple[ArgumentParser, dict[str, Command]]:
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = _Parser(prog="csvi", description="Visible-infrared person re-identification with co-segmentation.")
     parser.add_argument("--version", action="version", version=f"csvi {__version__}")
     subcommands = parser.add_subcommands(dest="command")
-    commands: dict[str, Callable[[Namespace], None]] = {}
+    commands: dict[str, Command] = {}
 
-    def command(function: Callable[[Namespace], None], summary: str) -> ArgumentParser:
+    def command(function: Command, summary: str) -> ArgumentParser:
         commands[function.__name__] = function
         child = _Parser(prog=f"csvi {function.__name__}", description=summary)
+        child.add_argument(
+            "--config", action="config", help="YAML file of settings; give it first, options after it override it"
+        )
         subcommands.add_subcommand(function.__name__, child, help=summary)
         return child
 
@@ -115,16 +165,26 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], None]]]:
     child.add_class_arguments(SynthConfig)
 
     child = command(train, "Train a model; leaves a run folder.")
-    child.add_argument(
-        "--config", action="config", help="YAML file of settings; give it first, options after it override it"
-    )
     child.add_class_arguments(Config)
-    child.add_argument("--run", help="folder of the run; by default runs/DATASET-BACKBONE-AUXILIARY-SEED")
+    child.add_argument("--run", help="folder of the run; by default runs/DATASET-BACKBONE-AUXILIARY-SEED, with the split behind regdb")
     child.add_argument("--resume", help="auto: go on where RUN stopped; or the path of a checkpoint")
 
+    child = command(check, "Look through a dataset: what it holds, and what is broken, missing or double.")
+    child.add_argument("root", help="folder of the dataset")
+    child.add_argument("--data.dataset", choices=LAYOUTS, help="its layout; by default the one it looks like")
+    child.add_argument("--data.masks", help="folder of person masks; by default ROOT/masks")
+    child.add_argument("--decode", action="store_true", help="decode every image; by default headers are read")
+    child.add_argument("--json", action="store_true", help="print everything as JSON")
+
     child = command(evaluate, "Evaluate runs on the test split under the dataset's protocols.")
-    child.add_argument("runs", nargs="+", help="run folders")
+    child.add_argument("runs", nargs="*", help="run folders; of the same settings, as RegDB's ten, their mean is given")
+    child.add_argument("--features", help="in place of runs, .npz of embedding (n, d) and path (n,)")
+    child.add_argument("--json", action="store_true", help="print everything as JSON")
     _add_test_arguments(child)
+
+    child = command(compare, "Evaluated runs side by side, and their paired differences to the first.")
+    child.add_argument("runs", nargs="+", help="run folders, or evaluation files of them")
+    child.add_argument("--protocol", help="by name; by default the first of the dataset's")
 
     child = command(report, "Evaluate a run and write RUN/report.html.")
     child.add_argument("run", help="run folder")
@@ -138,8 +198,26 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], None]]]:
 
 def _add_test_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--data.root", help="dataset; by default the one that the run was trained on")
+    parser.add_argument("--data.dataset", choices=LAYOUTS, help="its layout; by default the one it looks like")
+    parser.add_argument("--data.trial", type=int, help="which split of it (RegDB); by default the run's")
     parser.add_argument("--data.masks", help="folder of person masks; by default ROOT/masks")
-    parser.add_argument("--gallery", choices=["seeded", "official"], default="seeded", help="how galleries are drawn")
+    parser.add_argument("--data.cache", help="folder of decoded images; by default the run's")
+    parser.add_argument("--gallery", choices=["seeded", "official"], help="how SYSU-MM01's galleries are drawn; seeded")
+    parser.add_argument("--flip", action="store_true", help="average with the mirror image; the protocols do not")
+    parser.add_argument("--rerank", action="store_true", help="k-reciprocal re-ranking; the protocols do not")
+    parser.add_argument("--expand", type=int, default=0, help="query expansion by so many neighbours; ditto")
+
+
+def _test_options(settings: Namespace) -> "TestOptions":
+    from csvi.evaluate.refine import Refinement
+    from csvi.evaluate.runs import TestOptions
+
+    return TestOptions(
+        **vars(settings.data),
+        gallery=settings.gallery,
+        flip=settings.flip,
+        refinement=Refinement(rerank=settings.rerank, expand=settings.expand),
+    )
 
 
 def _settings(kind: type[Settings], settings: Namespace) -> Settings:

@@ -3,3 +3,7 @@
 
 class CsviError(Exception):
     """What is wrong and what to do about it, in one sentence; the command line prints it and exits with status 1."""
+
+
+class NothingToScoreError(CsviError):
+    """No query has an image of its identity in the gallery."""

@@ -1,30 +1,94 @@
-"""Results as tables for the terminal."""
+"""Results as tables for the terminal; everything fits 80 columns."""
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from csvi.evaluate.runs import Evaluation, MaskResult
-from csvi.evaluate.scoring import Result
+from csvi.data import LAYOUTS
+from csvi.evaluate.predicted_masks import MaskResult
+from csvi.evaluate.runs import Evaluation
+from csvi.evaluate.scoring import CameraPair, Result
+from csvi.evaluate.summary import Summary
+
+SYNTHETIC = "Synthetic data: these figures say nothing about SYSU-MM01, RegDB or LLCM."
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
-    """The protocols, and the masks where there are any; fits 80 columns."""
+    """The protocols, the pairs of cameras, and the masks where there are any."""
     console = Console()
-    console.print(f"\n{evaluation.benchmark}, {evaluation.protocols[0].gallery} galleries", style="bold")
+    console.print()
+    _print_title(console, evaluation)
+    console.print(f"{evaluation.model}" + _split(evaluation), highlight=False)
     if evaluation.synthetic:
-        console.print("Synthetic data: these figures say nothing about SYSU-MM01, RegDB or LLCM.")
+        console.print(SYNTHETIC)
+    first = evaluation.protocols[0]
+    for refinement in first.refinements:
+        console.print(f"With {refinement}, which the protocol does not do.", style="yellow")
     console.print(protocol_table(evaluation.protocols))
+    if evaluation.camera_pairs:
+        console.print(f"\nCamera by camera, {first.protocol}: R1 and mAP in %")
+        console.print(camera_table(evaluation.camera_pairs))
     if evaluation.masks:
         console.print(mask_table(evaluation.masks))
+    seconds = ", ".join(f"{name} {value:.1f} s" for name, value in evaluation.seconds.items() if value)
+    console.print(f"cost: {seconds}", style="dim")
+
+
+def print_summary(summary: Summary, evaluation: Evaluation) -> None:
+    """Several runs of the same settings.
+
+    Args:
+        summary: of all of them.
+        evaluation: of one, for what they have in common.
+    """
+    console = Console()
+    runs = len(summary.models)
+    table = _table(f"mean of {runs} runs (%)", *next(iter(summary.figures.values())))
+    for protocol, figures in summary.figures.items():
+        table.add_row(_short(protocol), *(f"{100 * m.mean:.1f}±{100 * m.std:.1f}" for m in figures.values()))
+    console.print()
+    _print_title(console, evaluation)
+    if evaluation.synthetic:
+        console.print(SYNTHETIC)
+    splits = LAYOUTS[evaluation.dataset].trials
+    if splits > 1:
+        tested = sorted(summary.trials)
+        whole = tested == list(range(1, splits + 1))
+        console.print(
+            f"All {splits} splits, a model each: the protocol's figure."
+            if whole
+            else f"Splits {', '.join(map(str, tested))}: the protocol wants a model for each of 1 to {splits}.",
+            style="" if whole else "yellow",
+            highlight=False,
+        )
+    console.print(table)
 
 
 def protocol_table(results: list[Result]) -> Table:
-    """A row a setting; figures in %, mean ± standard deviation over the trials."""
+    """A row a setting: figures in %, mean ± standard deviation over the trials; below it their 95 % intervals."""
     table = _table("setting (%)", *results[0].figures, "chance")
     for result in results:
-        figures = [f"{100 * spread.mean:.1f}±{100 * spread.std:.1f}" for spread in result.figures.values()]
-        table.add_row(result.protocol.replace("-search", ""), *figures, f"{100 * result.chance:.1f}")
+        several = any(len(spread.trials) > 1 for spread in result.figures.values())
+        table.add_row(
+            _short(result.protocol),
+            *(
+                f"{100 * spread.mean:.1f}" + (f"±{100 * spread.std:.1f}" if several else "")
+                for spread in result.figures.values()
+            ),
+            f"{100 * result.chance:.1f}",
+        )
+        intervals = [f"{100 * spread.low:.0f}-{100 * spread.high:.0f}" for spread in result.figures.values()]
+        table.add_row("  95 % interval", *intervals, style="dim")
+    return table
+
+
+def camera_table(pairs: list[CameraPair]) -> Table:
+    """R1 and mAP where one camera asks and one other answers: query cameras down, gallery cameras across."""
+    cell = {(pair.query, pair.gallery): f"{100 * pair.R1:.0f} {100 * pair.mAP:.0f}" for pair in pairs}
+    across = sorted({pair.gallery for pair in pairs})
+    table = _table("query", *(f"in {camera}" for camera in across))
+    for query in sorted({pair.query for pair in pairs}):
+        table.add_row(f"of camera {query}", *(cell.get((query, gallery), "-") for gallery in across))
     return table
 
 
@@ -34,6 +98,20 @@ def mask_table(masks: dict[str, MaskResult]) -> Table:
     for modality, result in masks.items():
         table.add_row(modality, f"{result.iou:.3f}", f"{result.constant_iou:.3f}", str(result.images))
     return table
+
+
+def _print_title(console: Console, evaluation: Evaluation) -> None:
+    kind = {"seeded": "seeded galleries", "official": "official galleries", "all": "all images in the gallery"}
+    console.print(f"{evaluation.benchmark}, {kind[evaluation.protocols[0].gallery]}", style="bold", highlight=False)
+
+
+def _split(evaluation: Evaluation) -> str:
+    splits = LAYOUTS[evaluation.dataset].trials
+    return f", split {evaluation.trial} of {splits}" if splits > 1 else ""
+
+
+def _short(protocol: str) -> str:
+    return protocol.replace("-search", "").replace("infrared", "IR").replace("visible", "VIS").replace(" to ", " → ")
 
 
 def _table(first: str, *columns: str) -> Table:

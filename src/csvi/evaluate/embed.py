@@ -6,12 +6,13 @@ import torch
 from lightning_fabric import Fabric
 from rich.progress import track
 from torch import Tensor
+from torch.nn import functional as F
 
 from csvi.fabric import on_device
 from csvi.model import VIReIDNet
 
 
-def embed(net: VIReIDNet, batches: Iterable[dict[str, Tensor]], fabric: Fabric) -> Tensor:
+def embed(net: VIReIDNet, batches: Iterable[dict[str, Tensor]], fabric: Fabric, flip: bool = False) -> Tensor:
     """Embeddings of all images, in the order of the batches, float32 on the CPU: (n, P * C2).
 
     Every image goes through the stream of its own modality, whichever images stand beside it.
@@ -20,11 +21,16 @@ def embed(net: VIReIDNet, batches: Iterable[dict[str, Tensor]], fabric: Fabric) 
         net: on the device of `fabric`; left in evaluation mode.
         batches: each with `image` (B, 3, H, W) and `modality` (B,).
         fabric: device and precision.
+        flip: average the embedding of each image with that of its mirror image, part by part.
     """
     net.eval()
     embeddings = []
     with torch.inference_mode(), fabric.autocast():
         for batch in track(batches, description="Embedding", transient=True):
             batch = on_device(batch, fabric)
-            embeddings.append(net(batch["image"], batch["modality"]).float().cpu())
+            embedding = net(batch["image"], batch["modality"]).float()
+            if flip:
+                both = embedding + net(batch["image"].flip(3), batch["modality"]).float()
+                embedding = F.normalize(both.unflatten(1, (net.part_module.parts, -1)), dim=2).flatten(1)
+            embeddings.append(embedding.cpu())
     return torch.cat(embeddings)

@@ -1,39 +1,59 @@
-"""A trained run on the test split: retrieval under the dataset's protocols, and the masks its auxiliary predicts."""
+"""A trained run, or anybody's embeddings, on the test split of a dataset: retrieval under the dataset's protocols, and
+the masks that a run's auxiliary predicts."""
 
 import dataclasses
 import json
-from collections.abc import Sequence
+import time
 from pathlib import Path
-from typing import Literal
 
 import torch
-from lightning_fabric import Fabric
-from rich.progress import track
 from torch import Tensor
 
 import csvi
-from csvi.config import Config, load_config
-from csvi.data import Benchmark, ImageRecord, Modality, read_benchmark
-from csvi.data.cache import cached_images
+from csvi.config import Config, DataConfig, load_config
+from csvi.data import LAYOUTS, Benchmark, read_benchmark, recognise
 from csvi.data.loader import evaluation_loader
 from csvi.errors import CsviError
 from csvi.evaluate.embed import embed
-from csvi.evaluate.masks import best_constant_mask, full_size, mask_iou
-from csvi.evaluate.protocols import protocols_of
-from csvi.evaluate.scoring import Result, evaluate_protocols
-from csvi.fabric import make_fabric, on_device
-from csvi.model import TrainingNetwork
+from csvi.evaluate.features import read_features
+from csvi.evaluate.predicted_masks import MaskResult, compare_masks, predict_masks
+from csvi.evaluate.protocols import Draw, protocols_of
+from csvi.evaluate.refine import NO_REFINEMENT, Refinement
+from csvi.evaluate.scoring import (
+    CameraPair,
+    Result,
+    evaluate_camera_pairs,
+    evaluate_protocols,
+)
+from csvi.fabric import make_fabric
+from csvi.model import TrainingNetwork, VIReIDNet
 from csvi.model.saved import has_auxiliary, load_net, load_training_network
+
+FLIP = "flip averaging"
 
 
 @dataclasses.dataclass(frozen=True)
-class MaskResult:
-    """Predicted masks against the true ones, for the images of one modality; means of the intersection over union."""
+class TestOptions:
+    """On what, and how, to test; None leaves it to the run, or to the dataset."""
 
-    images: int
-    iou: float
-    constant_iou: float
-    """Of the best mask that is the same for all these images."""
+    __test__ = False  # pytest: not a test
+
+    root: str | None = None
+    """Folder of the dataset."""
+    dataset: str | None = None
+    """Its layout, a key of `LAYOUTS`; by default that of the run or, of another folder, the one it looks like."""
+    trial: int | None = None
+    """Which split of it (RegDB)."""
+    masks: str | None = None
+    """Folder of person masks; by default that of the run, or of another root its own."""
+    cache: str | None = None
+    """Folder of decoded images."""
+    gallery: Draw | None = None
+    """How galleries are drawn, see `protocols_of`."""
+    flip: bool = False
+    """Average the embedding of each image with that of its mirror image."""
+    refinement: Refinement = NO_REFINEMENT
+    """Re-ranking and query expansion."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +61,22 @@ class Evaluation:
     """Everything `csvi evaluate` finds."""
 
     benchmark: str
+    dataset: str
+    """Its layout."""
+    trial: int
+    """Which split of it."""
     root: str
     synthetic: bool
     """Whether the images were rendered: nothing follows from these figures for photographs."""
+    model: str
+    """Run folder or file that the embeddings come from."""
     protocols: list[Result]
+    camera_pairs: list[CameraPair]
+    """Under the first of the protocols; empty where there is a single pair."""
     masks: dict[str, MaskResult]
     """`visible` and `infrared`; empty without an auxiliary that predicts masks or without masks to compare with."""
+    seconds: dict[str, float]
+    """`embedding` and `ranking`, on this machine; without camera pairs and masks."""
     version: str = csvi.__version__
 
 
@@ -61,110 +91,155 @@ class Outcome:
     """(n, P * C2), in the order of `benchmark.test`."""
     masks: Tensor | None
     """Probability of person of the same images, see `predict_masks`."""
+    trained_on: str | None = None
+    """Layout of the dataset that the run was trained on, if known."""
 
 
-def evaluate_run(
-    run: Path, root: str | None = None, masks: str | None = None, draw: Literal["seeded", "official"] = "seeded"
-) -> Outcome:
+def evaluate_run(run: str | Path, options: TestOptions = TestOptions()) -> Outcome:
     """Evaluate a run on the test split of a dataset.
 
     Args:
-        run: folder of the run.
-        root: of the dataset; by default the one it was trained on.
-        masks: folder of masks, as in the settings; by default that of the run, or of another root its own.
-        draw: how galleries are drawn, see `protocols_of`.
+        run: folder of the run, or of a model alone, or the Hub id of one.
+        options: by default the dataset that the run was trained on, as its protocols say.
 
     Raises:
         CsviError: no trained model, or bad data.
     """
-    if not (run / "config.yaml").is_file():
-        raise CsviError(f"{run} is not the folder of a run: it has no config.yaml, which csvi train leaves there")
-    config = load_config(run / "config.yaml")
-    if root is not None:
-        config.data.root, config.data.masks = root, None
-    if masks is not None:
-        config.data.masks = masks
+    folder = Path(run)
+    config, net, trained_on = _settings(run, options)
     benchmark = read_benchmark(config.data)
-    protocols = protocols_of(benchmark, "test", draw)
+    protocols_of(benchmark, "test", options.gallery)  # what cannot be asked is found before anything is embedded
     fabric = make_fabric(config)
-
-    with_masks = has_auxiliary(run) and all(record.mask for record in benchmark.test)
-    network = load_training_network(run, config) if with_masks else TrainingNetwork(load_net(run))
+    with_masks = has_auxiliary(folder) and all(record.mask for record in benchmark.test)
+    network = load_training_network(folder, config) if with_masks else TrainingNetwork(net or load_net(run))
     network.to(fabric.device).to(memory_format=torch.channels_last)
-    embeddings = embed(network.net, evaluation_loader(benchmark.root, benchmark.test, config.data), fabric)
-    results = evaluate_protocols(protocols, embeddings, benchmark.test)
+    loader = evaluation_loader(benchmark.root, benchmark.test, config.data)
+    start = time.perf_counter()
+    embeddings = embed(network.net, loader, fabric, options.flip)
+    seconds = time.perf_counter() - start
     predicted, compared = None, {}
     if with_masks:
         predicted = predict_masks(network, benchmark.root, benchmark.test, config, fabric)
         if predicted is not None:
             compared = compare_masks(predicted, benchmark.root, benchmark.test, config)
-    evaluation = Evaluation(benchmark.name, str(benchmark.root), benchmark.synthetic, results, compared)
-    return Outcome(evaluation, config, benchmark, embeddings, predicted)
+    evaluation = evaluate_embeddings(embeddings, benchmark, options, str(run), seconds, compared)
+    return Outcome(evaluation, config, benchmark, embeddings, predicted, trained_on)
 
 
-def save_evaluation(evaluation: Evaluation, run: Path) -> Path:
-    """Write RUN/evaluation.json or, of official galleries, RUN/evaluation-official.json; returns the file."""
-    gallery = evaluation.protocols[0].gallery
-    file = run / ("evaluation.json" if gallery == "seeded" else f"evaluation-{gallery}.json")
-    file.write_text(json.dumps(dataclasses.asdict(evaluation), indent=2) + "\n")
+def evaluate_features(file: Path, options: TestOptions) -> Evaluation:
+    """Evaluate embeddings from elsewhere.
+
+    Args:
+        file: .npz with the arrays `embedding` (n, d) and `path` (n,), relative to the dataset's root, in any order;
+            every image of the test split must be there, others are left out.
+        options: with a root; `flip` is the matter of whoever made the embeddings.
+
+    Raises:
+        CsviError: the file is none such, lacks a test image, names one twice or a path outside the root; or bad data.
+    """
+    if not options.root:
+        raise CsviError("features need the dataset whose images they describe: give its folder with --data.root")
+    if options.flip:
+        raise CsviError("--flip averages while embedding and these are embeddings already: leave it away")
+    benchmark = read_benchmark(_data(DataConfig(), options))
+    embeddings = read_features(file, [record.path for record in benchmark.test])
+    return evaluate_embeddings(embeddings, benchmark, options, str(file))
+
+
+def evaluate_embeddings(
+    embeddings: Tensor,
+    benchmark: Benchmark,
+    options: TestOptions,
+    model: str,
+    seconds: float = 0.0,
+    masks: dict[str, MaskResult] | None = None,
+) -> Evaluation:
+    """Embeddings of a benchmark's test images, in their order, under its protocols.
+
+    Args:
+        embeddings: (n, d).
+        benchmark: the dataset.
+        options: `gallery`, `flip` (whether it was done) and `refinement` count.
+        model: whose embeddings they are.
+        seconds: that embedding took.
+        masks: what else was found.
+
+    Raises:
+        CsviError: embeddings of another shape or not finite, or nothing to search.
+    """
+    protocols = protocols_of(benchmark, "test", options.gallery)
+    start = time.perf_counter()
+    results = evaluate_protocols(protocols, embeddings, benchmark.test, options.refinement)
+    ranking = time.perf_counter() - start
+    if options.flip:
+        results = [dataclasses.replace(result, refinements=[FLIP, *result.refinements]) for result in results]
+    return Evaluation(
+        benchmark=benchmark.name,
+        dataset=benchmark.layout,
+        trial=benchmark.trial,
+        root=str(benchmark.root),
+        synthetic=benchmark.synthetic,
+        model=model,
+        protocols=results,
+        camera_pairs=evaluate_camera_pairs(protocols[0], embeddings, benchmark.test),
+        masks=masks or {},
+        seconds={"embedding": seconds, "ranking": ranking},
+    )
+
+
+def save_evaluation(evaluation: Evaluation, run: Path, trained_on: str | None = None) -> Path:
+    """Write it into a run folder: RUN/evaluation.json, or a name that says what is not as by default.
+
+    Args:
+        evaluation: of the run.
+        run: its folder.
+        trained_on: layout of the dataset that it was trained on, if not this one's.
+    """
+    result = evaluation.protocols[0]
+    words = ["evaluation"]
+    if trained_on not in (None, evaluation.dataset):
+        words += ["on", evaluation.dataset]
+    if result.gallery == "official":
+        words.append("official")
+    words += [refinement.split(" (")[0].replace(" ", "-") for refinement in result.refinements]
+    file = run / f"{'-'.join(words)}.json"
+    file.write_text(json.dumps(dataclasses.asdict(evaluation), indent=1) + "\n")
     return file
 
 
-def predict_masks(
-    network: TrainingNetwork, root: Path, records: Sequence[ImageRecord], config: Config, fabric: Fabric
-) -> Tensor | None:
-    """Probability of person, (n, 1, H/4, W/4) float16, in the order of the records; None if the auxiliary has no masks.
-
-    Co-segmentation looks at all images of an identity together, so that each batch is one identity.
-
-    Args:
-        network: on the device of `fabric`; left in evaluation mode.
-        root, records: the images.
-        config: of the run.
-        fabric: device and precision.
-    """
-    assert network.auxiliary is not None
-    by_identity: dict[int, list[int]] = {}
-    for i, record in enumerate(records):
-        by_identity.setdefault(record.identity, []).append(i)
-    batches = list(by_identity.values())
-    loader = evaluation_loader(root, records, config.data, batches)
-    network.eval()
-    masks = []
-    with torch.inference_mode(), fabric.autocast():
-        for batch in track(loader, description="Predicting masks", transient=True):
-            batch = on_device(batch, fabric)
-            features = network.net.backbone(batch["image"], batch["modality"])
-            predicted = network.auxiliary.predict_masks(features, batch["identity"], batch["modality"])
-            if predicted is None:
-                return None
-            masks.append(predicted.half().cpu())
-    back = torch.tensor([i for batch in batches for i in batch]).argsort()
-    return torch.cat(masks)[back]
-
-
-def compare_masks(
-    predicted: Tensor, root: Path, records: Sequence[ImageRecord], config: Config
-) -> dict[str, MaskResult]:
-    """Predicted masks against the true ones, at the size of the images, for each modality.
-
-    Args:
-        predicted: (n, 1, h, w), probability of person.
-        root, records: the images, all with a mask.
-    """
-    size = (config.data.height, config.data.width)
-    cache = cached_images(root, records, *size, Path(config.data.cache))
-    assert cache.masks is not None
-    results = {}
-    for modality in Modality:
-        index = [i for i, record in enumerate(records) if record.modality == modality]
-        true = torch.from_numpy(cache.masks[index] > 127)
-        iou = torch.cat(
-            [
-                mask_iou(full_size(p, *size) > 0.5, t)
-                for p, t in zip(predicted[index].split(256), true.split(256), strict=True)
-            ]
+def _settings(run: str | Path, options: TestOptions) -> tuple[Config, VIReIDNet | None, str | None]:
+    """Settings to test a run with; its network, if that had to be loaded to know them; and what it was trained on."""
+    file = Path(run) / "config.yaml"
+    if file.is_file():
+        config = load_config(file)
+        trained_on = config.data.dataset
+        config.data = _data(config.data, options)
+        return config, None, trained_on
+    if not options.root:
+        raise CsviError(
+            f"{run} is not the folder of a run, it has no config.yaml: of a model alone, say what to test it on "
+            "with --data.root"
         )
-        _, constant = best_constant_mask(true)
-        results[modality.name.lower()] = MaskResult(len(index), float(iou.mean()), constant)
-    return results
+    net = load_net(run)
+    return Config(data=_data(DataConfig(height=net.height, width=net.width), options)), net, None
+
+
+def _data(config: DataConfig, options: TestOptions) -> DataConfig:
+    """Where the options say nothing, another root is what it looks like, and the same root what it was."""
+    config = dataclasses.replace(config)
+    if options.root is not None:
+        config.root, config.masks = options.root, None
+        layout = LAYOUTS[config.dataset]
+        if options.dataset is None and not layout.recognise(Path(options.root).expanduser()):
+            config.dataset = recognise(Path(options.root).expanduser()) or config.dataset  # type: ignore[assignment]
+    if options.dataset is not None:
+        config.dataset = options.dataset  # type: ignore[assignment]
+    if options.trial is not None:
+        config.trial = options.trial
+    elif config.trial > LAYOUTS[config.dataset].trials:
+        config.trial = 1
+    if options.masks is not None:
+        config.masks = options.masks
+    if options.cache is not None:
+        config.cache = options.cache
+    return config

@@ -7,10 +7,11 @@ from statistics import fmean, stdev
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.progress import track
 from torch import Tensor
 
 from csvi.data.records import ImageRecord
-from csvi.errors import CsviError
+from csvi.errors import CsviError, NothingToScoreError
 from csvi.evaluate.intervals import bootstrap
 from csvi.evaluate.metrics import (
     RULES,
@@ -25,7 +26,7 @@ from csvi.evaluate.metrics import (
     rows_of_block,
     summarize,
 )
-from csvi.evaluate.protocols import Draw, Protocol, Trial
+from csvi.evaluate.protocols import Draw, Protocol, Trial, camera_pairs
 from csvi.evaluate.refine import NO_REFINEMENT, Refinement, refined_distances
 
 REPORTED_RANKS = (1, 10, 20)
@@ -119,6 +120,31 @@ def evaluate_protocols(
     return [_result(protocol, [next(scores) for _ in protocol.trials], identity, refinement) for protocol in protocols]
 
 
+@dataclass(frozen=True)
+class CameraPair:
+    """What one camera finds in the images of another; mean over the trials."""
+
+    query: int
+    gallery: int
+    valid: int
+    R1: float
+    mAP: float
+    chance: float
+
+
+def evaluate_camera_pairs(protocol: Protocol, embeddings: Tensor, records: Sequence[ImageRecord]) -> list[CameraPair]:
+    """A protocol for each pair of cameras alone; without pairs that have nothing to find, and empty if there is one."""
+    pairs = []
+    for (query, gallery), alone in camera_pairs(protocol, records).items():
+        try:
+            result = evaluate_protocol(alone, embeddings, records)
+        except NothingToScoreError:
+            continue
+        r1, mean_ap = result.figures["R1"].mean, result.figures["mAP"].mean
+        pairs.append(CameraPair(query, gallery, result.valid, r1, mean_ap, result.chance))
+    return pairs if len(pairs) > 1 else []
+
+
 def check_embeddings(embeddings: Tensor, images: int) -> Tensor:
     """The same embeddings in at least 32 bits.
 
@@ -175,7 +201,7 @@ def _score_refined(
     """One trial after the other: refined distances depend on who else is in the gallery."""
     queries = torch.tensor(query, device=embeddings.device)
     scores = []
-    for rules, trial in trials:
+    for rules, trial in track(trials, description="Refining rankings", transient=True):
         images = torch.tensor(trial.gallery, device=embeddings.device)
         gallery = index_gallery(identity[images], camera[images])
         unseen = hidden(camera[queries], camera[images], rules)

@@ -1,0 +1,72 @@
+"""Embeddings from elsewhere, whole and broken."""
+
+import numpy as np
+import pytest
+import torch
+
+from csvi.errors import CsviError
+from csvi.evaluate.features import read_features
+
+PATHS = ["cam1/0001/0001.jpg", "cam3/0001/0001.jpg", "cam6/0002/0001.jpg"]
+ROWS = np.arange(12, dtype=np.float32).reshape(3, 4)
+
+
+def save(tmp_path, **arrays):
+    np.savez(tmp_path / "features.npz", **arrays)
+    return tmp_path / "features.npz"
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f4"])
+@pytest.mark.parametrize("kind", ["U", "S"])
+def test_rows_come_in_the_order_asked_for(tmp_path, dtype, kind):
+    path = np.array(["train/unasked.jpg", *PATHS[::-1]]).astype(kind)
+    embedding = np.concatenate([np.full((1, 4), 9), ROWS[::-1]]).astype(dtype)
+    read = read_features(save(tmp_path, embedding=embedding, path=path), PATHS)
+    assert read.dtype == (torch.float64 if dtype == np.float64 else torch.float32)
+    assert read.tolist() == ROWS.tolist()
+
+
+def test_how_a_path_is_written_does_not_matter(tmp_path):
+    path = np.array(["./cam1/0001/0001.jpg", "cam3\\0001\\0001.jpg", "cam6//0002/0001.jpg"])
+    assert read_features(save(tmp_path, embedding=ROWS, path=path), PATHS).tolist() == ROWS.tolist()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"embedding": ROWS}, "lacks an array"),
+        ({"embedding": ROWS, "path": np.array(PATHS, object)}, r"is no \.npz of plain arrays"),
+        ({"embedding": ROWS, "path": np.arange(3)}, r"path in .*type int64: it must be \(n,\) of strings"),
+        ({"embedding": ROWS, "path": np.array([PATHS])}, r"path in .* has shape \(1, 3\)"),
+        ({"embedding": ROWS.astype(int), "path": np.array(PATHS)}, "embedding in .* has type int64"),
+        ({"embedding": ROWS[:2], "path": np.array(PATHS)}, r"embeddings have shape \(2, 4\): .*\(3, dimensions\)"),
+        ({"embedding": ROWS[None], "path": np.array(PATHS)}, r"embeddings have shape \(1, 3, 4\)"),
+        ({"embedding": np.empty((3, 0)), "path": np.array(PATHS)}, r"embeddings have shape \(3, 0\)"),
+        ({"embedding": ROWS * np.nan, "path": np.array(PATHS)}, "hold NaN"),
+        ({"embedding": ROWS, "path": np.array([*PATHS[:2], PATHS[0]])}, "two embeddings of cam1/0001/0001.jpg"),
+        ({"embedding": ROWS, "path": np.array([*PATHS[:2], "../x.jpg"])}, r"path 2 of .*'\.\./x\.jpg'.*stay inside"),
+        ({"embedding": ROWS, "path": np.array([*PATHS[:2], "/data/x.jpg"])}, "stay inside"),
+        ({"embedding": ROWS[:2], "path": np.array(PATHS[:2])}, "no embedding of 1 of 3 test images, such as cam6"),
+    ],
+)
+def test_bad_features(tmp_path, arrays, message):
+    with pytest.raises(CsviError, match=message):
+        read_features(save(tmp_path, **arrays), PATHS)
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut off", b"\x80\x04\x95"])
+def test_no_archive(tmp_path, content):
+    (tmp_path / "features.npz").write_bytes(content)
+    with pytest.raises(CsviError, match=r"features.npz is no \.npz of plain arrays"):
+        read_features(tmp_path / "features.npz", PATHS)
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(CsviError, match="no such file"):
+        read_features(tmp_path / "features.npz", PATHS)
+
+
+def test_a_single_array_is_not_enough(tmp_path):
+    np.save(tmp_path / "features.npy", ROWS)
+    with pytest.raises(CsviError, match="lacks an array"):
+        read_features(tmp_path / "features.npy", PATHS)

@@ -1,0 +1,181 @@
+"""Runs and features under the protocols of every layout, on files that `csvi synth` wrote."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from csvi.config import Config, DataConfig, ModelConfig, SynthConfig, save_config
+from csvi.data import LAYOUTS
+from csvi.errors import CsviError
+from csvi.evaluate import Refinement, evaluate_protocols, protocols_of
+from csvi.evaluate.embed import embed
+from csvi.evaluate.runs import TestOptions, evaluate_features, evaluate_run, save_evaluation
+from csvi.evaluate.summary import differing_settings, summarize_runs
+from csvi.fabric import make_fabric
+from csvi.model.network import build_network
+from csvi.model.saved import save_network
+from csvi.synth import write_benchmark
+
+PROTOCOLS = {
+    "sysu": [f"{mode} {shots}" for mode in ("all-search", "indoor-search") for shots in ("single-shot", "multi-shot")],
+    "regdb": ["visible to thermal", "thermal to visible"],
+    "llcm": ["infrared to visible", "visible to infrared", "llcm-swapped"],
+    "folder": ["infrared to visible", "visible to infrared"],
+}
+
+
+@pytest.fixture(scope="module", params=LAYOUTS)
+def root(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / request.param
+    write_benchmark(folder, SynthConfig(layout=request.param, preset="tiny", height=48, width=24, processes=1))
+    return folder
+
+
+def untrained(folder, root, cache, **data):
+    """A run folder of a network as it was born."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = Config(
+        data=DataConfig(root=str(root), dataset=root.name, height=48, width=24, workers=0, cache=str(cache), **data),
+        model=ModelConfig(backbone="mobilenet_v2", weights="none", parts=3, part_dim=16, auxiliary="none"),
+        precision="32-true",
+    )
+    torch.manual_seed(config.data.trial)
+    save_network(build_network(config, identities=5), folder)
+    save_config(config, folder / "config.yaml")
+    return folder
+
+
+def test_a_run_is_tested_under_the_protocols_of_its_dataset(root, tmp_path, cache_folder):
+    run = untrained(tmp_path / "run", root, cache_folder)
+    outcome = evaluate_run(run)
+    evaluation = outcome.evaluation
+    assert [result.protocol for result in evaluation.protocols] == PROTOCOLS[root.name]
+    assert evaluation.synthetic
+    assert evaluation.protocols == evaluate_protocols(
+        protocols_of(outcome.benchmark), outcome.embeddings, outcome.benchmark.test
+    )
+    for result in evaluation.protocols:
+        assert not result.refinements
+        for spread in result.figures.values():
+            assert 0 <= spread.low <= spread.mean <= spread.high <= 1
+    file = save_evaluation(evaluation, run)
+    assert file.name == "evaluation.json"
+    assert json.loads(file.read_text())["protocols"] == json.loads(
+        json.dumps([dataclasses.asdict(result) for result in evaluation.protocols])
+    )
+
+
+def test_features_get_the_figures_of_the_run_they_come_from(root, tmp_path, cache_folder):
+    outcome = evaluate_run(untrained(tmp_path / "run", root, cache_folder))
+    order = np.random.default_rng(0).permutation(len(outcome.benchmark.test))
+    paths = np.array([record.path for record in outcome.benchmark.test])
+    np.savez(tmp_path / "f.npz", embedding=outcome.embeddings.numpy()[order], path=paths[order])
+    evaluation = evaluate_features(tmp_path / "f.npz", TestOptions(root=str(root)))
+    assert evaluation.dataset == root.name
+    assert evaluation.protocols == outcome.evaluation.protocols
+
+
+def test_refinements_are_named_and_never_overwrite_the_plain_result(root, tmp_path, cache_folder):
+    run = untrained(tmp_path / "run", root, cache_folder)
+    plain = evaluate_run(run).evaluation
+    options = TestOptions(flip=True, refinement=Refinement(rerank=True, expand=2))
+    refined = evaluate_run(run, options).evaluation
+    for result in refined.protocols:
+        assert [name.split(" (")[0] for name in result.refinements] == [
+            "flip averaging",
+            "query expansion",
+            "k-reciprocal re-ranking",
+        ]
+    names = {save_evaluation(evaluation, run).name for evaluation in (plain, refined)}
+    assert names == {"evaluation.json", "evaluation-flip-averaging-query-expansion-k-reciprocal-re-ranking.json"}
+
+
+def test_flip_averaging_does_not_know_left_from_right(config):
+    net = build_network(config, identities=5).net
+    image, modality = torch.randn(6, 3, 48, 24), torch.tensor([0, 1, 0, 1, 1, 0])
+    fabric = make_fabric(config)
+
+    def embedded(image, flip):
+        return embed(net, [{"image": image, "modality": modality}], fabric, flip)
+
+    both = embedded(image, flip=True)
+    assert not torch.allclose(both, embedded(image, flip=False), atol=1e-3)
+    torch.testing.assert_close(both, embedded(image.flip(3), flip=True))
+    torch.testing.assert_close(both.unflatten(1, (3, -1)).norm(dim=2), torch.ones(6, 3))
+
+
+@pytest.mark.parametrize("root", ["regdb"], indirect=True)
+def test_the_ten_models_of_regdb_have_one_mean(root, tmp_path, cache_folder):
+    runs = [untrained(tmp_path / f"regdb-{trial}", root, cache_folder, trial=trial) for trial in range(1, 11)]
+    outcomes = [evaluate_run(run) for run in runs]
+    assert differing_settings([outcome.config for outcome in outcomes]) == []
+    summary = summarize_runs([outcome.evaluation for outcome in outcomes])
+    assert summary.trials == list(range(1, 11))
+    for p, protocol in enumerate(PROTOCOLS["regdb"]):
+        values = [outcome.evaluation.protocols[p].figures["mAP"].mean for outcome in outcomes]
+        mean = summary.figures[protocol]["mAP"]
+        assert mean.runs == values
+        assert mean.mean == pytest.approx(np.mean(values))
+        assert mean.std == pytest.approx(np.std(values, ddof=1))
+    assert len({outcome.embeddings.sum().item() for outcome in outcomes}) == 10
+
+
+@pytest.mark.parametrize("root", ["sysu"], indirect=True)
+def test_no_mean_over_different_things(root, tmp_path, cache_folder):
+    a, b = (untrained(tmp_path / name, root, cache_folder) for name in "ab")
+    outcome = evaluate_run(a)
+    other = dataclasses.replace(outcome.evaluation, benchmark="another")
+    with pytest.raises(CsviError, match="different datasets"):
+        summarize_runs([outcome.evaluation, other])
+    other = evaluate_run(b, TestOptions(gallery="official")).evaluation
+    with pytest.raises(CsviError, match="different datasets"):
+        summarize_runs([outcome.evaluation, other])
+    config = dataclasses.replace(outcome.config, model=ModelConfig(backbone="resnet18"), seed=7)
+    assert differing_settings([outcome.config, config]) == [
+        f"model.{name}" for name in ("backbone", "weights", "parts", "part_dim", "auxiliary")
+    ]
+
+
+@pytest.mark.parametrize("root", ["llcm"], indirect=True)
+def test_another_dataset_than_the_one_trained_on(root, tmp_path, cache_folder, sysu_root):
+    run = untrained(tmp_path / "run", root, cache_folder)
+    outcome = evaluate_run(run, TestOptions(root=str(sysu_root)))
+    assert outcome.evaluation.dataset == "sysu"
+    assert save_evaluation(outcome.evaluation, run, outcome.trained_on).name == "evaluation-on-sysu.json"
+
+
+@pytest.mark.parametrize("root", ["folder"], indirect=True)
+def test_a_model_alone_is_told_what_to_be_tested_on(root, tmp_path, cache_folder):
+    run = untrained(tmp_path / "run", root, cache_folder)
+    expected = evaluate_run(run)
+    (run / "config.yaml").unlink()
+    with pytest.raises(CsviError, match="of a model alone, say what to test it on with --data.root"):
+        evaluate_run(run)
+    outcome = evaluate_run(run, TestOptions(root=str(root), cache=str(cache_folder)))
+    assert (outcome.config.data.height, outcome.config.data.width) == (48, 24)
+    assert outcome.evaluation.dataset == "folder"
+    torch.testing.assert_close(outcome.embeddings, expected.embeddings, atol=0.05, rtol=0)  # another precision
+
+
+@pytest.mark.parametrize("root", ["regdb"], indirect=True)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (TestOptions(gallery="official"), "galleries of .* are all, not official"),
+        (TestOptions(trial=11), "no --data.trial 11"),
+        (TestOptions(dataset="llcm"), "set --data.dataset regdb"),
+    ],
+)
+def test_bad_options(root, tmp_path, cache_folder, options, message):
+    with pytest.raises(CsviError, match=message):
+        evaluate_run(untrained(tmp_path / "run", root, cache_folder), options)
+
+
+def test_features_need_a_root_and_no_flip(tmp_path):
+    with pytest.raises(CsviError, match="--data.root"):
+        evaluate_features(tmp_path / "f.npz", TestOptions())
+    with pytest.raises(CsviError, match="--flip averages while embedding"):
+        evaluate_features(tmp_path / "f.npz", TestOptions(root=str(tmp_path), flip=True))
