@@ -74,8 +74,10 @@ class ModelConfig:
     """BatchNorm1d after the embedding's Linear: not in Eq. 3, but in the code it descends from."""
     share_classifier: bool = False
     """One classifier for all parts, as the subscript of gamma_s in Eq. 3 can be read."""
-    auxiliary: Literal["none", "coseg"] = "coseg"
-    """none: the paper's Baseline; coseg: co-segmentation (Table 3)."""
+    auxiliary: Literal["none", "select", "segment", "decode", "coseg"] = "coseg"
+    """The rows of Table 3. none: Baseline; select: features times the true masks, in training; segment: a segmentation
+    sub-network beside the shared layers, kept for testing (after the paper's reference 8); decode: a mask decoder on
+    the shared features; coseg: co-segmentation, the paper's model."""
 
     def __post_init__(self) -> None:
         _check(self, 1, 100, "parts")
@@ -88,8 +90,17 @@ class CosegConfig:
 
     activation: Literal["none", "sigmoid"] = "none"
     """On the weights of Eq. 12; the paper has none."""
+    weights_from: Literal["own", "leave-one-out", "other-modality"] = "own"
+    """Images of the identity whose center gives an image its weights (Eq. 10): all, as in the paper; all but the image
+    itself; or those of the other modality."""
+    weights_to: Literal["both", "decoder", "head"] = "both"
+    """Who reads the selected features (Eq. 13); the other reads the shared ones. Both in the paper."""
     head: bool = True
     """The extra part module on the selected features (Eq. 15, 16)."""
+    head_weight: float = 1.0
+    """Weight of its losses; 1 in Eq. 18."""
+    detach: bool = False
+    """The extra part module's losses do not reach the weights w."""
     mask_channels: Literal["one", "identity"] = "one"
     """one: a person mask, binary cross-entropy; identity: the N channels of Eq. 14, each person in the channel of its
     identity, cross-entropy over identities and background."""
@@ -98,6 +109,7 @@ class CosegConfig:
     which gives the paper's Table 4."""
 
     def __post_init__(self) -> None:
+        _check(self, 0, math.inf, "head_weight")
         if self.widths is not None and min(self.widths) < 1:
             raise CsviError(f"widths are {self.widths}: both must be at least 1")
 
@@ -164,7 +176,7 @@ class SynthConfig:
 
     layout: Literal["sysu", "regdb", "llcm", "folder"] = "sysu"
     """Whose layout the files are written in."""
-    preset: Literal["tiny", "demo", "paper"] = "demo"
+    preset: Literal["tiny", "demo", "study", "paper"] = "demo"
     """tiny: 12 identities, for tests; demo: 246 identities with 10 + 10 images; paper: SYSU-MM01's own structure, 491
     identities and 44,745 images."""
     seed: int = 0

@@ -5,7 +5,9 @@ import torch
 from torch.nn import functional as F
 
 from csvi.config import Config, CosegConfig, LossConfig, ModelConfig
-from csvi.model.coseg import CCWG, CoSegmentation, SegmentationDecoder, cross_modality_center
+from csvi.model.auxiliary import Features
+from csvi.model.coseg import CCWG, CoSegmentation, cross_modality_centers
+from csvi.model.decoder import MaskDecoder
 from csvi.model.losses import identity_mask_loss, mask_loss, reid_losses
 
 # Identity 0: 2 visible, 3 infrared images; 1: 3 and 1; 2: 1 and 2; 3: one infrared image alone. In no order.
@@ -36,14 +38,43 @@ def literal_center(features, n):
 
 
 def test_center_is_eq_10_and_11_with_each_modality_counting_half(features):
-    center, group = cross_modality_center(features, IDENTITY, MODALITY)
-    assert group.tolist() == IDENTITY.tolist()
-    for n in range(4):
-        torch.testing.assert_close(center[n], literal_center(features, n))
+    center = cross_modality_centers(features, IDENTITY, MODALITY)
+    for b, n in enumerate(IDENTITY.tolist()):
+        torch.testing.assert_close(center[b], literal_center(features, n))
+
+
+@pytest.mark.parametrize("source", ["leave-one-out", "other-modality"])
+def test_center_of_other_images(features, source):
+    center = cross_modality_centers(features, IDENTITY, MODALITY, source)
+    pooled = features.mean((2, 3))
+    for b in range(len(IDENTITY)):
+        means = []
+        for m in (0, 1):
+            others = [
+                i
+                for i in range(len(IDENTITY))
+                if IDENTITY[i] == IDENTITY[b]
+                and MODALITY[i] == m
+                and i != b
+                and (source != "other-modality" or m != MODALITY[b])
+            ]
+            if others:
+                means.append(pooled[others].mean(0))
+        expected = sum(means) / len(means) if means else torch.zeros(CHANNELS, dtype=torch.float64)
+        torch.testing.assert_close(center[b], expected)
+
+
+@pytest.mark.parametrize("source", ["leave-one-out", "other-modality"])
+def test_weights_from_others_do_not_see_the_image_itself(features, source):
+    ccwg = CCWG(CHANNELS, source=source).double()
+    features.requires_grad_()
+    for b in range(len(IDENTITY)):
+        (grad,) = torch.autograd.grad(ccwg(features, IDENTITY, MODALITY)[b].sum(), features)
+        assert (grad[b] == 0).all()
 
 
 def test_center_with_k_and_k_images_is_the_mean_of_all(features):
-    center, _ = cross_modality_center(features[:6], torch.zeros(6, dtype=int), torch.tensor([0, 0, 0, 1, 1, 1]))
+    center = cross_modality_centers(features[:6], torch.zeros(6, dtype=int), torch.tensor([0, 0, 0, 1, 1, 1]))
     torch.testing.assert_close(center[0], features[:6].mean((0, 2, 3)))
 
 
@@ -91,13 +122,13 @@ def test_gradient_of_the_ccwg_and_the_selection(features, activation):
 
 
 def test_decoder_gives_a_quarter_of_the_image_size():
-    decoder = SegmentationDecoder(32, (8, 4), out=1)
+    decoder = MaskDecoder(32, (8, 4))
     # A 288 x 144 image has 18 x 9 features (stride 16); Eq. 14 has masks of W/4 x H/4.
     assert decoder(torch.randn(2, 32, 18, 9)).shape == (2, 1, 72, 36)
 
 
 def test_each_decoder_block_is_a_deconvolution_and_two_convolutions():
-    decoder = SegmentationDecoder(32, (8, 4), out=3)
+    decoder = MaskDecoder(32, (8, 4), identities=2)
     for block, (channels, width) in zip(decoder, [(32, 8), (8, 4)], strict=False):
         deconvolutions = [layer for layer in block if isinstance(layer, torch.nn.ConvTranspose2d)]
         convolutions = [layer for layer in block if isinstance(layer, torch.nn.Conv2d)]
@@ -119,7 +150,7 @@ def batch():
 
 def test_decoder_and_part_module_see_the_selected_features_of_eq_13(features):
     branch = built()
-    outputs = branch(features, IDENTITY, MODALITY)
+    outputs = branch(Features(features), IDENTITY, MODALITY)
     weights = branch.ccwg(features, IDENTITY, MODALITY)
     selected = torch.empty_like(features)
     for b in range(len(IDENTITY)):
@@ -134,7 +165,7 @@ def test_decoder_and_part_module_see_the_selected_features_of_eq_13(features):
 def test_losses_are_the_three_terms_of_eq_18(features):
     settings = LossConfig(identity=0.5, center=0.25, segmentation=2.0)
     branch, data = built(), batch()
-    outputs = branch(features, IDENTITY, MODALITY)
+    outputs = branch(Features(features), IDENTITY, MODALITY)
     terms = branch.losses(outputs, data, settings)
     target = F.avg_pool2d(data["mask"], 4)  # area averaging to W/4 x H/4
     segmentation = 2.0 * mask_loss(outputs["mask_logits"], target, MODALITY)
@@ -147,7 +178,7 @@ def test_losses_are_the_three_terms_of_eq_18(features):
 
 def test_mask_channels_by_identity(features):
     branch, data = built(mask_channels="identity"), batch()
-    outputs = branch(features, IDENTITY, MODALITY)
+    outputs = branch(Features(features), IDENTITY, MODALITY)
     assert outputs["mask_logits"].shape == (len(IDENTITY), 1 + CLASSES, 12, 8)
     expected = identity_mask_loss(outputs["mask_logits"], F.avg_pool2d(data["mask"], 4), IDENTITY, MODALITY)
     torch.testing.assert_close(branch.losses(outputs, data, LossConfig())["coseg/segmentation"], expected)
@@ -155,7 +186,7 @@ def test_mask_channels_by_identity(features):
 
 def test_without_a_head_there_is_segmentation_alone(features):
     branch = built(head=False)
-    outputs = branch(features, IDENTITY, MODALITY)
+    outputs = branch(Features(features), IDENTITY, MODALITY)
     assert set(outputs) == {"mask_logits"}
     assert set(branch.losses(outputs, batch(), LossConfig())) == {"coseg/segmentation"}
     assert branch.part_module is None
@@ -164,13 +195,42 @@ def test_without_a_head_there_is_segmentation_alone(features):
 @pytest.mark.parametrize("channels", ["one", "identity"])
 def test_predicted_masks_are_probabilities_of_person_for_unknown_identities(features, channels):
     branch = built(mask_channels=channels).eval()
-    masks = branch.predict_masks(features, IDENTITY + 1000, MODALITY)
-    logits = branch(features, IDENTITY, MODALITY)["mask_logits"]
+    masks = branch.predict_masks(Features(features), IDENTITY + 1000, MODALITY)
+    logits = branch(Features(features), IDENTITY, MODALITY)["mask_logits"]
     if channels == "one":
         expected = 1 / (1 + (-logits).exp())
     else:
         expected = (logits[:, 1:].exp().sum(1) / logits.exp().sum(1)).unsqueeze(1)
     torch.testing.assert_close(masks, expected)
+
+
+@pytest.mark.parametrize("reader", ["decoder", "head"])
+def test_weights_go_to_one_reader(features, reader):
+    branch = built(weights_to=reader)
+    weights = branch.ccwg(features, IDENTITY, MODALITY)
+    outputs = branch(Features(features), IDENTITY, MODALITY)
+    of_decoder, of_head = (weights * features, features) if reader == "decoder" else (features, weights * features)
+    torch.testing.assert_close(outputs["mask_logits"], branch.decoder(of_decoder))
+    torch.testing.assert_close(outputs["selected_parts"], branch.part_module(of_head)[0])
+
+
+@pytest.mark.parametrize("detach", [False, True])
+def test_the_heads_losses_reach_the_weights_unless_detached(features, detach):
+    branch = built(detach=detach)
+    outputs = branch(Features(features.requires_grad_()), IDENTITY, MODALITY)
+    grad, to_features = torch.autograd.grad(
+        outputs["selected_parts"].square().sum(), (branch.ccwg.fc.weight, features), allow_unused=True
+    )
+    assert (grad is None) == detach
+    assert (to_features != 0).any()
+
+
+def test_weight_of_the_head(features):
+    outputs = built()(Features(features), IDENTITY, MODALITY)
+    whole, part = (built(head_weight=weight).losses(outputs, batch(), LossConfig()) for weight in (1.0, 0.25))
+    for name in ("identity", "center"):
+        torch.testing.assert_close(part[f"coseg/{name}"], 0.25 * whole[f"coseg/{name}"])
+    torch.testing.assert_close(part["coseg/segmentation"], whole["coseg/segmentation"])
 
 
 def test_default_widths_follow_the_backbone():

@@ -60,7 +60,7 @@ def test_config_json_says_how_to_build_it(network, tmp_path):
     save_network(network, tmp_path)
     assert json.loads((tmp_path / "config.json").read_text()) == {
         "identities": 5, "backbone": "mobilenet_v2", "parts": 3, "part_dim": 16, "part_norm": True,
-        "share_classifier": False, "height": 48, "width": 24,
+        "share_classifier": False, "height": 48, "width": 24, "guide": False,
     }  # fmt: skip
 
 
@@ -71,7 +71,7 @@ def test_auxiliary_comes_back_for_its_masks(network, images, config, tmp_path):
     identity = torch.tensor([3, 3, 9, 9, 9, 3])
 
     def masks(network):
-        return network.auxiliary.predict_masks(network.net.backbone(image, modality), identity, modality)
+        return network.auxiliary.predict_masks(network.net.features(image, modality), identity, modality)
 
     assert not loaded.training
     torch.testing.assert_close(masks(loaded), masks(network))

@@ -52,7 +52,7 @@ def predict_masks(
     with torch.inference_mode(), fabric.autocast():
         for batch in track(loader, description="Predicting masks", transient=True):
             batch = on_device(batch, fabric)
-            features = network.net.backbone(batch["image"], batch["modality"])
+            features = network.net.features(batch["image"], batch["modality"])
             predicted = network.auxiliary.predict_masks(features, batch["identity"], batch["modality"])
             if predicted is None:
                 return None

@@ -19,7 +19,7 @@ class TwoStreamBackbone(nn.Module):
     Attributes:
         visible, infrared: the layers of each modality, down to stride 8.
         shared: the layers for both, down to stride 16; the last stage keeps its resolution (Section 3.1.2).
-        channels: C1, channels of the shared features.
+        specific_channels, channels: C and C1, of the features before and after the shared layers.
 
     Raises:
         CsviError: no such backbone.
@@ -27,23 +27,27 @@ class TwoStreamBackbone(nn.Module):
 
     def __init__(self, name: str = "resnet50"):
         super().__init__()
-        self.visible, self.shared, self.channels = _split(name)
+        self.visible, self.shared, self.specific_channels, self.channels = _split(name)
         self.infrared = copy.deepcopy(self.visible)
 
     def forward(self, image: Tensor, modality: Tensor) -> Tensor:
-        """Shared features of images in any order of modalities.
+        """Shared features F_s (Eq. 2) of images in any order of modalities: (B, C1, H/16, W/16); see `specific`."""
+        return self.shared(self.specific(image, modality))
+
+    def specific(self, image: Tensor, modality: Tensor) -> Tensor:
+        """What the layers of each modality make of its images (Eq. 1).
 
         Args:
             image: (B, 3, H, W).
             modality: (B,), 0 visible and 1 infrared; each image goes through the layers of its own modality.
 
         Returns:
-            F_s, (B, C1, H/16, W/16).
+            (B, C, H/8, W/8), in the order of the images.
         """
         index = [torch.nonzero(modality == m).squeeze(1) for m in (0, 1)]
         streams = [stream(image[i]) for stream, i in zip((self.visible, self.infrared), index, strict=True) if len(i)]
         back = torch.argsort(torch.cat(index))  # the order in which the images came
-        return self.shared(torch.cat(streams)[back])
+        return torch.cat(streams)[back]
 
     def load_pretrained(self, state: dict[str, Tensor]) -> None:
         """Fill both streams and the shared layers from a state dict of torchvision's single-stream network.
@@ -66,8 +70,8 @@ class TwoStreamBackbone(nn.Module):
             tensor.copy_(found)
 
 
-def _split(name: str) -> tuple[nn.Sequential, nn.Sequential, int]:
-    """A torchvision network's layers to stride 8, its layers from there, and the channels at their end.
+def _split(name: str) -> tuple[nn.Sequential, nn.Sequential, int, int]:
+    """A torchvision network's layers to stride 8, its layers from there, and the channels at the end of each.
 
     Layers keep their names, so that torchvision's weights load by name.
     """
@@ -79,17 +83,17 @@ def _split(name: str) -> tuple[nn.Sequential, nn.Sequential, int]:
     if name == "mobilenet_v2":
         network = network.features
         specific, shared, last_stage = _names(0, 7), _names(7, 18), _names(14, 18)
-        channels = network[17].out_channels
+        channels = network[6].out_channels, network[17].out_channels
     else:
         specific = ["conv1", "bn1", "relu", "maxpool", "layer1", "layer2"]
         shared, last_stage = ["layer3", "layer4"], ["layer4"]
-        channels = network.fc.in_features
+        channels = network.fc.in_features // 4, network.fc.in_features
     layers = dict(network.named_children())
     for stage in last_stage:
         for layer in layers[stage].modules():
             if isinstance(layer, nn.Conv2d):
                 layer.stride = (1, 1)
-    return _sequence(layers, specific), _sequence(layers, shared), channels
+    return _sequence(layers, specific), _sequence(layers, shared), *channels
 
 
 def _names(start: int, stop: int) -> list[str]:

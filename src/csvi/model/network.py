@@ -5,14 +5,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from csvi.config import Config, LossConfig
-from csvi.model.auxiliary import Auxiliary
+from csvi.model.auxiliary import Auxiliary, Features
 from csvi.model.backbone import TwoStreamBackbone
 from csvi.model.coseg import CoSegmentation
+from csvi.model.decode import Decode
 from csvi.model.losses import reid_losses
 from csvi.model.parts import PartModule
+from csvi.model.segment import Segment, SegmentationGuide
+from csvi.model.select import Select
 
-AUXILIARIES: dict[str, type[Auxiliary] | None] = {"none": None, "coseg": CoSegmentation}
-"""What training may add, by its name in the settings."""
+AUXILIARIES: dict[str, type[Auxiliary] | None] = {
+    "none": None,
+    "select": Select,
+    "segment": Segment,
+    "decode": Decode,
+    "coseg": CoSegmentation,
+}
+"""What training may add, by its name in the settings: the rows of Table 3."""
 
 
 class VIReIDNet(nn.Module, PyTorchModelHubMixin, library_name="csvi", tags=["visible-infrared", "person-re-id"]):
@@ -25,6 +34,7 @@ class VIReIDNet(nn.Module, PyTorchModelHubMixin, library_name="csvi", tags=["vis
         backbone: see `TwoStreamBackbone`.
         parts, part_dim, part_norm, share_classifier: see `PartModule`.
         height, width: size in pixels of the images it was trained on.
+        guide: with a segmentation sub-network whose features are added to the shared ones (`csvi.model.segment`).
     """
 
     def __init__(
@@ -37,10 +47,12 @@ class VIReIDNet(nn.Module, PyTorchModelHubMixin, library_name="csvi", tags=["vis
         share_classifier: bool = False,
         height: int = 288,
         width: int = 144,
+        guide: bool = False,
     ):
         super().__init__()
         self.identities, self.height, self.width = identities, height, width
         self.backbone = TwoStreamBackbone(backbone)
+        self.guide = SegmentationGuide(self.backbone.specific_channels, self.backbone.channels) if guide else None
         self.part_module = PartModule(self.backbone.channels, identities, parts, part_dim, part_norm, share_classifier)
 
     def forward(self, image: Tensor, modality: Tensor) -> Tensor:
@@ -53,8 +65,17 @@ class VIReIDNet(nn.Module, PyTorchModelHubMixin, library_name="csvi", tags=["vis
         Returns:
             (B, P * C2).
         """
-        parts, _ = self.part_module(self.backbone(image, modality))
+        parts, _ = self.part_module(self.features(image, modality).shared)
         return F.normalize(parts, dim=2).flatten(1)
+
+    def features(self, image: Tensor, modality: Tensor) -> Features:
+        """What the parts are cut from, and what an auxiliary reads; arguments as of `forward`."""
+        specific = self.backbone.specific(image, modality)
+        shared = self.backbone.shared(specific)
+        if self.guide is None:
+            return Features(shared)
+        segmentation, added = self.guide(specific)
+        return Features(shared + added, segmentation)
 
 
 class TrainingNetwork(nn.Module):
@@ -66,17 +87,18 @@ class TrainingNetwork(nn.Module):
         self.auxiliary = auxiliary
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What the losses need of a batch with `image` (B, 3, H, W), `identity` (B,) and `modality` (B,).
+        """What the losses need of a batch with `image` (B, 3, H, W), `identity`, `modality` (B,) and maybe `mask`.
 
         Returns:
             `parts` (B, P, C2), `scores` (B, P, L), and what the auxiliary adds.
         """
-        features = self.net.backbone(batch["image"], batch["modality"])
-        outputs = {}
-        outputs["parts"], outputs["scores"] = self.net.part_module(features)
-        if self.auxiliary is not None:
-            outputs |= self.auxiliary(features, batch["identity"], batch["modality"])
-        return outputs
+        features = self.net.features(batch["image"], batch["modality"])
+        if self.auxiliary is None:
+            parts, scores = self.net.part_module(features.shared)
+            return {"parts": parts, "scores": scores}
+        parts, scores = self.net.part_module(self.auxiliary.select(features, batch))
+        of_auxiliary = self.auxiliary(features, batch["identity"], batch["modality"])
+        return {"parts": parts, "scores": scores, **of_auxiliary}
 
     def losses(self, outputs: dict[str, Tensor], batch: dict[str, Tensor], settings: LossConfig) -> dict[str, Tensor]:
         """The weighted terms of Eq. 9 and 18 by name; their sum is the total loss (Eq. 19)."""
@@ -89,6 +111,7 @@ class TrainingNetwork(nn.Module):
 def build_network(config: Config, identities: int) -> TrainingNetwork:
     """The network of a configuration with random weights, for `identities` classes."""
     model = config.model
+    auxiliary = AUXILIARIES[model.auxiliary]
     net = VIReIDNet(
         identities,
         model.backbone,
@@ -98,6 +121,6 @@ def build_network(config: Config, identities: int) -> TrainingNetwork:
         model.share_classifier,
         config.data.height,
         config.data.width,
+        guide=auxiliary is not None and auxiliary.guided,
     )
-    auxiliary = AUXILIARIES[model.auxiliary]
     return TrainingNetwork(net, None if auxiliary is None else auxiliary(net.backbone.channels, identities, config))

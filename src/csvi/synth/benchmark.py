@@ -22,7 +22,7 @@ from csvi.synth.sysu import Shot
 BENCHMARK_VERSION = 1
 """Raised with every change that changes a pixel: results compare only within a version."""
 
-SIZES = {"tiny": (96, 48), "demo": (144, 72), "paper": (288, 144)}
+SIZES = {"tiny": (96, 48), "demo": (144, 72), "study": (144, 72), "paper": (288, 144)}
 """Height and width of each preset's images, pixels."""
 
 README = """\

@@ -50,6 +50,7 @@ def structure(preset: str) -> Structure:
         )
     sizes, images = {
         "demo": ((160, 16, 70), {1: 3, 2: 2, 3: 5, 4: 3, 5: 2, 6: 5}),
+        "study": ((200, 60, 220), {1: 3, 2: 2, 3: 5, 4: 3, 5: 2, 6: 5}),
         "tiny": ((6, 2, 4), {1: 2, 2: 1, 3: 2, 4: 1, 5: 1, 6: 2}),
     }[preset]
     ends = np.cumsum(sizes)
