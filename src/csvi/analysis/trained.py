@@ -11,7 +11,8 @@ from torch import Tensor
 
 from csvi.config import Config, load_config
 from csvi.data import Benchmark, ImageRecord, read_benchmark
-from csvi.data.loader import evaluation_loader
+from csvi.data.cache import read_image
+from csvi.data.transforms import evaluation_transform
 from csvi.errors import CsviError
 from csvi.fabric import make_fabric, on_device
 from csvi.model import TrainingNetwork
@@ -48,10 +49,27 @@ class Trained:
         return {i: label for label, i in enumerate(sorted(i for i, seen in both.items() if len(seen) == 2))}
 
     def batch(self, records: Sequence[ImageRecord]) -> dict[str, Tensor]:
-        """These images as one batch on the device, not augmented: `image`, `modality`, `identity` (the dataset's number)
-        and, if all have one, `mask`."""
-        loader = evaluation_loader(self.benchmark.root, records, self.config.data, [range(len(records))])
-        return on_device(next(iter(loader)), self.fabric)
+        """These images as one batch on the device, not augmented.
+
+        Returns:
+            `image` (B, 3, H, W), `modality` (B,), `identity` (B,), the dataset's numbers, and `mask` (B, 1, H, W) if all
+            have one.
+        """
+        size = (self.config.data.height, self.config.data.width)
+        items = []
+        for record in records:
+            image = torch.tensor(read_image(self.benchmark.file(record), *size, "RGB")).permute(2, 0, 1)
+            mask = torch.tensor(read_image(record.mask, *size, "L"))[None] if record.mask else None
+            items.append(evaluation_transform(image, mask, record.modality))
+        batch = {
+            "image": torch.stack([image for image, _ in items]),
+            "modality": torch.tensor([int(record.modality) for record in records]),
+            "identity": torch.tensor([record.identity for record in records]),
+        }
+        masks = [mask for _, mask in items if mask is not None]
+        if len(masks) == len(items):
+            batch["mask"] = torch.stack(masks)
+        return on_device(batch, self.fabric)
 
 
 def load_trained(run: Path, root: str | None = None, auxiliary: Literal["needed", "if there"] = "if there") -> Trained:
