@@ -52,7 +52,7 @@ class Trained:
         """These images as one batch on the device, not augmented.
 
         Returns:
-            `image` (B, 3, H, W), `modality` (B,), `identity` (B,), the dataset's numbers, and `mask` (B, 1, H, W) if all
+            `image` (B, 3, H, W), `modality` and `identity` (B,), the dataset's numbers, and `mask` (B, 1, H, W) if all
             have one.
         """
         size = (self.config.data.height, self.config.data.width)
