@@ -1,0 +1,250 @@
+"""Whether the extra part module reads the identity from the weights w of co-segmentation instead of from the image.
+
+The weights of an identity (Eq. 12) come from its own images and multiply them (Eq. 13), so that the part module on the
+selected features (Eq. 15) may know the person by w alone. Here it is asked with weights that are not the image's own.
+"""
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich import box
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+from torch.nn import functional as F
+
+from csvi.analysis.figures import STYLE
+from csvi.analysis.trained import Trained
+from csvi.data import ImageRecord, Modality
+from csvi.errors import CsviError
+from csvi.model.auxiliary import Features
+from csvi.model.coseg import CoSegmentation
+
+CHUNK = 64
+"""Images that go through the backbone at a time."""
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Of the training images, how many the extra part module gives the name in question, in [0, 1]."""
+
+    all: float
+    visible: float
+    infrared: float
+
+
+@dataclass(frozen=True)
+class Leak:
+    """What the extra part module of a run makes of training images under four kinds of weights."""
+
+    run: str
+    weights_from: str
+    """Setting of the run: whose center gives an image its weights."""
+    reads_weights: bool
+    """Whether F_sel goes to the part module; if not (weights_to: decoder) it sees F_s and all four are the same."""
+    identities: int
+    images: int
+    own: Shares
+    """The image's identity is named, with the weights of that identity."""
+    other: Shares
+    """The image's identity is named, with the weights of another one."""
+    other_named: Shares
+    """That other identity is named: read from the weights, for nothing else in the input is of it."""
+    mean: Shares
+    """The image's identity is named, with the mean weights of all identities, which tell nothing about any."""
+    without: Shares
+    """The image's identity is named, on F_s, without weights."""
+
+
+@dataclass(frozen=True)
+class IdentityImages:
+    """What the extra part module can be asked about, for all images of one identity."""
+
+    label: int
+    modality: Tensor
+    """(B,)"""
+    strips: Tensor
+    """F_s pooled over each strip, (B, C1, P, 1): a weight a channel may as well come after that pooling (Eq. 3)."""
+    weights: Tensor
+    """w of each image, (B, C1, 1, 1); the same for them all if they are from the identity's `own` center."""
+
+
+def leak(runs: Sequence[Trained], seed: int = 0) -> list[Leak]:
+    """Measure each run on all of its training images, in evaluation mode and float32.
+
+    The weights of an identity come from all of its images together, as when masks are predicted. Another identity's
+    are those of the next one in an order that `seed` shuffles: the k-th image of a modality takes the weights of the
+    k-th of the same modality there, counted around, which matters only where an identity's images differ in them.
+
+    Raises:
+        CsviError: a run has no extra part module, or it was trained on one identity.
+    """
+    auxiliaries = [_auxiliary(trained) for trained in runs]  # all of them, before any takes its time
+    return [
+        measure(trained.name, auxiliary, _look(trained, auxiliary), seed)
+        for trained, auxiliary in zip(runs, auxiliaries, strict=True)
+    ]
+
+
+@torch.no_grad()
+def measure(run: str, auxiliary: CoSegmentation, seen: Sequence[IdentityImages], seed: int = 0) -> Leak:
+    """Ask the extra part module about these images under each kind of weights; see `leak`.
+
+    Args:
+        run: name of the run.
+        auxiliary: with an extra part module, in evaluation mode.
+        seen: the images, an item an identity, at least two.
+        seed: chooses whose weights are another's.
+    """
+    if len(seen) < 2:
+        raise CsviError(f"{run} was trained on one identity, and its weights can only leak among several")
+    mean = torch.stack([images.weights.mean(0) for images in seen]).mean(0)  # (C1, 1, 1)
+    label = torch.cat([torch.full_like(images.modality, images.label) for images in seen])
+    donors = [seen[n] for n in another_of_each(len(seen), seed)]
+    donor_label = torch.cat(
+        [torch.full_like(images.modality, donor.label) for images, donor in zip(seen, donors, strict=True)]
+    )
+    modality = torch.cat([images.modality for images in seen])
+    named = {
+        "own": [_named(auxiliary, images.strips, images.weights) for images in seen],
+        "other": [_named(auxiliary, i.strips, paired_weights(i, donor)) for i, donor in zip(seen, donors, strict=True)],
+        "mean": [_named(auxiliary, images.strips, mean) for images in seen],
+        "without": [_named(auxiliary, images.strips, None) for images in seen],
+    }
+    right = {weights: _shares(torch.cat(names) == label, modality) for weights, names in named.items()}
+    return Leak(
+        run=run,
+        weights_from=auxiliary.settings.weights_from,
+        reads_weights=auxiliary.settings.weights_to != "decoder",
+        identities=len(seen),
+        images=len(label),
+        other_named=_shares(torch.cat(named["other"]) == donor_label, modality),
+        **right,
+    )
+
+
+def another_of_each(number: int, seed: int = 0) -> list[int]:
+    """For each of 0...number-1 another one, none twice: the next in a shuffled round."""
+    order = torch.randperm(number, generator=torch.Generator().manual_seed(seed)).tolist()
+    following = dict(zip(order, order[1:] + order[:1], strict=True))
+    return [following[n] for n in range(number)]
+
+
+def paired_weights(images: IdentityImages, donor: IdentityImages) -> Tensor:
+    """Weights of the donor for each of these images, (B, C1, 1, 1): the k-th of a modality has those of the k-th."""
+    weights = torch.empty_like(images.weights)
+    for m in Modality:
+        mine, theirs = images.modality == m, donor.weights[donor.modality == m]
+        weights[mine] = theirs[torch.arange(int(mine.sum()), device=theirs.device) % len(theirs)]
+    return weights
+
+
+def leak_figure(results: Sequence[Leak]) -> Figure:
+    """Five bars a run, in %: who is named under which weights."""
+    bars = [
+        ("its own w: right", "own", "#4c78a8"),
+        ("mean w: right", "mean", "#9ecae9"),
+        ("no w, F$_s$: right", "without", "#bab0ac"),
+        ("another's w: right", "other", "#f2b447"),
+        ("another's w: names the other", "other_named", "#d6453d"),
+    ]
+    width = 0.17
+
+    def draw(axes: Axes) -> None:
+        for number, (label, name, color) in enumerate(bars):
+            values = [100 * getattr(result, name).all for result in results]
+            at = [group + (number - (len(bars) - 1) / 2) * width for group in range(len(results))]
+            drawn = axes.bar(at, values, 0.9 * width, color=color, label=label)
+            axes.bar_label(drawn, [f"{value:.1f}" for value in values], fontsize=8, padding=1)
+        axes.set_xticks(range(len(results)), [_group(result) for result in results])
+        axes.tick_params("x", length=0)
+        axes.set(ylim=(0, 105), xlim=(-0.5, len(results) - 0.5), ylabel="training images (%)")
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(max(6.4, 0.8 + 1.7 * len(results)), 3.8), layout="constrained")
+        draw(figure.subplots())
+        figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=9)
+    return figure
+
+
+def leak_table(results: Sequence[Leak]) -> Table:
+    """Four rows a run: whom the extra part module names under which weights, in %."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column("run", overflow="fold", max_width=22)
+    table.add_column("weights", no_wrap=True)
+    for column in ("right (%)", "visible", "infrared", "names w's"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for result in results:
+        rows = [
+            ("its own", result.own, ""),
+            ("another's", result.other, f"{100 * result.other_named.all:.1f}"),
+            ("the mean", result.mean, ""),
+            ("none: F_s", result.without, ""),
+        ]
+        about = result.run if result.reads_weights else f"{result.run} (head reads F_s)"
+        for number, (weights, right, named) in enumerate(rows):
+            shares = (f"{100 * share:.1f}" for share in (right.all, right.visible, right.infrared))
+            last = number == len(rows) - 1
+            table.add_row("" if number else about, weights, *shares, named, end_section=last)
+    return table
+
+
+def _auxiliary(trained: Trained) -> CoSegmentation:
+    auxiliary = trained.network.auxiliary
+    if not isinstance(auxiliary, CoSegmentation):
+        raise CsviError(
+            f"{trained.run} has no co-segmentation (model.auxiliary coseg), and so no weights that may leak"
+        )
+    if auxiliary.part_module is None:
+        raise CsviError(
+            f"{trained.run} was trained without the extra part module (coseg.head false), which this figure is about"
+        )
+    return auxiliary
+
+
+@torch.no_grad()
+def _look(trained: Trained, auxiliary: CoSegmentation) -> list[IdentityImages]:
+    """All training images, in the order of their identities' labels."""
+    labels = trained.labels()
+    records: dict[int, list[ImageRecord]] = {identity: [] for identity in labels}
+    for record in trained.training_records:
+        if record.identity in labels:
+            records[record.identity].append(record)
+    description = f"Reading {trained.name}"
+    return [
+        _look_at(trained, auxiliary, records[identity], label)
+        for identity, label in track(labels.items(), description=description, transient=True)
+    ]
+
+
+def _look_at(trained: Trained, auxiliary: CoSegmentation, records: Sequence[ImageRecord], label: int) -> IdentityImages:
+    batches = [trained.batch(records[i : i + CHUNK]) for i in range(0, len(records), CHUNK)]
+    net = trained.network.net
+    features = torch.cat([net.features(batch["image"], batch["modality"]).shared for batch in batches])
+    identity, modality = (torch.cat([batch[name] for batch in batches]) for name in ("identity", "modality"))
+    strips = F.adaptive_avg_pool2d(features, (net.part_module.parts, 1))
+    return IdentityImages(label, modality, strips, auxiliary.ccwg(features, identity, modality))
+
+
+def _named(auxiliary: CoSegmentation, strips: Tensor, weights: Tensor | None) -> Tensor:
+    """Class with the highest score, summed over the parts, of each image, (B,); None leaves the weights out."""
+    assert auxiliary.part_module is not None
+    seen = strips if weights is None else auxiliary.selected(Features(strips), weights, "head")
+    _, scores = auxiliary.part_module(seen)
+    return scores.sum(1).argmax(1)
+
+
+def _shares(hit: Tensor, modality: Tensor) -> Shares:
+    """Shares of (B,) bool, in all images and in those of each modality."""
+    of = [hit, *(hit[modality == m] for m in Modality)]
+    return Shares(*(float(part.double().mean()) for part in of))
+
+
+def _group(result: Leak) -> str:
+    name = textwrap.fill(result.run, 20)
+    return name if result.reads_weights else f"{name}\n(head reads F$_s$)"
