@@ -305,16 +305,18 @@ def test_all_splits_are_read(regdb, capsys):
     print_check(check)
     shown = capsys.readouterr().out
     assert "train 1–3" in shown
-    assert "7 splits that are not there" in shown
+    assert "splits that are not there: 7\n" in shown
 
 
-def test_a_split_that_cannot_be_read(regdb):
+def test_a_split_that_cannot_be_read(regdb, capsys):
     (regdb / "idx/test_visible_2.txt").write_text("Visible/1/0.png one")
     check = check_dataset(regdb)
     finding = only(check.problems)
     assert (finding.kind, finding.path) == ("split", "split 2")
-    assert finding.message.startswith(f"line 1 of {regdb}/idx/test_visible_2.txt has the label 'one'")
+    assert finding.message.startswith(f"cannot be read: line 1 of {regdb}/idx/test_visible_2.txt has the label 'one'")
     assert {split.trial for split in check.splits} == {1, 3}
+    print_check(check)
+    assert "train 1, 3 " in capsys.readouterr().out
     for trial in (1, 3):
         (regdb / f"idx/train_visible_{trial}.txt").unlink()
     with pytest.raises(CsviError, match=r"^no .*train_visible_1.txt: RegDB comes with it"):
@@ -357,7 +359,7 @@ def test_long_lists_are_cut(sysu, capsys):
     (sysu / "cam1/0001/[red]\x1b[31m.jpg").write_bytes(b"")
     print_check(check_dataset(sysu))
     shown = capsys.readouterr().out
-    assert "\n9 broken files\n" in shown
+    assert "\nbroken files: 9\n" in shown
     assert shown.count(" is empty\n") == 5
     assert "  and 4 more (--json lists all)\n" in shown
     assert "[red]\N{REPLACEMENT CHARACTER}[31m.jpg is empty" in shown

@@ -39,7 +39,7 @@ def print_check(check: Check) -> None:
         for kind, heading in HEADINGS.items():
             named = [finding for finding in findings if finding.kind == kind]
             if named:
-                _print_findings(console, f"{len(named):,} {heading}", named, style)
+                _print_findings(console, f"{heading}: {len(named):,}", named, style)
     problems = f"{len(check.problems):,} problem{'s' * (len(check.problems) > 1)}" if check.problems else "ok"
     read = "every image was decoded" if check.decoded else "every header was read; --decode decodes every image"
     console.print(f"\n{problems} ({read})", style="bold red" if check.problems else "bold green")
@@ -67,8 +67,9 @@ def _split_table(splits: list[Split]) -> Table:
 
 
 def _numbers(trials: list[int]) -> str:
-    run = len(trials) > 1 and trials[-1] - trials[0] == len(trials) - 1
-    return f"{trials[0]}–{trials[-1]}" if run else ", ".join(map(str, trials))
+    """`1–3, 5` for 1, 2, 3, 5."""
+    runs = [[trial for _, trial in run] for _, run in groupby(enumerate(trials), lambda at: at[1] - at[0])]
+    return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
 def _cells(split: Split) -> list[str]:

@@ -144,7 +144,7 @@ def _read(root: Path, layout: Layout, masks: Path | None) -> tuple[list[Benchmar
         raise next(iter((broken or absent).values()))
     return (
         benchmarks,
-        [Finding("split", f"split {trial}", str(error)) for trial, error in broken.items()],
+        [Finding("split", f"split {trial}", f"cannot be read: {error}") for trial, error in broken.items()],
         [Finding("no split", f"split {trial}", f"has no list in {root / 'idx'}") for trial in absent],
     )
 

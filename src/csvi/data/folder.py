@@ -121,7 +121,8 @@ def _table(root: Path) -> Iterator[Row]:
             seen.add(row[2].path)
             yield row
     except csv.Error as error:
-        raise CsviError(f"line {reader.reader.line_num} of {file} is not one of a table with commas: {error}") from error
+        place = f"line {reader.reader.line_num} of {file}"
+        raise CsviError(f"{place} is not one of a table with commas: {error}") from error
 
 
 def _row(root: Path, line: Mapping[str, str], place: str) -> Row:
