@@ -215,7 +215,7 @@ def test_load_evaluation(good, tmp_path):
         load_evaluation(tmp_path)
     with pytest.raises(CsviError, match=f"evaluate it first, csvi evaluate {tmp_path}$"):
         load_evaluation(tmp_path / "evaluation-official.json")
-    with pytest.raises(CsviError, match="no .*nowhere: evaluate it first, csvi evaluate .*nowhere$"):
+    with pytest.raises(CsviError, match=r"no .*nowhere: evaluate it first, csvi evaluate .*nowhere$"):
         load_evaluation(tmp_path / "nowhere")
     file.write_text(json.dumps(good))
     assert load_evaluation(tmp_path) == load_evaluation(file) == good
