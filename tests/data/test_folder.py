@@ -75,6 +75,15 @@ def test_root_and_masks(root, monkeypatch):
     assert [r.mask for r in everyone(benchmark)] == [None, root / "masks/infrared/1/1.png"]
 
 
+def test_the_tables_mask_goes_before_the_folders_but_not_before_one_that_is_given(root, tmp_path):
+    add(root, "a.png", "masks/a.png", "masks/b.png")
+    add(tmp_path / "given", "a.png")
+    benchmark = table(root, HEADER, "a.jpg,1,,visible,train,a.png,", "b.jpg,1,,infrared,train,,")
+    assert [r.mask for r in benchmark.train] == [root / "a.png", root / "masks/b.png"]
+    given = read_folder(root, masks=tmp_path / "given")
+    assert [r.mask for r in given.train] == [tmp_path / "given/a.png", None]
+
+
 def test_table(root):
     benchmark = table(
         root,

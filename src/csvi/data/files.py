@@ -1,5 +1,6 @@
 """What the readers share: image files, list files, masks beside the images."""
 
+import hashlib
 import io
 import os
 import re
@@ -146,7 +147,7 @@ def attach_masks(
     """The same records with their masks.
 
     The mask of `cam1/0006/0001.jpg` is the file `cam1/0006/0001.*` in the folder of masks, whatever its image format;
-    an image without one has `mask=None`, or the mask that its record has already.
+    an image without one has `mask=None`. A mask that a record has already is kept, but for one in a folder given here.
 
     Args:
         root: of the dataset.
@@ -164,6 +165,8 @@ def attach_masks(
     found: dict[str, dict[str, Path]] = {}
 
     def with_mask(record: ImageRecord) -> ImageRecord:
+        if masks is None and record.mask:
+            return record
         path = PurePosixPath(record.path)
         parent = str(path.parent)
         if parent not in found:
@@ -187,8 +190,29 @@ def is_synthetic(root: Path) -> bool:
 
 
 def title_of(root: Path, title: str) -> str:
-    """How results on this folder are headed."""
-    return f"synthetic benchmark in the layout of {title}" if is_synthetic(root) else title
+    """How results on this folder are headed: of the synthetic benchmark by version, preset and seed."""
+    if not is_synthetic(root):
+        return title
+    readme = (root / "README").read_text(errors="replace")
+    version = re.search(r"^version +(\d+)$", readme, re.MULTILINE)
+    preset, seed = re.search(r'"preset": "(\w+)"', readme), re.search(r'"seed": (\d+)', readme)
+    which = f" {version[1]} {preset[1]} seed {seed[1]}" if version and preset and seed else ""
+    return f"synthetic benchmark{which} in the layout of {title}"
+
+
+def fingerprint(root: Path, records: Iterable[ImageRecord]) -> str:
+    """Of the images themselves, as far as names and lengths of files tell; the same wherever the copy lies.
+
+    Raises:
+        CsviError: an image is not there.
+    """
+    digest = hashlib.sha256()
+    for record in sorted(records, key=lambda record: record.path):
+        try:
+            digest.update(f"{record.path} {(root / record.path).stat().st_size}\n".encode())
+        except OSError as error:
+            raise CsviError(f"cannot read the image {root / record.path}: {error.strerror}") from error
+    return digest.hexdigest()[:16]
 
 
 def check_disjoint(splits: Mapping[str, Iterable[int | str]], what: str, where: str) -> None:

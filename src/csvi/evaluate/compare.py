@@ -182,6 +182,9 @@ def _check_data(first: dict[str, Any], other: dict[str, Any], protocol: str) -> 
 def _check_queries(first: dict[str, Any], other: dict[str, Any], protocol: str) -> None:
     """Of the same split."""
     a, b = (_result(evaluation, protocol)["by_identity"] for evaluation in (first, other))
+    prints = first.get("fingerprint"), other.get("fingerprint")
+    if None not in prints and prints[0] != prints[1]:
+        raise CsviError("they were evaluated on other data (the test images differ)")
     if a["identity"] != b["identity"]:
         raise CsviError(f"they were evaluated on other data (the identities asked for under {protocol} differ)")
     if a["queries"] != b["queries"]:
