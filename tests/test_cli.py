@@ -1,11 +1,14 @@
 """The commands as a user types them."""
 
+import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from csvi.cli import main
+from csvi.data import read_regdb
 
 
 def run(*arguments):
@@ -17,7 +20,9 @@ def test_help_answers_without_importing_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("command", [[], ["synth"], ["train"], ["evaluate"], ["report"], ["demo"]])
+@pytest.mark.parametrize(
+    "command", [[], ["synth"], ["check"], ["train"], ["evaluate"], ["compare"], ["report"], ["demo"]]
+)
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as exit:
         run(*command, "--help")
@@ -33,7 +38,8 @@ def test_every_command_has_help(command, capsys):
         (["train", "--train.lr", "fast"], "train.lr"),
         (["train", "--config", "missing.yaml"], "missing.yaml"),
         (["synth", "--preset", "huge"], "preset"),
-        (["evaluate"], "runs"),
+        (["report"], "run"),
+        (["evaluate", "run", "--expand", "many"], "expand"),
         (["evaluate", "run", "--gallery", "lucky"], "gallery"),
     ],
 )
@@ -54,6 +60,12 @@ def test_wrong_arguments_are_named_in_one_sentence(arguments, word, capsys):
         (["evaluate", "nowhere"], "nowhere"),
         (["report", "nowhere"], "nowhere"),
         (["synth"], "--sheet"),
+        (["evaluate"], "--features"),
+        (["evaluate", "run", "--features", "feats.npz"], "--features"),
+        (["evaluate", "--features", "feats.npz"], "--data.root"),
+        (["evaluate", "run", "--expand", "-1"], "expand"),
+        (["check", "nowhere"], "nowhere"),
+        (["compare", "nowhere"], "csvi evaluate nowhere"),
     ],
 )
 def test_bad_input_is_one_sentence_and_status_1(arguments, word, capsys, monkeypatch, tmp_path):
@@ -102,6 +114,57 @@ def test_the_whole_job_on_the_tiny_benchmark(tmp_path, capsys):
     expected = {"config.yaml", "metrics.jsonl", "last.ckpt", "model.safetensors", "config.json", "evaluation.json"}
     expected.add("evaluation-official.json")
     assert expected <= {file.name for file in folder.iterdir()}
+
+
+def test_check_tells_a_program_and_by_its_status(tmp_path, capsys):
+    data = tmp_path / "data"
+    assert run("synth", data, "--preset=tiny", "--layout=regdb", "--height=48", "--width=24") == 0
+    assert "--data.dataset regdb" in capsys.readouterr().out
+    assert run("check", data, "--decode") == 0
+    assert "ok" in capsys.readouterr().out
+    image = next(path for path in sorted((data / "Thermal").rglob("*.jpg")))
+    image.write_bytes(image.read_bytes()[:300])
+    assert run("check", data, "--decode", "--json") == 1
+    found = json.loads(capsys.readouterr().out)
+    assert [finding["kind"] for finding in found["problems"]] == ["broken"]
+    assert image.name in found["problems"][0]["path"]
+
+
+def test_ten_runs_in_one_call_features_and_a_comparison(tmp_path, capsys):
+    data, cache = tmp_path / "data", f"--data.cache={tmp_path / 'cache'}"
+    run("synth", data, "--preset=tiny", "--layout=regdb", "--height=48", "--width=24")
+    small = ["--data.height=48", "--data.width=24", "--data.identities=4", "--data.images=2", "--data.workers=0", cache]
+    small += ["--model.backbone=mobilenet_v2", "--model.weights=none", "--model.part_dim=8", "--model.auxiliary=none"]
+    for trial in (1, 2):
+        settings = ["--data.dataset=regdb", f"--data.root={data}", f"--data.trial={trial}", "--train.epochs=1", *small]
+        assert run("train", *settings, f"--run={tmp_path}/regdb-{trial}") == 0
+    capsys.readouterr()
+    runs = [tmp_path / "regdb-1", tmp_path / "regdb-2"]
+    assert run("evaluate", *runs) == 0
+    table = capsys.readouterr().out
+    assert "mean of 2 runs" in table
+    assert "Splits 1, 2: the protocol wants a model for each of 1 to 10" in " ".join(table.split())
+    assert run("evaluate", *runs, "--json", "--rerank") == 0
+    output = capsys.readouterr()
+    found = json.loads(output.out)
+    assert len(found["evaluations"]) == 2
+    assert found["summary"]["trials"] == [1, 2]
+    assert all("k-reciprocal" in result["refinements"][0] for e in found["evaluations"] for result in e["protocols"])
+    assert str(tmp_path / "regdb-1" / "evaluation-k-reciprocal-re-ranking.json") in output.err
+    assert run("compare", *runs) == 1
+    assert "splits" in capsys.readouterr().err
+    assert run("compare", runs[0], runs[0] / "evaluation-k-reciprocal-re-ranking.json") == 0
+    assert "Δ R1" in capsys.readouterr().out
+
+    benchmark = read_regdb(data, trial=2)
+    paths = np.array([record.path for record in benchmark.test])
+    features = tmp_path / "feats.npz"
+    np.savez(features, embedding=np.eye(99)[[record.identity for record in benchmark.test]], path=paths)
+    assert run("evaluate", f"--features={features}", f"--data.root={data}", "--data.trial=2", "--json") == 0
+    (found,) = json.loads(capsys.readouterr().out)["evaluations"]
+    assert [result["figures"]["mINP"]["mean"] for result in found["protocols"]] == [1, 1]
+    assert run("evaluate", f"--features={features}", f"--data.root={data}", "--data.trial=1") == 1
+    assert "no embedding of" in capsys.readouterr().err
 
 
 def test_an_error_is_all_that_a_failing_command_prints():

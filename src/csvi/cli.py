@@ -166,9 +166,7 @@ def _parser() -> tuple[ArgumentParser, dict[str, Command]]:
 
     child = command(train, "Train a model; leaves a run folder.")
     child.add_class_arguments(Config)
-    child.add_argument(
-        "--run", help="folder of the run; by default runs/DATASET-BACKBONE-AUXILIARY-SEED, with the split behind regdb"
-    )
+    child.add_argument("--run", help="folder of the run; by default runs/DATASET-BACKBONE-AUXILIARY-SEED")
     child.add_argument("--resume", help="auto: go on where RUN stopped; or the path of a checkpoint")
 
     child = command(check, "Look through a dataset: what it holds, and what is broken, missing or double.")

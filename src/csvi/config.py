@@ -177,8 +177,9 @@ class SynthConfig:
     layout: Literal["sysu", "regdb", "llcm", "folder"] = "sysu"
     """Whose layout the files are written in."""
     preset: Literal["tiny", "demo", "study", "paper"] = "demo"
-    """tiny: 12 identities, for tests; demo: 246 identities with 10 + 10 images; paper: SYSU-MM01's own structure, 491
-    identities and 44,745 images."""
+    """tiny: 12 identities, for tests; demo: 246 identities with 10 + 10 images; study: 480 such, of them 220
+    to test; paper: the size of the dataset that the layout is named after, SYSU-MM01's 491 identities and 44,745 images
+    (docs/synthetic-benchmark.md)."""
     seed: int = 0
     """Fixes everything: the same version, settings and seed give the same bytes."""
     height: int | None = None

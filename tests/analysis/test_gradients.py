@@ -183,4 +183,7 @@ def test_the_figure_and_the_table_hold_every_norm(trained):
     console.print(gradients_table(results))
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= 80
-    assert text.count("0 / 0") == 4 + 2 + 1
+    rows = [line.split() for line in text.splitlines() if "F_task infrared" in line]
+    assert [row.count("0") for row in rows] == [2, 1, 0]
+    task = results[2].task
+    assert rows[2][-2] == f"{100 * task.across.infrared / task.segmentation.infrared:.1f}"

@@ -21,7 +21,7 @@ def outcome(monkeypatch, tmp_path):
         for n, (identity, camera) in enumerate(seen)
     ]
     benchmark = Benchmark("", tmp_path, [], [], test)
-    evaluation = Evaluation("", "sysu", 1, "", True, "", [], [], {}, {})
+    evaluation = Evaluation("", "sysu", 1, "", "", True, "", [], [], {}, {})
     return Outcome(evaluation, Config(), benchmark, torch.arange(5.0)[:, None], None)
 
 

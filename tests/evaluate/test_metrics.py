@@ -12,11 +12,12 @@ from hypothesis.extra.numpy import arrays
 from csvi.errors import CsviError
 from csvi.evaluate import RULES, score
 from csvi.evaluate import metrics as m
+from csvi.evaluate.metrics import score_embeddings
 
 
 def slow_score(distance, query_identity, gallery_identity, query_camera, gallery_camera, protocol):
     """The definition, one query and one image at a time; None where no query counts."""
-    ranks, precisions, penalties = [], [], []
+    ranks, precisions, penalties, chances = [], [], [], []
     for q, row in enumerate(distance):
         ranking = []
         for g, d in enumerate(row):
@@ -32,6 +33,7 @@ def slow_score(distance, query_identity, gallery_identity, query_camera, gallery
             continue
         precisions.append(sum(n / p for n, p in enumerate(positions, start=1)) / len(positions))
         penalties.append(len(positions) / positions[-1])
+        chances.append(len(positions) / len(ranking))
         if protocol in ("regdb", "folder"):
             ranks.append(positions[0])
         else:
@@ -40,20 +42,22 @@ def slow_score(distance, query_identity, gallery_identity, query_camera, gallery
         return None
     length = len(gallery_identity) if protocol in ("regdb", "folder") else len(set(gallery_identity))
     cmc = [sum(rank <= k for rank in ranks) / len(ranks) for k in range(1, length + 1)]
-    return cmc, sum(precisions) / len(ranks), sum(penalties) / len(ranks), len(ranks)
+    return cmc, *(sum(values) / len(ranks) for values in (precisions, penalties, chances)), len(ranks)
 
 
-def assert_equals_slow(protocol, distance, query_identity, gallery_identity, query_camera, gallery_camera):
-    inputs = distance, query_identity, gallery_identity, query_camera, gallery_camera
-    expected = slow_score(*(np.asarray(values).tolist() for values in inputs), protocol)
+def assert_equals_slow(protocol, distance, *labels):
+    expected = slow_score(*(np.asarray(values).tolist() for values in (distance, *labels)), protocol)
     if expected is None:
         with pytest.raises(CsviError, match="nothing to score"):
-            score(*inputs, protocol=protocol)
+            score(distance, *labels, protocol=protocol)
         return
-    result = score(*inputs, protocol=protocol)
+    assert_is(score(distance, *labels, protocol=protocol), expected)
+
+
+def assert_is(result, expected):
     assert result.cmc.tolist() == pytest.approx(expected[0], abs=1e-6)
-    assert (result.mAP, result.mINP) == pytest.approx(expected[1:3], abs=1e-6)
-    assert result.valid == expected[3]
+    assert (result.mAP, result.mINP, result.chance) == pytest.approx(expected[1:4], abs=1e-6)
+    assert result.valid == expected[4]
 
 
 @st.composite
@@ -78,13 +82,42 @@ def test_equals_the_definition(protocol, ranking):
     assert_equals_slow(protocol, *ranking)
 
 
-@pytest.mark.parametrize("protocol", RULES)
-def test_equals_the_definition_across_blocks(protocol, monkeypatch):
-    monkeypatch.setattr(m, "BLOCK", 500)  # 7 queries a block
+def crowd():
+    """100 queries and 70 gallery images: identities and cameras, as `score` takes them."""
     r = np.random.default_rng(0)
     identity, camera = r.integers(0, 9, 170), r.integers(1, 7, 170)
-    distance = r.random((100, 70)).round(2)
-    assert_equals_slow(protocol, distance, identity[:100], identity[100:], camera[:100], camera[100:])
+    return identity[:100], identity[100:], camera[:100], camera[100:]
+
+
+BLOCKS = pytest.mark.parametrize(("block", "rows"), [(m.BLOCK, m.ROWS), (500, 3), (1, 1)])
+"""All queries in one block and two threads' worth of work; 7 a block, 3 at a time; one by one."""
+
+
+@BLOCKS
+@pytest.mark.parametrize("protocol", RULES)
+def test_equals_the_definition_across_blocks(protocol, block, rows, monkeypatch):
+    monkeypatch.setattr(m, "BLOCK", block)
+    monkeypatch.setattr(m, "ROWS", rows)
+    assert_equals_slow(protocol, np.random.default_rng(1).random((100, 70)).round(2), *crowd())
+
+
+@BLOCKS
+@pytest.mark.parametrize("protocol", RULES)
+def test_embeddings_score_as_their_distances(protocol, block, rows, monkeypatch):
+    monkeypatch.setattr(m, "BLOCK", block)
+    monkeypatch.setattr(m, "ROWS", rows)
+    ranked = []
+    monkeypatch.setattr(
+        m, "rank", lambda distance, *rest, rank=m.rank: ranked.append(distance) or rank(distance, *rest)
+    )
+    r = np.random.default_rng(1)
+    query, gallery = r.normal(size=(100, 5)), r.normal(size=(70, 5))
+    labels = crowd()
+    distance = np.linalg.norm(query[:, None] - gallery, axis=2)
+    result = score_embeddings(query, gallery, *labels, protocol=protocol)
+    assert_is(result, slow_score(*(values.tolist() for values in (distance, *labels)), protocol))
+    assert sum(map(len, ranked)) == 100
+    assert max(distances.numel() for distances in ranked) <= max(block, 70)  # never all distances at once
 
 
 # One query of person 7 in camera 3 (protocol sysu) and a gallery in this order. Cameras 1, 2, 4, 5 are visible.
@@ -193,6 +226,33 @@ GOOD = {
 def test_bad_input(bad, message):
     with pytest.raises(CsviError, match=message):
         score(**(GOOD | bad))
+
+
+@pytest.mark.parametrize(
+    ("query", "gallery", "message"),
+    [
+        ([1.0, 2.0], [[1.0]], r"query has shape \(2,\): it must be \(queries, dimensions\)"),
+        ([[1.0], [2.0]], np.zeros((0, 1)), r"gallery has shape \(0, 1\): it must be \(gallery, dimensions\)"),
+        ([[1.0], [2.0]], [[1.0, 2.0], [3.0, 4.0]], "query embeddings have 1 dimensions, gallery embeddings 2"),
+        ([[1.0], [float("nan")]], [[1.0], [2.0]], "query holds NaN or infinity"),
+        ([[1.0], [2.0]], [[1.0], [float("inf")]], "gallery holds NaN or infinity"),
+        ([[1.0], [1j]], [[1.0], [2.0]], "query holds torch.complex128: it must hold real numbers"),
+        ([[1.0], [2.0]], [["a"], ["b"]], "gallery is not an array of numbers"),
+        ([[1.0], [2.0], [3.0]], [[1.0], [2.0]], r"query_identity has shape \(2,\).*each query, \(3,\)"),
+        (torch.tensor([[1e19], [-1e19]]), torch.zeros(2, 1), "overflow torch.float32: scale them down"),
+    ],
+)
+def test_bad_embeddings(query, gallery, message):
+    with pytest.raises(CsviError, match=message):
+        score_embeddings(query, gallery, **{name: labels for name, labels in GOOD.items() if name != "distance"})
+
+
+def test_embeddings_of_several_types():
+    """Distances 2, 1 and 0, all of them exact."""
+    query, gallery = torch.ones(1, 4, dtype=torch.bfloat16).requires_grad_(), np.array([[0], [0.5], [1]], np.float16)
+    result = score_embeddings(query, gallery.repeat(4, 1), np.array([7], np.uint8), [5, 7, 4], protocol="regdb")
+    assert result.cmc.tolist() == [0, 1, 1]
+    assert score_embeddings([[3]], np.array([[1.0], [3.0]]), [7], [5, 7], protocol="regdb").mAP == 1
 
 
 def test_cameras_are_not_needed_where_no_rule_names_them():

@@ -1,7 +1,11 @@
-"""SYSU-MM01's protocol on its true counts: galleries picked by hand-checked seeds, and the whole way to the figures."""
+"""SYSU-MM01's protocol on its true counts: galleries picked by hand-checked seeds, and the whole way to the figures;
+what the other protocols draw, and what none of them can. Their figures are tested in `test_scoring.py`."""
 
 import dataclasses
 import json
+import pickle
+import random
+from pathlib import Path
 from statistics import mean, stdev
 
 import numpy as np
@@ -9,10 +13,19 @@ import pytest
 import scipy.io
 import torch
 
-from csvi.data.records import ImageRecord
+from csvi.data.records import Benchmark, ImageRecord, Modality
 from csvi.data.sysu_mm01 import MODALITIES, counts, read_sysu_mm01
 from csvi.errors import CsviError
-from csvi.evaluate import evaluate_protocol, evaluate_protocols, protocols_of, score, sysu_protocols
+from csvi.evaluate import (
+    evaluate_protocol,
+    evaluate_protocols,
+    folder_protocols,
+    llcm_protocols,
+    protocols_of,
+    regdb_protocols,
+    score,
+    sysu_protocols,
+)
 
 SETTINGS = ["all-search single-shot", "all-search multi-shot", "indoor-search single-shot", "indoor-search multi-shot"]
 
@@ -56,7 +69,7 @@ def write_permutations(path, records, rows=None):
 
     `rows`: (camera, identity, trial) → the first number of that row.
     """
-    random = np.random.default_rng(0)
+    permute = np.random.default_rng(0).permutation
     count = {}
     for record in records:
         count[record.camera, record.identity] = count.get((record.camera, record.identity), 0) + 1
@@ -65,7 +78,7 @@ def write_permutations(path, records, rows=None):
         cameras[camera - 1, 0] = np.empty((max(r.identity for r in records), 1), object)
         for identity in range(1, len(cameras[camera - 1, 0]) + 1):
             n = count.get((camera, identity), 0)
-            table = np.array([random.permutation(n) + 1 for _ in range(10)], np.uint8).reshape(10, n)
+            table = np.array([permute(n) + 1 for _ in range(10)], np.uint8).reshape(10, n)
             for trial in range(10):
                 if first := (rows or {}).get((camera, identity, trial)):
                     row = table[trial]
@@ -164,9 +177,9 @@ def test_validation_identities_have_no_indoor_gallery():
 
 def test_figures_equal_the_score_of_each_trial(sysu_test):
     """The whole way on the true counts, against distances in float64 and `score`, trial by trial."""
-    random = np.random.default_rng(0)
+    normal = np.random.default_rng(0).normal
     identity, camera, modality = np.array([(r.identity, r.camera, r.modality) for r in sysu_test]).T
-    embeddings = random.normal(size=(identity.max() + 1, 16))[identity] + 2 * random.normal(size=(len(identity), 16))
+    embeddings = normal(size=(identity.max() + 1, 16))[identity] + 2 * normal(size=(len(identity), 16))
     protocols = sysu_protocols(sysu_test, trials=2)
     results = evaluate_protocols(protocols, torch.tensor(embeddings), sysu_test)
     assert [result.protocol for result in results] == SETTINGS
@@ -253,3 +266,132 @@ def test_a_benchmark_is_tested_under_the_protocols_of_its_layout(sysu_root):
     assert protocols_of(benchmark, "val", trials=2) == sysu_protocols(benchmark.val, trials=2)
     with pytest.raises(CsviError, match="rand_perm_cam"):
         protocols_of(benchmark, gallery="official")
+
+
+def both_spectra(visible, infrared):
+    """Images of people 1 and 2 in these cameras, three each."""
+    return [
+        ImageRecord(f"{modality.name}/cam{camera}/{identity:04d}/{n}.jpg", identity, camera, modality)
+        for modality, cameras in zip(Modality, (visible, infrared), strict=True)
+        for identity in (1, 2)
+        for camera in cameras
+        for n in (1, 2, 3)
+    ]
+
+
+SPECTRA = both_spectra((1, 2, 3), (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [
+        (regdb_protocols, ["visible to thermal", "thermal to visible"]),
+        (folder_protocols, ["infrared to visible", "visible to infrared"]),
+    ],
+)
+def test_all_images_of_a_spectrum_against_all_of_the_other(make, names):
+    protocols = make(SPECTRA)
+    visible, infrared = list(range(18)), list(range(18, 30))
+    directions = {"visible": (visible, infrared), "infrared": (infrared, visible), "thermal": (infrared, visible)}
+    assert [protocol.name for protocol in protocols] == names
+    for protocol in protocols:
+        assert [(t.query, t.gallery) for t in protocol.trials] == [directions[protocol.name.split()[0]]]
+        assert protocol.gallery == "all"
+
+
+def test_llcm_draws_with_the_number_of_the_trial():
+    """`random.seed(t)`, then a choice for each identity and in it each camera, in ascending order."""
+    random.seed(4)
+    expected = [random.choice((1, 2, 3)) for _ in range(6)]
+    trial = llcm_protocols(SPECTRA, trials=5)[0].trials[4]
+    drawn = [SPECTRA[i] for i in trial.gallery]
+    assert [int(record.path[-5]) for record in drawn] == expected
+    assert [(r.identity, r.camera) for r in drawn] == [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3)]
+    assert trial.query == list(range(18, 30))
+
+
+def test_llcm_swapped_asks_with_the_images_that_the_other_direction_searches():
+    forward, backward, swapped = llcm_protocols(SPECTRA)
+    assert [p.name for p in (forward, backward, swapped)] == [
+        "infrared to visible",
+        "visible to infrared",
+        "llcm-swapped",
+    ]
+    assert [len(p.trials) for p in (forward, backward, swapped)] == [10] * 3
+    assert {len(trial.gallery) for trial in backward.trials} == {4}  # of two cameras
+    for asked, searched in zip(swapped.trials, backward.trials, strict=True):
+        assert asked.query == searched.gallery
+        assert asked.gallery == searched.query == list(range(18))
+
+
+def test_drawing_leaves_the_global_generators_alone():
+    def state():
+        return pickle.dumps((random.getstate(), np.random.get_state()))  # noqa: NPY002
+
+    before = state()
+    llcm_protocols(SPECTRA)
+    sysu_protocols(few(12, 12, 12))
+    assert state() == before
+
+
+@pytest.mark.parametrize("make", [llcm_protocols, regdb_protocols, folder_protocols])
+def test_order_of_records_does_not_matter_to_other_protocols(make):
+    def paths(records):
+        """RegDB and folders take all images, in whichever order."""
+        return [
+            [[sorted(records[i].path for i in part) for part in (t.query, t.gallery)] for t in p.trials]
+            for p in make(records)
+        ]
+
+    assert paths(SPECTRA) == paths(SPECTRA[::-1])
+
+
+@pytest.mark.parametrize("make", [regdb_protocols, llcm_protocols, folder_protocols])
+@pytest.mark.parametrize(("cameras", "missing"), [(((1, 2), ()), "infrared"), (((), (1, 2)), "visible")])
+def test_a_search_across_spectra_needs_both(make, cameras, missing):
+    with pytest.raises(CsviError, match=f"no {missing} images: "):
+        make(both_spectra(*cameras))
+
+
+@pytest.mark.parametrize("trials", [0, -3])
+def test_llcm_needs_trials(trials):
+    with pytest.raises(CsviError, match=f"{trials} trials: at least one is needed"):
+        llcm_protocols(SPECTRA, trials=trials)
+
+
+@pytest.mark.parametrize(
+    ("layout", "make", "draws"),
+    [
+        ("regdb", lambda records, trials: regdb_protocols(records), "all"),
+        ("llcm", lambda records, trials: llcm_protocols(records, trials=trials), "seeded"),
+        ("folder", lambda records, trials: folder_protocols(records), "all"),
+    ],
+)
+def test_protocols_of_the_other_layouts(layout, make, draws):
+    benchmark = Benchmark("Mine", Path("/nowhere"), [], [], SPECTRA, layout)
+    assert protocols_of(benchmark) == protocols_of(benchmark, gallery=draws) == make(SPECTRA, 10)
+    assert protocols_of(benchmark, trials=2) == make(SPECTRA, 2)
+    for other in {"seeded", "official", "all"} - {draws}:
+        with pytest.raises(CsviError, match=f"the galleries of Mine are {draws}, not {other}"):
+            protocols_of(benchmark, gallery=other)
+    with pytest.raises(CsviError, match=r"no (visible|infrared) images"):
+        protocols_of(benchmark, "val")
+
+
+def test_sysu_takes_no_gallery_of_all_images(sysu_root):
+    with pytest.raises(CsviError, match="are seeded or official, not all"):
+        protocols_of(read_sysu_mm01(sysu_root), gallery="all")
+
+
+def test_folders_without_camera_names_lose_nothing():
+    """1 for visible and 2 for infrared: nobody's camera is the query's."""
+    records = both_spectra((1,), (2,))
+    for result in evaluate_protocols(folder_protocols(records), torch.randn(len(records), 4), records):
+        assert (result.queries, result.valid, result.gallery_images) == (6, 6, 6)
+        assert result.chance == pytest.approx(1 / 2)
+
+
+def test_folders_do_not_find_a_person_in_the_querys_camera():
+    """Of three visible cameras a query of camera 1 or 2 searches two for its person: 6 of 15 images, not 9 of 18."""
+    result = evaluate_protocol(folder_protocols(SPECTRA)[0], torch.randn(len(SPECTRA), 4), SPECTRA)
+    assert (result.valid, result.chance) == (12, pytest.approx(6 / 15))

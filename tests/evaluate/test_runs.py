@@ -152,7 +152,7 @@ def test_a_model_alone_is_told_what_to_be_tested_on(root, tmp_path, cache_folder
     run = untrained(tmp_path / "run", root, cache_folder)
     expected = evaluate_run(run)
     (run / "config.yaml").unlink()
-    with pytest.raises(CsviError, match="of a model alone, say what to test it on with --data.root"):
+    with pytest.raises(CsviError, match=r"of a model alone, say what to test it on with --data\.root"):
         evaluate_run(run)
     outcome = evaluate_run(run, TestOptions(root=str(root), cache=str(cache_folder)))
     assert (outcome.config.data.height, outcome.config.data.width) == (48, 24)
@@ -175,7 +175,7 @@ def test_bad_options(root, tmp_path, cache_folder, options, message):
 
 
 def test_features_need_a_root_and_no_flip(tmp_path):
-    with pytest.raises(CsviError, match="--data.root"):
+    with pytest.raises(CsviError, match=r"--data\.root"):
         evaluate_features(tmp_path / "f.npz", TestOptions())
     with pytest.raises(CsviError, match="--flip averages while embedding"):
         evaluate_features(tmp_path / "f.npz", TestOptions(root=str(tmp_path), flip=True))

@@ -4,6 +4,7 @@ import pytest
 
 from csvi.config import SynthConfig
 from csvi.synth import write_benchmark
+from csvi.synth.benchmark import LAYOUTS
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +13,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("synth") / "tiny"
     write_benchmark(out, SynthConfig(preset="tiny", processes=2))
     return out
+
+
+@pytest.fixture(scope="session", params=LAYOUTS)
+def written(request, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A layout and the tiny benchmark in it; tests read it only."""
+    if request.param == "sysu":
+        return "sysu", tiny
+    out = tmp_path_factory.mktemp("synth") / request.param
+    write_benchmark(out, SynthConfig(layout=request.param, preset="tiny", processes=1))
+    return request.param, out

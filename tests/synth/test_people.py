@@ -9,7 +9,6 @@ import pytest
 
 from csvi.synth import body as bodies
 from csvi.synth.body import bone_transforms, draw_body, load_body_model, skin
-from csvi.synth.cameras import INFRARED
 from csvi.synth.materials import BRIGHT, CLOTH, LUMINANCE, draw_cloth, infrared_reflectance, lightness
 from csvi.synth.people import draw_person
 from csvi.synth.photo import photograph
@@ -30,7 +29,7 @@ def test_infrared_is_blind_to_hue():
     assert infrared_reflectance(red, 0.7, 0.4) != pytest.approx(infrared_reflectance(0.5 * red, 0.7, 0.4))
 
 
-@pytest.mark.parametrize("camera", INFRARED)
+@pytest.mark.parametrize("camera", [3, 6, 24])
 def test_infrared_image_does_not_change_with_the_visible_colours(person, camera):
     shuffled = replace(person, figure=replace(person.figure, visible=person.figure.visible[::-1].copy()))
     one, _ = photograph(person, camera, np.random.default_rng(0), 96, 48)

@@ -1,56 +1,95 @@
 """What is in the images: masks, infrared, and nothing that tells who it is but the person."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from csvi.synth import sysu
-from csvi.synth.benchmark import mask_path, shot_generator
-from csvi.synth.cameras import CAMERAS, INFRARED, VISIBLE
+from csvi import data
+from csvi.data import sysu_mm01
+from csvi.data.records import Modality
+from csvi.synth import llcm, sysu
+from csvi.synth.benchmark import LAYOUTS, shot_generator
+from csvi.synth.cameras import CAMERAS
 from csvi.synth.people import draw_person
 from csvi.synth.photo import NOTHING, OCCLUDED, PLANT, draw_moment, photograph
+from csvi.synth.plan import Shot
+
+INFRARED = (3, 6)
 
 
-@pytest.fixture(scope="module")
-def photos(tiny):
+def look(root: Path, layout: str) -> list[tuple[int, int, np.ndarray, np.ndarray]]:
     """(identity, camera, image, mask) of every image."""
     return [
         (
             shot.identity,
             shot.camera,
-            np.asarray(Image.open(tiny / shot.path)).astype(int),
-            np.asarray(Image.open(mask_path(tiny, shot.path))).astype(int),
+            np.asarray(Image.open(root / shot.path)).astype(int),
+            np.asarray(Image.open(root / shot.mask)).astype(int),
         )
-        for shot in sysu.shots(sysu.structure("tiny"))
+        for shot in LAYOUTS[layout]("tiny", 0).shots
     ]
 
 
+@pytest.fixture(scope="module")
+def photos(tiny):
+    """Those of SYSU-MM01's cameras."""
+    return look(tiny, "sysu")
+
+
+@pytest.fixture(scope="module")
+def seen(written):
+    """Those of a layout."""
+    layout, root = written
+    return look(root, layout)
+
+
 def test_cameras_are_those_of_sysu():
-    assert (VISIBLE, INFRARED) == ((1, 2, 4, 5), (3, 6))
+    assert {camera: Modality(CAMERAS[camera].infrared) for camera in range(1, 7)} == sysu_mm01.MODALITIES
     assert CAMERAS[2].place is CAMERAS[3].place
     assert (CAMERAS[2].height, CAMERAS[2].pitch) == (CAMERAS[3].height, CAMERAS[3].pitch)
 
 
-def test_infrared_is_grey_and_visible_is_not(photos):
-    for _, camera, image, _ in photos:
+def test_cameras_are_those_of_llcm():
+    for modality, offset in llcm.OFFSETS.items():
+        assert [camera - offset for camera in CAMERAS if 0 < camera - offset < 10] == list(data.llcm.CAMERAS[modality])
+    for number in data.llcm.CAMERAS[Modality.INFRARED]:
+        one, twin = CAMERAS[10 + number], CAMERAS[20 + number]
+        assert (one.infrared, twin.infrared) == (False, True)
+        assert one.place is twin.place
+        assert (one.height, one.pitch, one.side) == (twin.height, twin.pitch, twin.side)
+
+
+def test_infrared_is_grey_and_visible_is_not(seen):
+    for _, camera, image, _ in seen:
         hue = np.ptp(image, axis=2)
-        assert (hue.max() == 0) == (camera in INFRARED)
+        assert (hue.max() == 0) == CAMERAS[camera].infrared
 
 
-def test_no_image_is_too_dark_or_too_bright(photos):
-    for _, camera, image, _ in photos:
-        assert (35 if camera in INFRARED else 60) < image.mean() < 200, camera
+def test_no_image_is_too_dark_or_too_bright(seen):
+    for _, camera, image, mask in seen:
+        assert (60 if camera in (1, 2, 4, 5) else 35) < image.mean() < 200, camera
+        assert image[mask > 127].mean() > 18
         assert image.std() > 8
 
 
-def test_masks_show_a_whole_person_inside_the_frame(photos):
-    shares = [(mask > 127).mean() for *_, mask in photos]
+def test_low_light_is_darker_than_the_day():
+    person = draw_person(0, 1, (0.5, 0.8))
+    day, evening = (
+        np.mean([photograph(person, camera, np.random.default_rng(0), 96, 48)[0].image.mean() for camera in cameras])
+        for cameras in ((1, 2, 4, 5), range(11, 20))
+    )
+    assert 40 < evening < 0.7 * day
+
+
+def test_masks_show_a_whole_person_inside_the_frame(seen):
+    shares = [(mask > 127).mean() for *_, mask in seen]
     assert min(shares) > 0.08
     assert max(shares) < 0.6
     assert 0.2 < np.mean(shares) < 0.4
-    for *_, mask in photos:
+    for *_, mask in seen:
         border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
         assert border.max() == 0
         assert mask.max() == 255
@@ -97,7 +136,7 @@ def test_moments_do_not_depend_on_the_identity(camera):
     drawn = []
     for identity in range(1, 41):
         for index in range(1, 13):
-            m = draw_moment(shot_generator(0, sysu.Shot(identity, camera, index, "")), CAMERAS[camera])
+            m = draw_moment(shot_generator(0, Shot(identity, camera, index, "")), CAMERAS[camera])
             drawn.append(
                 (m.gait.phase, m.gait.stride, m.yaw, *m.spot, *m.margin, *m.shift, m.exposure, m.blur, m.quality)
             )
@@ -113,7 +152,7 @@ def matched_in_other_cameras(photos, features: np.ndarray) -> float:
     """
     identities, cameras = np.array([photo[0] for photo in photos]), np.array([photo[1] for photo in photos])
     scaled = features.astype(float)
-    for camera in CAMERAS:
+    for camera in set(cameras.tolist()):
         own = cameras == camera
         scaled[own] = (scaled[own] - scaled[own].mean(axis=0)) / (scaled[own].std(axis=0) + 1e-9)
     distance = np.linalg.norm(scaled[:, None] - scaled[None], axis=2)
@@ -142,7 +181,7 @@ def test_background_does_not_tell_who_it_is(photos):
 
 
 def test_size_of_the_file_does_not_tell_who_it_is(tiny, photos):
-    sizes = [(tiny / shot.path).stat().st_size for shot in sysu.shots(sysu.structure("tiny"))]
+    sizes = [(tiny / shot.path).stat().st_size for shot in sysu.plan("tiny", 0).shots]
     assert matched_in_other_cameras(photos, np.array(sizes)[:, None]) < chance_at_most(photos)
 
 

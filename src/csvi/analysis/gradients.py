@@ -146,8 +146,8 @@ def batch_gradients(
 def gradients_figure(results: Sequence[Gradients]) -> Figure:
     """Six bars a run on a log scale, exact zeros as "0": above with respect to F_s, below to F_task."""
     kinds = [
-        ("all of ξ$_{Seg}$", "segmentation", ("#4c78a8", "#d6453d"), ""),
-        ("ξ$_{Seg}$ of the other modality", "across", ("#c3d4e6", "#f4c4c1"), "////"),
+        ("ξ$_{Seg}$", "segmentation", ("#4c78a8", "#d6453d"), ""),
+        ("other modality's ξ$_{Seg}$", "across", ("#c3d4e6", "#f4c4c1"), "////"),
         ("ξ$_{ID}$", "identity", ("#8d8d8d", "#c9c9c9"), ""),
     ]
     width = 0.14
@@ -186,7 +186,7 @@ def gradients_figure(results: Sequence[Gradients]) -> Figure:
         axes.tick_params("x", length=0)
 
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(max(6.4, 0.8 + 1.5 * len(results)), 5.6), layout="constrained")
+        figure = Figure(figsize=(max(7.2, 0.8 + 1.5 * len(results)), 5.6), layout="constrained")
         above, below = figure.subplots(2, sharex=True)
         draw(above, "shared", "‖∂ξ / ∂F$_s$‖")
         draw(below, "task", "‖∂ξ / ∂F$_{task}$‖")
@@ -196,16 +196,22 @@ def gradients_figure(results: Sequence[Gradients]) -> Figure:
 
 
 def gradients_table(results: Sequence[Gradients]) -> Table:
-    """A row a run and kind of features: norms at visible / infrared features, and the interaction's share in %."""
+    """Four rows a run: norms at either modality's F_s and F_task; the other modality's term also in % of all xi_Seg."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    table.add_column("run", overflow="fold", max_width=14)
-    table.add_column("at", no_wrap=True)
-    for column in ("ξ_Seg VIS / IR", "other modality's", "ξ_ID VIS / IR"):
+    table.add_column("run", overflow="fold", max_width=22)
+    table.add_column("at features", no_wrap=True)
+    for column in ("ξ_Seg", "other modality's", "in %", "ξ_ID"):
         table.add_column(column, justify="right", no_wrap=True)
     for result in results:
-        for kind, found in (("F_s", result.shared), ("F_task", result.task)):
-            cells = [_both(found.segmentation), _both(found.across), _both(found.identity)]
-            table.add_row(result.run if kind == "F_s" else "", kind, *cells, end_section=kind == "F_task")
+        for number, (features, modality) in enumerate(itertools.product(("shared", "task"), ("visible", "infrared"))):
+            found = getattr(result, features)
+            whole, across, identity = (
+                getattr(norms, modality) for norms in (found.segmentation, found.across, found.identity)
+            )
+            where = f"{'F_s' if features == 'shared' else 'F_task'} {modality}"
+            share = f"{100 * across / whole:.1f}" if across else ""
+            cells = (_short(whole), _short(across), share, _short(identity))
+            table.add_row("" if number else result.run, where, *cells, end_section=number == 3)
     return table
 
 
@@ -279,10 +285,10 @@ def _limits(values: list[float]) -> tuple[float, float]:
     return min(above_zero) / 2, max(above_zero) * 1.5
 
 
-def _both(norms: Norms) -> str:
-    return " / ".join("0" if value == 0 else f"{value:.1e}" for value in (norms.visible, norms.infrared))
+def _short(norm: float) -> str:
+    return "0" if norm == 0 else f"{norm:.1e}"
 
 
 def _group(result: Gradients) -> str:
-    name = textwrap.fill(result.run, 18)
+    name = textwrap.fill(result.run.replace("_", "_ "), 18).replace("_ ", "_")  # a long name breaks after a _
     return f"{name}\n(no ξ$_{{Seg}}$)" if result.auxiliary in ("none", "select") else name

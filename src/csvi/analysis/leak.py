@@ -160,13 +160,13 @@ def leak_figure(results: Sequence[Leak]) -> Figure:
             values = [100 * getattr(result, name).all for result in results]
             at = [group + (number - (len(bars) - 1) / 2) * width for group in range(len(results))]
             drawn = axes.bar(at, values, 0.9 * width, color=color, label=label)
-            axes.bar_label(drawn, [f"{value:.1f}" for value in values], fontsize=8, padding=1)
+            axes.bar_label(drawn, [f"{value:.3g}" for value in values], fontsize=8, padding=1)
         axes.set_xticks(range(len(results)), [_group(result) for result in results])
         axes.tick_params("x", length=0)
         axes.set(ylim=(0, 105), xlim=(-0.5, len(results) - 0.5), ylabel="training images (%)")
 
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(max(6.4, 0.8 + 1.7 * len(results)), 3.8), layout="constrained")
+        figure = Figure(figsize=(max(6.4, 0.8 + 1.9 * len(results)), 3.8), layout="constrained")
         draw(figure.subplots())
         figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=9)
     return figure
@@ -246,5 +246,5 @@ def _shares(hit: Tensor, modality: Tensor) -> Shares:
 
 
 def _group(result: Leak) -> str:
-    name = textwrap.fill(result.run, 20)
+    name = textwrap.fill(result.run.replace("_", "_ "), 22).replace("_ ", "_")  # a long name breaks after a _
     return name if result.reads_weights else f"{name}\n(head reads F$_s$)"

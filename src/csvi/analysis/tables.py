@@ -26,7 +26,7 @@ def print_evaluation(evaluation: Evaluation) -> None:
         console.print(f"With {refinement}, which the protocol does not do.", style="yellow")
     console.print(protocol_table(evaluation.protocols))
     if evaluation.camera_pairs:
-        console.print(f"\nCamera by camera, {first.protocol}: R1 and mAP in %")
+        console.print(f"\nCamera by camera, {first.protocol} (%)")
         console.print(camera_table(evaluation.camera_pairs))
     if evaluation.masks:
         console.print(mask_table(evaluation.masks))
@@ -83,12 +83,13 @@ def protocol_table(results: list[Result]) -> Table:
 
 
 def camera_table(pairs: list[CameraPair]) -> Table:
-    """R1 and mAP where one camera asks and one other answers: query cameras down, gallery cameras across."""
-    cell = {(pair.query, pair.gallery): f"{100 * pair.R1:.0f} {100 * pair.mAP:.0f}" for pair in pairs}
+    """R1, and mAP where there is room, of one camera's queries in one other's images: gallery cameras across."""
     across = sorted({pair.gallery for pair in pairs})
-    table = _table("query", *(f"in {camera}" for camera in across))
+    room = len(across) <= 6
+    cell = {(p.query, p.gallery): f"{100 * p.R1:.0f}" + (f" {100 * p.mAP:.0f}" if room else "") for p in pairs}
+    table = _table("R1 mAP" if room else "R1", *(f"in {camera}" for camera in across))
     for query in sorted({pair.query for pair in pairs}):
-        table.add_row(f"of camera {query}", *(cell.get((query, gallery), "-") for gallery in across))
+        table.add_row(f"of {query}", *(cell.get((query, gallery), "-") for gallery in across))
     return table
 
 

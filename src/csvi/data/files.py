@@ -1,8 +1,10 @@
 """What the readers share: image files, list files, masks beside the images."""
 
+import hashlib
+import io
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePath, PurePosixPath
 
@@ -27,29 +29,60 @@ def dataset_root(root: str | os.PathLike[str], title: str, holds: str) -> Path:
 
 
 def image_names(folder: Path) -> list[str]:
-    """Sorted; hidden files (macOS leaves `._0001.jpg` behind) and anything but images are passed over."""
+    """Sorted; hidden files (macOS leaves `._0001.jpg` behind) and anything but images are passed over.
+
+    Raises:
+        CsviError: the folder is there and cannot be listed, or an image has a name that is not UTF-8.
+    """
+    return _names(folder, lambda entry: is_image_name(entry.name))
+
+
+def folder_names(folder: Path) -> list[str]:
+    """Names of the folders in a folder, sorted, without hidden ones; raises as `image_names` does."""
+    return _names(folder, lambda entry: not entry.name.startswith(".") and entry.is_dir())
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name is read as an image."""
+    return not name.startswith(".") and PurePath(name).suffix.lower() in EXTENSIONS
+
+
+def _names(folder: Path, wanted: Callable[[os.DirEntry[str]], bool]) -> list[str]:
     try:
         with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if not entry.name.startswith(".")]
+            names = sorted(entry.name for entry in entries if wanted(entry))
     except FileNotFoundError:
         return []
     except OSError as error:
         raise CsviError(f"cannot list {folder}: {error.strerror}") from error
-    return sorted(name for name in names if PurePath(name).suffix.lower() in EXTENSIONS)
+    for name in names:
+        if not _is_utf8(name):
+            raise CsviError(f"{folder} holds {os.fsencode(name)!r}, a name that is not UTF-8: rename it")
+    return names
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # the system hands such bytes over as lone surrogates
+        return False
+    return True
 
 
 def read_text(file: Path, title: str) -> str:
     """A list file, with or without a byte order mark.
 
     Raises:
-        CsviError: it is missing or is not text; `title` is the dataset that comes with it.
+        CsviError: it is missing, cannot be read or is not UTF-8; `title` is the dataset that comes with it.
     """
     try:
         return file.read_bytes().decode("utf-8-sig")
     except FileNotFoundError as error:
         raise CsviError(f"no {file}: {title} comes with it, copy it from there") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise CsviError(f"cannot read {file} as text ({error}): copy it from {title} again") from error
+    except OSError as error:
+        raise CsviError(f"cannot read {file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise CsviError(f"cannot read {file} as text (byte {error.start} is not UTF-8): save it as UTF-8") from error
 
 
 def read_ids(file: Path, title: str) -> list[int]:
@@ -77,19 +110,17 @@ def read_labels(file: Path, title: str) -> dict[str, int]:
             root or the path of another line.
     """
     labels: dict[str, int] = {}
-    for number, line in enumerate(read_text(file, title).splitlines(), start=1):
-        if not line.strip():
+    for number, line in enumerate(io.StringIO(read_text(file, title), newline=None), start=1):
+        place, words = f"line {number} of {file}", line.rsplit(maxsplit=1)
+        if not words:
             continue
-        path, _, label = line.strip().rpartition(" ")
-        if not path.strip():
-            raise CsviError(f"line {number} of {file} is {line.strip()[:60]!r}: it must be a path, a space and a label")
+        if len(words) < 2:
+            raise CsviError(f"{place} is {words[0][:60]!r}: it must be a path, a space and a label")
+        path, label = path_inside(words[0].strip(), place), words[1]
         if not re.fullmatch(r"[0-9]{1,9}", label):
-            raise CsviError(
-                f"line {number} of {file} has the label {label[:40]!r}: labels are integers from 0 to {LARGEST_NUMBER}"
-            )
-        path = path_inside(path.strip(), f"line {number} of {file}")
+            raise CsviError(f"{place} has the label {label[:40]!r}: labels are integers from 0 to {LARGEST_NUMBER}")
         if path in labels:
-            raise CsviError(f"line {number} of {file} names {path} again: every image must be listed once")
+            raise CsviError(f"{place} names {path} again: every image must be listed once")
         labels[path] = int(label)
     if not labels:
         raise CsviError(f"{file} is empty: it must hold a line with path and label for each image")
@@ -103,7 +134,7 @@ def path_inside(path: str, place: str) -> str:
         CsviError: it is absolute, climbs out with `..`, or is no path at all; `place` says where it stands.
     """
     parts = PurePosixPath(path.replace("\\", "/")).parts
-    if not parts or parts[0] == "/" or ".." in parts or re.match(r"[A-Za-z]:", parts[0]) or "\0" in path:
+    if not parts or parts[0].startswith("/") or ".." in parts or re.match(r"[A-Za-z]:", parts[0]) or "\0" in path:
         raise CsviError(
             f"{place} names {path[:80]!r}: paths must be relative to the dataset's folder and stay inside it"
         )
@@ -116,7 +147,7 @@ def attach_masks(
     """The same records with their masks.
 
     The mask of `cam1/0006/0001.jpg` is the file `cam1/0006/0001.*` in the folder of masks, whatever its image format;
-    an image without one has `mask=None`, or the mask that its record has already.
+    an image without one has `mask=None`. A mask that a record has already is kept, but for one in a folder given here.
 
     Args:
         root: of the dataset.
@@ -134,6 +165,8 @@ def attach_masks(
     found: dict[str, dict[str, Path]] = {}
 
     def with_mask(record: ImageRecord) -> ImageRecord:
+        if masks is None and record.mask:
+            return record
         path = PurePosixPath(record.path)
         parent = str(path.parent)
         if parent not in found:
@@ -142,11 +175,9 @@ def attach_masks(
         return replace(record, mask=mask) if mask else record
 
     attached = {split: [with_mask(record) for record in records] for split, records in splits.items()}
-    if masks is not None and not any(found.values()):
-        raise CsviError(
-            f"no mask of any image in {folder}: it must mirror the images' tree, as in "
-            f"{_example([record for records in splits.values() for record in records])}"
-        )
+    every = [record for records in attached.values() for record in records]
+    if masks is not None and not any(record.mask and record.mask.is_relative_to(folder) for record in every):
+        raise CsviError(f"no mask of any image in {folder}: it must mirror the images' tree, as in {_example(every)}")
     return attached
 
 
@@ -159,18 +190,40 @@ def is_synthetic(root: Path) -> bool:
 
 
 def title_of(root: Path, title: str) -> str:
-    """How results on this folder are headed."""
-    return f"synthetic benchmark in the layout of {title}" if is_synthetic(root) else title
+    """How results on this folder are headed: of the synthetic benchmark by version, preset and seed."""
+    if not is_synthetic(root):
+        return title
+    readme = (root / "README").read_text(errors="replace")
+    version = re.search(r"^version +(\d+)$", readme, re.MULTILINE)
+    preset, seed = re.search(r'"preset": "(\w+)"', readme), re.search(r'"seed": (\d+)', readme)
+    which = f" {version[1]} {preset[1]} seed {seed[1]}" if version and preset and seed else ""
+    return f"synthetic benchmark{which} in the layout of {title}"
+
+
+def fingerprint(root: Path, records: Iterable[ImageRecord]) -> str:
+    """Of the images themselves, as far as names and lengths of files tell; the same wherever the copy lies.
+
+    Raises:
+        CsviError: an image is not there.
+    """
+    digest = hashlib.sha256()
+    for record in sorted(records, key=lambda record: record.path):
+        try:
+            digest.update(f"{record.path} {(root / record.path).stat().st_size}\n".encode())
+        except OSError as error:
+            raise CsviError(f"cannot read the image {root / record.path}: {error.strerror}") from error
+    return digest.hexdigest()[:16]
 
 
 def check_disjoint(splits: Mapping[str, Iterable[int | str]], what: str, where: str) -> None:
     """Raises `CsviError` if two splits share an identity or image; `where`: pattern of the places, `{}_id.txt`."""
+    before, _, after = where.rpartition("{}")  # no format(): a folder's name may have braces too
     seen: dict[int | str, str] = {}
     for split, members in splits.items():
         for member in members:
             if member in seen:
                 raise CsviError(
-                    f"{what} {member} is in {where.format(seen[member])} and in {where.format(split)}: "
+                    f"{what} {member} is in {before}{seen[member]}{after} and in {before}{split}{after}: "
                     "splits may not share any, take it out of one"
                 )
         seen |= dict.fromkeys(members, split)

@@ -17,6 +17,7 @@ left out:
 """
 
 import csv
+import io
 import os
 import re
 import zlib
@@ -29,6 +30,7 @@ from csvi.data.files import (
     attach_masks,
     check_disjoint,
     dataset_root,
+    folder_names,
     image_names,
     is_synthetic,
     path_inside,
@@ -61,7 +63,7 @@ def read_folder(root: str | os.PathLike[str], masks: str | os.PathLike[str] | No
         CsviError: there is neither table nor folder, a line of the table is wrong, an identity is in two splits,
             there are no images, or `masks` is given and holds no mask of these images.
     """
-    root = dataset_root(root, TITLE, f"visible and infrared, or {TABLE}")
+    root = dataset_root(root, "your images", f"visible and infrared, or {TABLE}")
     rows = list(_table(root) if (root / TABLE).is_file() else _tree(root))
     if not rows:
         raise CsviError(f"no images in {root}: put them into visible/IDENTITY and infrared/IDENTITY, or list them")
@@ -89,16 +91,16 @@ def _tree(root: Path) -> Iterator[Row]:
     for modality, folder in folders.items():
         if not folder.is_dir():
             raise CsviError(f"no {folder}: give a folder that holds visible and infrared, or {TABLE}")
-        for person in sorted(entry for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."):
-            for image in image_names(person):
-                path = f"{folder.name}/{person.name}/{image}"
-                yield split_of(person.name), person.name, ImageRecord(path, 0, int(modality) + 1, modality)
+        for person in folder_names(folder):
+            for image in image_names(folder / person):
+                path = f"{folder.name}/{person}/{image}"
+                yield split_of(person), person, ImageRecord(path, 0, int(modality) + 1, modality)
 
 
 def _table(root: Path) -> Iterator[Row]:
     file = root / TABLE
+    reader = csv.DictReader(io.StringIO(read_text(file, TITLE), newline=""), strict=True)
     try:
-        reader = csv.DictReader(read_text(file, TITLE).splitlines(), strict=True)
         header = [name.strip() for name in reader.fieldnames or ()]
         reader.fieldnames = header
         unknown = [name for name in header if name not in (*NEEDED, *OPTIONAL)]
@@ -119,7 +121,8 @@ def _table(root: Path) -> Iterator[Row]:
             seen.add(row[2].path)
             yield row
     except csv.Error as error:
-        raise CsviError(f"{file} is not a table with commas between its columns: {error}") from error
+        place = f"line {reader.reader.line_num} of {file}"
+        raise CsviError(f"{place} is not one of a table with commas: {error}") from error
 
 
 def _row(root: Path, line: Mapping[str, str], place: str) -> Row:

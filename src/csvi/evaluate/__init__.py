@@ -1,6 +1,6 @@
 """Embeddings in, the numbers of the field out: metrics and protocols."""
 
-from csvi.evaluate.metrics import RULES, Rules, Score, score
+from csvi.evaluate.metrics import RULES, Rules, Score, score, score_embeddings
 from csvi.evaluate.protocols import (
     Protocol,
     Trial,
@@ -28,5 +28,6 @@ __all__ = [
     "protocols_of",
     "regdb_protocols",
     "score",
+    "score_embeddings",
     "sysu_protocols",
 ]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SAMPLES = 2000
-"""Resamples; the ends of a 95 % interval are then known to about a tenth of its length."""
+"""Resamples; with another seed the ends of a 95 % interval move by about a fiftieth of its length."""
 COVERAGE = 0.95
 
 
@@ -21,9 +21,11 @@ def bootstrap(
 
     Args:
         sums: (identities, figures), each figure summed over the queries of each identity.
-        queries: (identities,) how many those are.
+        queries: (identities,) how many those are; identities without any are left out, as nobody asked for them.
         seed: of the resamples.
     """
+    asked = queries > 0
+    sums, queries = sums[asked], queries[asked]
     means = np.concatenate([w @ sums / (w @ queries)[:, None] for w in _weights(len(queries), seed)])
     return _interval(means)
 
@@ -39,10 +41,11 @@ def paired_difference(
 
     Args:
         sums: two arrays (identities, figures), their rows in the same order of identities.
-        queries: two arrays (identities,).
+        queries: two arrays (identities,); identities that lack queries in either are left out, as they make no pair.
         seed: of the resamples.
     """
-    (a, b), (n, m) = sums, queries
+    asked = (queries[0] > 0) & (queries[1] > 0)
+    (a, b), (n, m) = (both[asked] for both in sums), (both[asked] for both in queries)
     difference = b.sum(0) / m.sum() - a.sum(0) / n.sum()
     resampled = [w @ b / (w @ m)[:, None] - w @ a / (w @ n)[:, None] for w in _weights(len(n), seed)]
     return difference, *_interval(np.concatenate(resampled))

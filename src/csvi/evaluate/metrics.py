@@ -1,24 +1,28 @@
 """CMC, mAP and mINP of a ranking, under the rules that the benchmarks of the field attach to them.
 
-Everything works on plain tensors: a distance of every query to every gallery image, and who and where each of them is.
-No gallery is ranked image by image. The position of a relevant image is a count (how many others are at most as far),
-the first occurrence of an identity is a minimum, and equal distances have one meaning: a match that ties with a wrong
-image stands behind it. A model that maps every image to one point is then the worst there is, not the best.
+What goes in is how far every query is from every gallery image, and who and where each of them is. No gallery is
+sorted: the position of a relevant image is a count (how many others are at most as far), and so is the first occurrence
+of an identity. Equal distances have one meaning: a match that ties with a wrong image stands behind it. A model that
+maps every image to one point is then the worst there is, not the best.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from functools import partial
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numba import njit
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from csvi.errors import CsviError
+from csvi.errors import CsviError, NothingToScoreError
 
-BLOCK = 2**22
-"""Distances ranked at a time, which bounds the working memory to some 150 MB."""
+BLOCK = 2**24
+"""Distances computed at a time, where embeddings are given: 64 MB of float32."""
+ROWS = 64
+"""Queries that a thread ranks before it asks for more."""
 
 
 @dataclass(frozen=True)
@@ -53,22 +57,16 @@ RULES = {
 
 @dataclass(frozen=True)
 class Gallery:
-    """A gallery sorted by identity, so that the images of one identity are found without a search."""
+    """A gallery sorted by identity, so that each identity's images are a slice."""
 
-    identity: Tensor
-    """(gallery,) of every image."""
-    camera: Tensor
-    """(gallery,) of every image."""
-    identities: Tensor
+    identities: NDArray[np.int64]
     """(identities,) each once, sorted."""
-    group: Tensor
-    """(gallery,) index of every image's identity in `identities`."""
-    size: Tensor
-    """(identities,) number of images."""
-    start: Tensor
-    """(identities,) where its images begin in `order`."""
-    order: Tensor
-    """(gallery,) images by identity."""
+    start: NDArray[np.int64]
+    """(identities + 1,) identity i has the images start[i] … start[i + 1] - 1."""
+    camera: NDArray[np.int64]
+    """(gallery,) of every image."""
+    column: NDArray[np.int64]
+    """(gallery,) where every image is found in a row of distances."""
 
 
 @dataclass(frozen=True)
@@ -122,9 +120,9 @@ def score(
         distance: (queries, gallery), smaller is nearer; any real type, finite.
         query_identity: (queries,) integers.
         gallery_identity: (gallery,) integers, in the same numbering.
-        query_camera: (queries,) integers; needed by `sysu` and `llcm`.
-        gallery_camera: (gallery,) integers; needed by `sysu` and `llcm`.
-        protocol: `sysu`, `regdb` or `llcm`, a key of `RULES`.
+        query_camera: (queries,) integers; needed by all protocols but `regdb`.
+        gallery_camera: (gallery,) integers; needed by all protocols but `regdb`.
+        protocol: `sysu`, `regdb`, `llcm` or `folder`, a key of `RULES`.
 
     Raises:
         CsviError: shapes that do not fit, distances that are not finite, missing cameras, an unknown protocol, or no
@@ -139,24 +137,45 @@ def score(
     >>> score([[0.1, 0.2, 0.3, 0.4, 0.5]], [7], [5, 5, 7, 4, 7], protocol="regdb").cmc.tolist()
     [0.0, 0.0, 1.0, 1.0, 1.0]
     """
-    if protocol not in RULES:
-        raise CsviError(f"unknown protocol {protocol!r}: choose one of {', '.join(RULES)}")
-    rules = RULES[protocol]
-    distance = _distances(distance)
-    query_identity = _labels(query_identity, "query_identity", distance, axis=0)
-    gallery_identity = _labels(gallery_identity, "gallery_identity", distance, axis=1)
-    if rules.needs_cameras:
-        if query_camera is None or gallery_camera is None:
-            raise CsviError(f"{protocol!r} removes gallery images by camera: give query_camera and gallery_camera")
-        query_camera = _labels(query_camera, "query_camera", distance, axis=0)
-        gallery_camera = _labels(gallery_camera, "gallery_camera", distance, axis=1)
-    else:
-        query_camera, gallery_camera = torch.zeros_like(query_identity), torch.zeros_like(gallery_identity)
-    gallery = index_gallery(gallery_identity, gallery_camera)
-    rows = rows_of_block(distance.shape[1])
-    blocks = zip(distance.split(rows), query_identity.split(rows), query_camera.split(rows), strict=True)
-    with one_thread():
-        return summarize([rank(*block, gallery, rules) for block in blocks], gallery, rules)
+    values = _numbers(distance, "distance", "queries, gallery")
+    labels = query_identity, gallery_identity, query_camera, gallery_camera
+    return _score(values.split, values.shape, *labels, protocol)
+
+
+def score_embeddings(
+    query: Tensor | ArrayLike,
+    gallery: Tensor | ArrayLike,
+    query_identity: Tensor | ArrayLike,
+    gallery_identity: Tensor | ArrayLike,
+    query_camera: Tensor | ArrayLike | None = None,
+    gallery_camera: Tensor | ArrayLike | None = None,
+    *,
+    protocol: str = "sysu",
+) -> Score:
+    """Scores one gallery by Euclidean distance between embeddings; `score`, without ever holding all distances.
+
+    Args:
+        query: (queries, dimensions), any real type, finite; distances are computed on its device.
+        gallery: (gallery, dimensions), likewise.
+        query_identity, gallery_identity, query_camera, gallery_camera, protocol: as `score` takes them.
+
+    Raises:
+        CsviError: as `score` does; or embeddings that are not finite, or of different dimensions.
+
+    >>> score_embeddings([[0.0, 1.0]], [[0.0, 3.0], [0.0, 2.0]], [7], [5, 7], protocol="regdb").mAP
+    1.0
+    """
+    query = _numbers(query, "query", "queries, dimensions")
+    gallery = _numbers(gallery, "gallery", "gallery, dimensions")
+    if query.shape[1] != gallery.shape[1]:
+        raise CsviError(
+            f"query embeddings have {query.shape[1]} dimensions, gallery embeddings {gallery.shape[1]}: "
+            "they must come from the same model"
+        )
+    dtype = torch.promote_types(query.dtype, gallery.dtype)
+    blocks = partial(euclidean, query.to(dtype), gallery.to(query.device, dtype))
+    labels = query_identity, gallery_identity, query_camera, gallery_camera
+    return _score(blocks, (len(query), len(gallery)), *labels, protocol)
 
 
 def euclidean(query: Tensor, gallery: Tensor, rows: int) -> Iterator[Tensor]:
@@ -164,11 +183,19 @@ def euclidean(query: Tensor, gallery: Tensor, rows: int) -> Iterator[Tensor]:
 
     A gallery embedding serves as the origin: it moves nothing, but keeps near-identical embeddings from drowning in
     rounding, and makes the distances of identical ones exactly equal.
+
+    Raises:
+        CsviError: embeddings so large that the squares of their distances overflow.
     """
-    query, gallery = query - gallery[0], gallery - gallery[0]
+    origin = gallery[0]
+    gallery = gallery - origin
     length = gallery.square().sum(1)
     for block in query.split(rows):
-        squared = torch.addmm(length, block, gallery.T, alpha=-2).add_(block.square().sum(1)[:, None])
+        block = block - origin
+        of_query = block.square().sum(1)
+        if not (4 * torch.maximum(length.max(), of_query.max())).isfinite():  # |q - g|² ≤ 2|q|² + 2|g|²
+            raise CsviError(f"embeddings are so large that their distances overflow {length.dtype}: scale them down")
+        squared = torch.addmm(length, block, gallery.T, alpha=-2).add_(of_query[:, None])
         yield squared.clamp_(min=0).sqrt_()
 
 
@@ -199,45 +226,120 @@ def _same_place(query_camera: Tensor, gallery_camera: Tensor, rules: Rules) -> T
     return mask
 
 
-def index_gallery(identity: Tensor, camera: Tensor) -> Gallery:
-    """Sorts a gallery by identity; `identity` and `camera`: (gallery,) integers."""
-    identities, group, size = identity.unique(return_inverse=True, return_counts=True)
-    return Gallery(identity, camera, identities, group, size, size.cumsum(0) - size, identity.argsort(stable=True))
+def index_gallery(identity: Tensor, camera: Tensor, column: Tensor | None = None) -> Gallery:
+    """Sorts a gallery by identity.
+
+    Args:
+        identity, camera: (gallery,) integers.
+        column: (gallery,) where the images are found in a row of distances; by default in this order.
+    """
+    order = identity.argsort(stable=True)
+    identities, size = identity.unique(return_counts=True)
+    start = torch.nn.functional.pad(size.cumsum(0), (1, 0))
+    column = order if column is None else column[order]
+    return Gallery(*(values.cpu().numpy() for values in (identities, start, camera[order], column)))
 
 
 def rank(distance: Tensor, query_identity: Tensor, query_camera: Tensor, gallery: Gallery, rules: Rules) -> Ranks:
-    """Ranks one gallery for a block of queries, small enough to be worked on at once (see `rows_of_block`).
+    """Ranks one gallery for some queries.
 
     Args:
-        distance: (queries, gallery) floating point, finite; left as it is.
+        distance: (queries, images) float32 or float64, finite; the gallery is `gallery.column` of the images.
         query_identity, query_camera: (queries,) integers.
     """
-    gone = removed(query_identity, query_camera, gallery.identity, gallery.camera, rules)
-    distance = distance.masked_fill(gone, torch.inf)
+    rows = distance.contiguous().cpu().numpy()
+    identity, camera = query_identity.cpu().numpy(), query_camera.cpu().numpy()
+    group = np.searchsorted(gallery.identities, identity).clip(max=len(gallery.identities) - 1)
+    group[gallery.identities[group] != identity] = -1
+    same_place = np.array(rules.same_place, np.int64).reshape(-1, 2)
+    first = np.zeros(len(rows), np.int64)
+    precision, penalty, chance = np.zeros((3, len(rows)))
 
-    # the relevant images, nearest first: (queries, most that one query has), padded with infinity
-    group = torch.searchsorted(gallery.identities, query_identity).clamp_(max=len(gallery.identities) - 1)
-    size = gallery.size[group] * (gallery.identities[group] == query_identity)
-    slot = torch.arange(max(1, int(size.max())), device=distance.device)
-    present = slot < size[:, None]
-    column = gallery.order[gallery.start[group][:, None] + slot * present]
-    relevant = distance.gather(1, column).masked_fill_(~present, torch.inf).sort(1).values
-    count = relevant.isfinite().sum(1)
-    valid = count > 0
+    def work(begin: int) -> None:
+        part = slice(begin, begin + ROWS)
+        _rank_rows(
+            rows[part],
+            group[part],
+            camera[part],
+            gallery.column,
+            gallery.camera,
+            gallery.start,
+            same_place,
+            rules.same_camera,
+            rules.unique_identities,
+            first[part],
+            precision[part],
+            penalty[part],
+            chance[part],
+        )
 
-    # position = how many are relevant and not behind it + how many of the others are at most as far
-    others = _sort_rows(distance.scatter(1, column, torch.inf))
-    position = slot + 1 + torch.searchsorted(others, relevant, right=True)
-    precision = ((slot + 1) / position * relevant.isfinite()).sum(1) / count.clamp(min=1)
-    last = position.gather(1, (count - 1).clamp_(min=0)[:, None]).squeeze(1)
-    if rules.unique_identities:
-        # first occurrence of every identity: (identities, queries), which is faster than its transpose
-        nearest = distance.new_full((len(gallery.identities), len(distance)), torch.inf)
-        nearest.scatter_reduce_(0, gallery.group[:, None].expand(-1, len(distance)), distance.T.contiguous(), "amin")
-        first = (nearest <= relevant[:, 0]).sum(0)  # itself among them
-    else:
-        first = position[:, 0]
-    return Ranks(first * valid, precision * valid, count / last * valid, count / (~gone).sum(1).clamp(min=1))
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        list(threads.map(work, range(0, len(rows), ROWS)))
+    return Ranks(*map(torch.from_numpy, (first, precision, penalty, chance)))
+
+
+@njit(cache=True, nogil=True)
+def _rank_rows(
+    distance: NDArray[np.floating],
+    query_group: NDArray[np.int64],
+    query_camera: NDArray[np.int64],
+    column: NDArray[np.int64],
+    camera: NDArray[np.int64],
+    start: NDArray[np.int64],
+    same_place: NDArray[np.int64],
+    same_camera: bool,
+    unique_identities: bool,
+    first: NDArray[np.int64],
+    precision: NDArray[np.float64],
+    penalty: NDArray[np.float64],
+    chance: NDArray[np.float64],
+) -> None:  # pragma: no cover
+    """Fills the last four, which must be zero; see `Ranks`. A query that is nobody of the gallery has the group -1.
+
+    The compiler turns each loop over the gallery into vector instructions. To go through it once for each relevant
+    image is faster than to sort it, for up to some thousand of them.
+    """
+    others = np.empty(len(column), distance.dtype)
+    for q in range(len(distance)):
+        if query_group[q] < 0:
+            continue
+        for j in range(len(column)):
+            others[j] = distance[q, column[j]]
+        for p in range(len(same_place)):
+            if query_camera[q] == same_place[p, 0]:
+                for j in range(len(column)):
+                    others[j] = np.inf if camera[j] == same_place[p, 1] else others[j]
+        begin, end = start[query_group[q]], start[query_group[q] + 1]
+        if same_camera:
+            for j in range(begin, end):
+                others[j] = np.inf if camera[j] == query_camera[q] else others[j]
+        relevant = others[begin:end][others[begin:end] < np.inf]
+        if len(relevant) == 0:
+            continue
+        relevant.sort()
+        others[begin:end] = np.inf
+
+        seen = len(relevant)
+        for j in range(len(others)):
+            seen += others[j] < np.inf
+        chance[q] = len(relevant) / seen
+        # position = how many are relevant and not behind it + how many of the others are at most as far
+        position = 0
+        for n in range(len(relevant)):
+            position = n + 1
+            for j in range(len(others)):
+                position += others[j] <= relevant[n]
+            precision[q] += (n + 1) / position / len(relevant)
+            if n == 0:
+                first[q] = position
+        penalty[q] = len(relevant) / position
+        if unique_identities:  # how many of the other identities have an image that is at most as far
+            first[q] = 1
+            for i in range(len(start) - 1):
+                ahead = False
+                for j in range(start[i], start[i + 1]):
+                    ahead |= others[j] <= relevant[0]
+                first[q] += ahead
 
 
 def summarize(blocks: Sequence[Ranks], gallery: Gallery, rules: Rules) -> Score:
@@ -246,16 +348,18 @@ def summarize(blocks: Sequence[Ranks], gallery: Gallery, rules: Rules) -> Score:
     Raises:
         CsviError: no query has.
     """
-    first = torch.cat([block.first for block in blocks]).cpu()
+    first = torch.cat([block.first for block in blocks])
     counted = first > 0
     valid = int(counted.sum())
     if not valid:
-        raise CsviError(f"none of {len(first)} queries has an image of its identity in the gallery: nothing to score")
-    longest = len(gallery.identities if rules.unique_identities else gallery.identity)
+        raise NothingToScoreError(
+            f"none of {len(first)} queries has an image of its identity in the gallery: nothing to score"
+        )
+    longest = len(gallery.identities if rules.unique_identities else gallery.column)
     cmc = torch.bincount(first[counted] - 1, minlength=longest).cumsum(0).double() / valid
 
     def mean(name: str) -> float:
-        return float(torch.cat([getattr(block, name) for block in blocks]).cpu().double().sum() / valid)
+        return float(torch.cat([getattr(block, name) for block in blocks]).sum() / valid)
 
     return Score(cmc, mean("precision"), mean("penalty"), valid, mean("chance"))
 
@@ -265,46 +369,55 @@ def rows_of_block(gallery: int) -> int:
     return max(1, BLOCK // gallery)
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Ranking is many small operations: on idle cores threads save a quarter of its time, on busy ones, where each
-    operation waits for a thread to be given a core, they take ten times as long."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+def _score(
+    blocks: Callable[[int], Iterable[Tensor]],
+    shape: Sequence[int],
+    query_identity: Tensor | ArrayLike,
+    gallery_identity: Tensor | ArrayLike,
+    query_camera: Tensor | ArrayLike | None,
+    gallery_camera: Tensor | ArrayLike | None,
+    protocol: str,
+) -> Score:
+    """Scores a gallery; `blocks` yields the distances, of `shape`, so many rows at a time."""
+    if protocol not in RULES:
+        raise CsviError(f"unknown protocol {protocol!r}: choose one of {', '.join(RULES)}")
+    rules = RULES[protocol]
+    who = _labels(query_identity, "query_identity", shape)
+    identity = _labels(gallery_identity, "gallery_identity", shape)
+    where, camera = torch.zeros_like(who), torch.zeros_like(identity)
+    if rules.needs_cameras:
+        if query_camera is None or gallery_camera is None:
+            raise CsviError(f"{protocol!r} removes gallery images by camera: give query_camera and gallery_camera")
+        where = _labels(query_camera, "query_camera", shape)
+        camera = _labels(gallery_camera, "gallery_camera", shape)
+    gallery = index_gallery(identity, camera)
+    rows = rows_of_block(shape[1])
+    parts = zip(blocks(rows), who.split(rows), where.split(rows), strict=True)
+    return summarize([rank(*part, gallery, rules) for part in parts], gallery, rules)
 
 
-def _sort_rows(values: Tensor) -> Tensor:
-    """NumPy sorts floats with vector instructions; torch, which sorts an index along, takes ten times as long."""
-    return torch.from_numpy(np.sort(values.numpy(), axis=1)) if values.device.type == "cpu" else values.sort(1).values
+def _numbers(values: Tensor | ArrayLike, name: str, axes: str) -> Tensor:
+    """A matrix of finite numbers, in at least 32 bits."""
+    numbers = _tensor(values, name)
+    if numbers.ndim != 2 or not numbers.numel():
+        raise CsviError(f"{name} has shape {tuple(numbers.shape)}: it must be ({axes}), with one of each")
+    if numbers.is_complex() or numbers.dtype == torch.bool:
+        raise CsviError(f"{name} holds {numbers.dtype}: it must hold real numbers")
+    if not numbers.isfinite().all():
+        raise CsviError(f"{name} holds NaN or infinity: has the model that it comes from diverged?")
+    if not numbers.is_floating_point():
+        return numbers.double()
+    return numbers.float() if numbers.itemsize < 4 else numbers
 
 
-def _distances(distance: Tensor | ArrayLike) -> Tensor:
-    values = _tensor(distance, "distance")
-    if values.ndim != 2 or not values.numel():
-        raise CsviError(f"distance has shape {tuple(values.shape)}: it must be (queries, gallery), with one of each")
-    if values.is_complex() or values.dtype == torch.bool:
-        raise CsviError(f"distance holds {values.dtype}: it must hold real numbers")
-    if not values.isfinite().all():
-        raise CsviError("distance holds NaN or infinity: check the embeddings that it was computed from")
-    if not values.is_floating_point():
-        return values.double()
-    return values.float() if values.itemsize < 4 else values
-
-
-def _labels(labels: Tensor | ArrayLike, name: str, distance: Tensor, axis: int) -> Tensor:
+def _labels(labels: Tensor | ArrayLike, name: str, shape: Sequence[int]) -> Tensor:
+    count, what = (shape[0], "query") if name.startswith("query") else (shape[1], "gallery image")
     values = _tensor(labels, name)
     if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
         raise CsviError(f"{name} holds {values.dtype}: it must hold integers")
-    if values.shape != distance.shape[axis : axis + 1]:
-        raise CsviError(
-            f"{name} has shape {tuple(values.shape)}, but distance is {tuple(distance.shape)}: "
-            f"it must have one entry for each {'query' if axis == 0 else 'gallery image'}, ({distance.shape[axis]},)"
-        )
-    return values.to(distance.device, torch.int64)
+    if values.shape != (count,):
+        raise CsviError(f"{name} has shape {tuple(values.shape)}: it must have one entry for each {what}, ({count},)")
+    return values.to("cpu", torch.int64)
 
 
 def _tensor(values: Tensor | ArrayLike, name: str) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 import csvi
 from csvi.config import Config, DataConfig, load_config
 from csvi.data import LAYOUTS, Benchmark, read_benchmark, recognise
+from csvi.data.files import fingerprint
 from csvi.data.loader import evaluation_loader
 from csvi.errors import CsviError
 from csvi.evaluate.embed import embed
@@ -66,6 +67,8 @@ class Evaluation:
     trial: int
     """Which split of it."""
     root: str
+    fingerprint: str
+    """Of the test images: figures of different ones are not compared."""
     synthetic: bool
     """Whether the images were rendered: nothing follows from these figures for photographs."""
     model: str
@@ -178,6 +181,7 @@ def evaluate_embeddings(
         dataset=benchmark.layout,
         trial=benchmark.trial,
         root=str(benchmark.root),
+        fingerprint=fingerprint(benchmark.root, benchmark.test),
         synthetic=benchmark.synthetic,
         model=model,
         protocols=results,

@@ -21,7 +21,6 @@ from csvi.evaluate.metrics import (
     euclidean,
     hidden,
     index_gallery,
-    one_thread,
     rank,
     rows_of_block,
     summarize,
@@ -174,16 +173,14 @@ def _score_together(
     queries = torch.tensor(query, device=device)
     images = [torch.tensor(trial.gallery, device=device) for _, trial in trials]
     pool = torch.cat(images).unique()
-    columns = [torch.searchsorted(pool, gallery) for gallery in images]
-    galleries = [index_gallery(identity[gallery], camera[gallery]) for gallery in images]
+    galleries = [index_gallery(identity[g], camera[g], torch.searchsorted(pool, g)) for g in images]
     ranks: list[list[Ranks]] = [[] for _ in trials]
     rows = rows_of_block(len(pool))
     distances = euclidean(embeddings[queries], embeddings[pool], rows)
     for block, distance in zip(queries.split(rows), distances, strict=True):
-        with one_thread():
-            for t, (rules, _) in enumerate(trials):
-                seen = distance.index_select(1, columns[t])
-                ranks[t].append(rank(seen, identity[block], camera[block], galleries[t], rules))
+        distance = distance.cpu()
+        for t, (rules, _) in enumerate(trials):
+            ranks[t].append(rank(distance, identity[block], camera[block], galleries[t], rules))
     return [
         (summarize(blocks, gallery, rules), Ranks.join(blocks))
         for blocks, gallery, (rules, _) in zip(ranks, galleries, trials, strict=True)

@@ -1,7 +1,8 @@
 """The open synthetic benchmark: rendered people in two spectra, with exact masks, in the datasets' own layouts.
 
 Who somebody is (`people`: body, wardrobe, materials) and how a camera sees them (`photo`: pose, cameras, places,
-render) are drawn from separate generators; a layout (`sysu`) says which images there are; `benchmark` writes them.
+render) are drawn from separate generators; a layout (`sysu`, `regdb`, `llcm`, `folder`) plans which images there are;
+`benchmark` writes them.
 """
 
 from pathlib import Path

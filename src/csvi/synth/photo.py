@@ -43,18 +43,18 @@ NOTHING, POST, BIN, PLANT = range(4)
 """What may stand in front of the person."""
 
 
-def draw_occluder(rng: np.random.Generator, infrared: bool) -> np.ndarray:
+def draw_occluder(rng: np.random.Generator, camera: Camera) -> np.ndarray:
     """What stands in front of the person, most often nothing; see `Moment.occluder`."""
     kind = rng.choice([POST, BIN, PLANT], p=[0.35, 0.4, 0.25]) if rng.random() < OCCLUDED else NOTHING
     width = {NOTHING: 0, POST: rng.uniform(0.06, 0.13), BIN: rng.uniform(0.3, 0.6), PLANT: rng.uniform(0.4, 0.8)}[kind]
     middle = rng.choice([-1, 1]) * rng.uniform(0.15, 0.5) + 0.5  # more often beside the person than before them
     top = -1.0 if kind == POST else rng.uniform(0.62, 0.85)
     if kind == PLANT:
-        color = (
-            rng.uniform(0.35, 0.55) * np.ones(3) if infrared else np.array([0.06, 0.11, 0.04]) * rng.uniform(0.8, 1.6)
-        )
+        green = np.array([0.06, 0.11, 0.04])
+        color = rng.uniform(0.35, 0.55) * np.ones(3) if camera.infrared else green * rng.uniform(0.8, 1.6)
     else:
-        color = rng.uniform(0.06, 0.3) * (np.ones(3) if infrared else rng.uniform(0.8, 1.1, 3))
+        color = rng.uniform(0.06, 0.3) * (np.ones(3) if camera.infrared else rng.uniform(0.8, 1.1, 3))
+    color = color * camera.front
     return np.array([kind, middle - width / 2, middle + width / 2, top, *color, rng.integers(1000)], dtype=np.float64)
 
 
@@ -71,7 +71,7 @@ def draw_moment(rng: np.random.Generator, camera: Camera) -> Moment:
         exposure=float(np.exp(rng.normal(0, 0.12))),
         blur=camera.blur * rng.uniform(0.7, 1.5),
         quality=int(rng.integers(camera.quality[0], camera.quality[1] + 1)),
-        occluder=draw_occluder(rng, camera.infrared),
+        occluder=draw_occluder(rng, camera),
     )
 
 

@@ -3,7 +3,8 @@
 Coordinates are metres: x to the right of the image, y away from the camera, z up; the camera stands above the origin.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import njit
@@ -158,6 +159,14 @@ def gate() -> list[Surface]:
         *box(4.3, 12.2, 0, 0.7, 0.7, 1.1, PANELS, STEEL, LEAF, (0.22, 0.18), 0.7),
         *box(-8, 11.5, 0, 3.8, 1.5, 1.3, FOLIAGE, LEAF, LEAF_2, (0.45, 0.7), 0.25),
         *[side for x in bars for side in box(x, 15, 0, 0.05, 0.05, 2.0, PLASTER, STEEL, STEEL, (0.4, 0.4))],
+    ]
+
+
+def seen_from(place: Callable[[], list[Surface]], right: float, forward: float) -> list[Surface]:
+    """A place as a camera sees it that stands so many metres to the right and forward."""
+    return [
+        replace(surface, corner=(surface.corner[0] - right, surface.corner[1] - forward, surface.corner[2]))
+        for surface in place()
     ]
 
 

@@ -8,41 +8,37 @@ from PIL import Image, ImageDraw, ImageFont
 
 from csvi.config import SynthConfig
 from csvi.errors import CsviError
-from csvi.synth import sysu
-from csvi.synth.benchmark import put, resolve, shot_generator
+from csvi.synth.benchmark import LAYOUTS, put, resolve, shot_generator
+from csvi.synth.cameras import CAMERAS
 from csvi.synth.people import draw_person
 from csvi.synth.photo import photograph
 
-ROWS = ((1, "visible\nindoors\ncamera 1"), (4, "visible\noutdoors\ncamera 4"), (3, "infrared\nindoors\ncamera 3"),
-        (6, "infrared\nat night\ncamera 6"))  # fmt: skip
 GAP, LEFT, TOP = 4, 84, 22
 
 
 def write_sheet(file: Path, config: SynthConfig, people: int = 10) -> None:
-    """Writes a PNG with a column for each of `people` identities: two visible, two infrared images and two masks."""
+    """Writes a PNG with a column for each of `people` identities: some visible, some infrared images, and two masks."""
     settings = resolve(config)
-    wanted = sysu.structure(settings.preset)
-    everyone = sorted({identity for identity, _ in wanted.counts})
-    chosen = [identity for identity in everyone if all(wanted.counts[identity, camera] for camera, _ in ROWS)][:people]
+    plan = LAYOUTS[settings.layout](settings.preset, settings.seed)
+    cameras = list(plan.views)
+    last = {CAMERAS[camera].infrared: camera for camera in cameras}.values()  # of each spectrum; its mask is shown
+    shots = {(shot.identity, shot.camera): shot for shot in plan.shots if shot.index == 1}
+    everyone = sorted({shot.identity for shot in plan.shots})
+    chosen = [identity for identity in everyone if all((identity, camera) in shots for camera in cameras)][:people]
     columns = []
     for identity in chosen:
         person = draw_person(settings.seed, identity, settings.rho)
         cells = []
-        for camera, _ in ROWS:
-            rng = shot_generator(settings.seed, sysu.Shot(identity, camera, 1, ""))
+        for camera in cameras:
+            rng = shot_generator(settings.seed, shots[identity, camera])
             photo, _ = photograph(person, camera, rng, settings.height, settings.width)
             cells += [photo.image]
-            if camera in (4, 6):
+            if camera in last:
                 cells += [np.repeat(photo.mask[:, :, None], 3, axis=2)]
         columns.append(cells)
-    labels = [
-        ROWS[0][1],
-        ROWS[1][1],
-        "mask of\nthe person\nabove",
-        ROWS[2][1],
-        ROWS[3][1],
-        "mask of\nthe person\nabove",
-    ]
+    labels = []
+    for camera, label in plan.views.items():
+        labels += [label, "mask of\nthe person\nabove"] if camera in last else [label]
     height, width = settings.height + GAP, settings.width + GAP
     sheet = Image.new("RGB", (LEFT + width * len(columns), TOP + height * len(labels)), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)

@@ -1,0 +1,230 @@
+"""How fast csvi evaluates: SYSU-MM01's four settings of ten trials, against two ways to write it in NumPy.
+
+    python benchmarks/evaluation.py [--dimensions 3072] [--trials 10] [--full]
+    python benchmarks/evaluation.py --large
+
+The embeddings are random, with some of the identity in them, for as many images as SYSU-MM01's test split has; the
+galleries are csvi's, for all three. All three start from the embeddings. They are compared in float64, where no two
+distances are close enough for rounding to decide; csvi is timed in float32 as well, which is what a network gives.
+"""
+
+import argparse
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from csvi.data.records import ImageRecord
+from csvi.data.sysu_mm01 import MODALITIES, counts
+from csvi.evaluate import Protocol, Trial, evaluate_protocols, sysu_protocols
+from csvi.evaluate.metrics import score_embeddings
+
+RANKS = (1, 10, 20)
+FIGURES = ("R1", "R10", "R20", "mAP", "mINP")
+TOLERANCE = 1e-6
+TARGETS = {"whole matrix": 30, "by query": 4}
+"""Style → how many times as long as csvi it should take, at least."""
+TARGET_SECONDS = 3.0
+TARGET_BYTES = 4e9
+
+Figures = NDArray[np.float64]
+"""(settings, trials, 5): one for each of `FIGURES`."""
+
+
+def whole_matrix(
+    query: NDArray, gallery: NDArray, who: NDArray, where: NDArray, whom: NDArray, camera: NDArray
+) -> list:
+    """As most public code goes about it: sort all distances with their indices, then take every step of the definition
+    for one query after the other, precision at each position of the ranking included."""
+    ranking = np.argsort(-query @ gallery.T, axis=1)
+    ranked, matches = whom[ranking], whom[ranking] == who[:, None]
+    cmc, precisions, penalties = [], [], []
+    for q in range(len(query)):
+        keep = ~((where[q] == 3) & (camera[ranking[q]] == 2))
+        match = matches[q][keep]
+        if not match.any():
+            continue
+        found = match.cumsum()
+        last = np.flatnonzero(match).max()
+        penalties.append(found[last] / (last + 1))
+        precision = np.array([n / (position + 1) for position, n in enumerate(found)])
+        precisions.append((precision * match).sum() / match.sum())
+        identities = ranked[q][keep]
+        _, first = np.unique(identities, return_index=True)
+        curve = (identities[np.sort(first)] == who[q]).cumsum()
+        cmc.append([curve[min(r, len(curve)) - 1] for r in RANKS])
+    return [*np.mean(cmc, axis=0), np.mean(precisions), np.mean(penalties)]
+
+
+def by_query(query: NDArray, gallery: NDArray, who: NDArray, where: NDArray, whom: NDArray, camera: NDArray) -> list:
+    """As tight as a loop over the queries gets: what is removed is removed before sorting, once for all queries of a
+    camera, and no array but the ranking is as long as the gallery."""
+    first, precisions, penalties = [], [], []
+    for c in np.unique(where):
+        seen = camera != 2 if c == 3 else slice(None)
+        asking, shown = where == c, whom[seen]
+        for identity, distance in zip(who[asking], -query[asking] @ gallery[seen].T, strict=True):
+            ranked = shown[np.argsort(distance)]
+            position = np.flatnonzero(ranked == identity)
+            if not len(position):
+                continue
+            first.append(len(np.unique(ranked[: position[0]])) + 1)
+            rank = np.arange(1, len(position) + 1)
+            precisions.append((rank / (position + 1)).mean())
+            penalties.append(len(position) / (position[-1] + 1))
+    return [*(np.mean(np.array(first) <= r) for r in RANKS), np.mean(precisions), np.mean(penalties)]
+
+
+def time_style(
+    style: Callable[..., list],
+    protocols: Sequence[Protocol],
+    trials: int,
+    embeddings: NDArray,
+    records: list[ImageRecord],
+) -> tuple[float, Figures]:
+    """Seconds for so many trials of each setting, and the figures."""
+    identity = np.array([record.identity for record in records])
+    camera = np.array([record.camera for record in records])
+
+    def of(trial: Trial) -> list:
+        q, g = np.array(trial.query), np.array(trial.gallery)
+        return style(embeddings[q], embeddings[g], identity[q], camera[q], identity[g], camera[g])
+
+    start = time.perf_counter()
+    figures = np.array([[of(trial) for trial in protocol.trials[:trials]] for protocol in protocols])
+    return time.perf_counter() - start, figures
+
+
+def time_csvi(
+    protocols: Sequence[Protocol], embeddings: torch.Tensor, records: list[ImageRecord], repeats: int = 5
+) -> tuple[float, Figures]:
+    """Seconds for all trials, the least of some repeats, and the figures."""
+    evaluate_protocols(protocols[:1], embeddings, records)  # the first call compiles
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        results = evaluate_protocols(protocols, embeddings, records)
+        seconds.append(time.perf_counter() - start)
+    figures = np.array([[result.figures[name].trials for name in FIGURES] for result in results])
+    return min(seconds), figures.transpose(0, 2, 1)
+
+
+def sysu_records(identities: int | None = None) -> list[ImageRecord]:
+    """Records of SYSU-MM01's test split, or of its first identities."""
+    rows = [row for row in counts() if row["split"] == "test"][:identities]
+    return [
+        ImageRecord(f"cam{camera}/{int(row['id']):04d}/{n:04d}.jpg", int(row["id"]), camera, modality)
+        for camera, modality in MODALITIES.items()
+        for row in rows
+        for n in range(1, int(row[f"cam{camera}"]) + 1)
+    ]
+
+
+def draw_embeddings(identity: NDArray, dimensions: int, seed: int = 0) -> NDArray[np.float64]:
+    """(images, dimensions) of length 1, about as telling as a weak model's."""
+    random = np.random.default_rng(seed)
+    names, index = np.unique(identity, return_inverse=True)
+    signal = random.normal(size=(len(names), dimensions)) * (10 / dimensions) ** 0.25
+    embeddings = signal[index] + random.normal(size=(len(identity), dimensions)) * 1.5
+    return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+
+
+def compare(dimensions: int, trials: int, full: bool, identities: int | None, console: Console) -> bool:
+    """Measures and prints; whether all three found the same."""
+    records = sysu_records(identities)
+    protocols = sysu_protocols(records, trials=trials)
+    embeddings = draw_embeddings(np.array([record.identity for record in records]), dimensions)
+    console.print(
+        f"SYSU-MM01's counts, {len(protocols)} settings × {trials} trials, {dimensions} dimensions; {machine()}"
+    )
+
+    double = torch.from_numpy(embeddings)
+    single_seconds, single = time_csvi(protocols, double.float(), records)
+    seconds, expected = time_csvi(protocols, double, records)
+    table = Table("", "seconds", "× csvi", "target", "largest difference", "measured on")
+    equal = True
+    for name, style, measured in (
+        ("whole matrix", whole_matrix, trials if full else 1),
+        ("by query", by_query, trials),
+    ):
+        taken, figures = time_style(style, protocols, measured, embeddings, records)
+        difference = np.abs(figures - expected[:, :measured]).max()
+        equal &= bool(difference <= TOLERANCE)
+        taken *= trials / measured
+        of = f"{measured} of {trials} trials{', scaled' if measured < trials else ''}"
+        table.add_row(name, f"{taken:.1f}", f"{taken / seconds:.0f}", f"≥ {TARGETS[name]}", f"{difference:.0e}", of)
+    everything = f"{trials} of {trials} trials, least of 5"
+    table.add_row("csvi, float64", f"{seconds:.2f}", "1", "", "", everything)
+    difference = np.abs(single - expected).max()
+    faster = f"{single_seconds / seconds:.1f}"
+    table.add_row(
+        "csvi, float32", f"{single_seconds:.2f}", faster, f"< {TARGET_SECONDS:g} s", f"{difference:.0e}", everything
+    )
+    console.print(table)
+    console.print(f"mean R1 {expected[..., 0].mean():.3f}, mAP {expected[..., 3].mean():.3f}; {machine()}")
+    if not equal:
+        console.print(f"[red]figures differ by more than {TOLERANCE:g}[/red]")
+    return equal
+
+
+def large(images: int, dimensions: int, console: Console) -> bool:
+    """Scores `images` queries against as many gallery images; whether it fits into the memory that it should."""
+    console.print(f"{images:,} × {images:,} images, {dimensions} dimensions; {machine()}")
+    random = torch.Generator().manual_seed(0)
+    identity, camera = torch.arange(images) // 10, torch.arange(images) % 2
+    signal = torch.randn(len(identity.unique()), dimensions, generator=random)
+    query, gallery = (
+        torch.randn(images, dimensions, generator=random).mul_(3).add_(signal[identity]) for _ in range(2)
+    )
+    start = time.perf_counter()
+    score = score_embeddings(query, gallery, identity, identity, camera, camera + 2, protocol="llcm")
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    console.print(
+        f"{seconds:.0f} s, at most {peak / 1e9:.2f} GB resident of the {TARGET_BYTES / 1e9:g} GB allowed, "
+        f"of which the embeddings are {2 * query.nbytes / 1e9:.2f} GB; "
+        f"R1 {score.cmc[0]:.3f}, mAP {score.mAP:.3f}; {machine()}"
+    )
+    return peak <= TARGET_BYTES
+
+
+def machine() -> str:
+    """Processor, cores, versions, and how busy it is now."""
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    return (
+        f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}, numpy {np.__version__}, load {load}"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 if the figures are equal or, with --large, the memory is enough."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dimensions", type=int, default=512)
+    parser.add_argument("--trials", type=int, default=10)
+    parser.add_argument("--full", action="store_true", help="measure every trial of the slowest style, not one of each")
+    parser.add_argument("--quick", action="store_true", help="a few identities only, to see that it runs")
+    parser.add_argument(
+        "--large", action="store_true", help="100,000 × 100,000 images instead: seconds and peak memory"
+    )
+    options = parser.parse_args(arguments)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    if options.large:
+        return 0 if large(1_000 if options.quick else 100_000, options.dimensions, console) else 1
+    identities = 25 if options.quick else None
+    return 0 if compare(options.dimensions, options.trials, options.full, identities, console) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

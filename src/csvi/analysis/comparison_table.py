@@ -1,0 +1,52 @@
+"""A comparison of runs as a table for the terminal; fits 80 columns."""
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from csvi.analysis.tables import SYNTHETIC
+from csvi.evaluate.compare import Comparison, Difference
+
+FIGURES = ("R1", "mAP", "mINP")
+DIFFERENCES = ("R1", "mAP")
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """A row a run, the first being what the others are compared with."""
+    console = Console(highlight=False)
+    drawn = "all images in the gallery" if comparison.gallery == "all" else f"{comparison.gallery} galleries"
+    console.print(f"\n{comparison.benchmark}, {comparison.protocol}, {drawn}", style="bold", markup=False)
+    if comparison.synthetic:
+        console.print(SYNTHETIC)
+    refined = {row.name: row.refinements for row in comparison.rows if row.refinements}
+    for name, refinements in refined.items():
+        console.print(f"{name} with {' and '.join(refinements)}", style="yellow", markup=False)
+    if 0 < len(refined) < len(comparison.rows) or len(set(map(tuple, refined.values()))) > 1:
+        console.print("These runs were not refined alike: their difference is not one of models.", style="yellow")
+    console.print(comparison_table(comparison))
+    console.print(
+        f"[low, high]: 95 % interval of the difference to the first run, over {comparison.identities} identities; "
+        "* excludes 0. It does not hold what other training seeds would give.",
+        style="dim",
+        markup=False,
+    )
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """Figures in %, differences to the first run in percentage points."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column("run (%)", overflow="fold")
+    for column in (*FIGURES, *(f"Δ {name} [low, high]" for name in DIFFERENCES)):
+        table.add_column(Text(column), justify="right", no_wrap=True)
+    for row in comparison.rows:
+        figures = [f"{100 * row.figures[name]:.1f}" for name in FIGURES]
+        differences = [difference_cell(row.differences[name]) if row.differences else "" for name in DIFFERENCES]
+        table.add_row(*map(Text, (row.name, *figures, *differences)))
+    return table
+
+
+def difference_cell(difference: Difference) -> str:
+    """`+1.2 [+0.3, +2.1]*`; without the star there is a blank, so that numbers stand below each other."""
+    value, low, high = (f"{100 * x:+.1f}" for x in (difference.difference, difference.low, difference.high))
+    return f"{value} [{low}, {high}]{'*' if difference.certain else ' '}"

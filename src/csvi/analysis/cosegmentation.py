@@ -1,0 +1,353 @@
+"""Figure 4: person masks when the images given to the co-segmentation show one identity, and when they show two.
+
+Co-segmentation makes one set of channel weights for all images that it is told are of one identity (Eq. 10-13). If
+these weights pick out what is particular to that identity, then many images of one person among which a few of another
+are mixed should keep the masks of the first and spoil those of the second. One pair of people cannot show that; the
+figure is one pair drawn at random, the numbers are means over many.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich import box
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+
+from csvi.analysis.figures import STYLE
+from csvi.analysis.trained import Trained
+from csvi.data import ImageRecord, Modality
+from csvi.data.cache import read_image
+from csvi.errors import CsviError
+from csvi.evaluate.intervals import paired_difference
+from csvi.evaluate.masks import best_constant_mask, full_size, mask_iou
+from csvi.model.auxiliary import Auxiliary, Features
+
+MANY, FEW = 10, 2
+"""Images of each modality that the first and the second identity of a pair bring; fewer where there are fewer."""
+
+
+@dataclass(frozen=True)
+class Role:
+    """The images of the first, or of the second, identity of all pairs: means over pairs of their mean mask IoU."""
+
+    images: float
+    """Of a pair, both modalities together."""
+    alone: float
+    """Given without the other identity."""
+    mixed: float
+    """Given together with the other identity, as if all were one."""
+    change: float
+    """Mixed less alone."""
+    low: float
+    high: float
+    """95 % interval of the change, by resampling pairs."""
+    constant: float
+    """Of the best mask that is the same for all these images."""
+
+
+@dataclass(frozen=True)
+class Cosegmentation:
+    """Figure 4 in numbers, for one run."""
+
+    run: str
+    auxiliary: str
+    pairs: int
+    first: Role
+    second: Role
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two identities; visible images come before infrared ones."""
+
+    first: list[ImageRecord]
+    second: list[ImageRecord]
+
+    @property
+    def sets(self) -> list[range]:
+        """The first alone, the second alone and both mixed, as indices into all images of the pair."""
+        both = range(len(self.first) + len(self.second))
+        return [both[: len(self.first)], both[len(self.first) :], both]
+
+
+def cosegmentation(
+    trained: Trained, pairs: int = 50, seed: int = 0, many: int = MANY, few: int = FEW
+) -> Cosegmentation:
+    """Mask IoU, at threshold 0.5 and the size of the images, of pairs of test identities given alone and mixed.
+
+    An auxiliary that looks at each image by itself (`decode`, `segment`) finds the same mixed as alone.
+
+    Args:
+        trained: a run that predicts masks.
+        pairs: ordered pairs of identities, drawn with replacement.
+        seed: of the identities and of their images.
+        many, few: images of each modality of the first and of the second identity.
+
+    Raises:
+        CsviError: the run predicts no masks, or the test images have none or are too few.
+    """
+    check_masks(trained)
+    if pairs < 1:
+        raise CsviError(f"{pairs} pairs of identities were asked for: it takes at least one")
+    drawn = draw_pairs(trained, pairs, seed, many, few)
+    iou = np.zeros((pairs, 4))  # first alone, first mixed, second alone, second mixed
+    seen: tuple[list[Tensor], list[Tensor]] = [], []
+    for row, pair in zip(iou, track(drawn, description="Mixing identities", transient=True), strict=True):
+        records = [*pair.first, *pair.second]
+        first, second, mixed = predict_sets(trained, records, pair.sets)
+        true = true_masks(trained, records)
+        of_first, of_second = true[: len(first)], true[len(first) :]
+        of_mixed = _iou(mixed, true)
+        row[:] = (
+            _iou(first, of_first).mean(),
+            of_mixed[: len(first)].mean(),
+            _iou(second, of_second).mean(),
+            of_mixed[len(first) :].mean(),
+        )
+        seen[0].append(of_first)
+        seen[1].append(of_second)
+    one = np.ones(pairs, dtype=np.int64)
+    change, low, high = paired_difference((iou[:, [0, 2]], iou[:, [1, 3]]), (one, one))
+    alone, mixed_mean = iou[:, [0, 2]].mean(0), iou[:, [1, 3]].mean(0)
+    roles = [
+        Role(
+            sum(map(len, seen[i])) / pairs,
+            float(alone[i]),
+            float(mixed_mean[i]),
+            float(change[i]),
+            float(low[i]),
+            float(high[i]),
+            best_constant_mask(torch.cat(seen[i]))[1],
+        )
+        for i in (0, 1)
+    ]
+    return Cosegmentation(trained.name, trained.config.model.auxiliary, pairs, *roles)
+
+
+def cosegmentation_table(results: Sequence[Cosegmentation]) -> Table:
+    """Two rows a run: the identity of many images and the one of few."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column("masks (IoU)", overflow="fold")
+    for column in ("alone", "mixed", "change", "95 % interval", "constant", "images"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for result in results:
+        for name, role in (("first", result.first), ("second", result.second)):
+            table.add_row(
+                f"{result.run}, {name}" if len(results) > 1 else f"{name} identity",
+                f"{role.alone:.3f}",
+                f"{role.mixed:.3f}",
+                f"{role.change:+.3f}",
+                f"{role.low:+.3f} {role.high:+.3f}",
+                f"{role.constant:.3f}",
+                f"{role.images:.0f}",
+            )
+    return table
+
+
+def cosegmentation_figure(trained: Trained, seed: int = 0, shown: int = 2, many: int = MANY, few: int = FEW) -> Figure:
+    """Figure 4 for the first of the pairs that `cosegmentation` draws with the same seed, whatever came out.
+
+    Rows: image, true mask, mask predicted alone, mask predicted mixed (probability of person, outlined at 0.5, with
+    its IoU). Columns: visible and infrared images of (a) the identity of many images and (b) the one of few.
+
+    Args:
+        trained: a run that predicts masks.
+        seed: of the pair.
+        shown: images of each modality and identity that are drawn; all are given to the network.
+        many, few: images of each modality that are given.
+
+    Raises:
+        CsviError: as `cosegmentation`.
+    """
+    check_masks(trained)
+    (pair,) = draw_pairs(trained, 1, seed, many, few)
+    records = [*pair.first, *pair.second]
+    true = true_masks(trained, records)
+    first, second, mixed = predict_sets(trained, records, pair.sets)
+    alone = torch.cat([first, second])
+    iou = {"alone": _iou(alone, true), "mixed": _iou(mixed, true)}
+
+    columns = [[[i for i in part if records[i].modality == m][:shown] for m in Modality] for part in pair.sets[:2]]
+    height, width = true.shape[1:]
+    cell = (0.72, 0.72 * height / width)
+    left, group_gap, modality_gap, below, above = 1.0, 0.3, 0.06, 0.16, 0.62
+    shown_images = sum(len(of_modality) for part in columns for of_modality in part)
+    size = (
+        left + shown_images * (cell[0] + 0.03) + group_gap + 2 * modality_gap + 0.05,
+        above + 2 * (cell[1] + 0.03) + 2 * (cell[1] + below) + 0.32,
+    )
+    tops = np.cumsum([above, cell[1] + 0.03, cell[1] + 0.03, cell[1] + below])
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=size)
+        for top, text in zip(
+            tops, ("image", "true mask", "predicted,\ngiven alone", "predicted,\na, b mixed"), strict=True
+        ):
+            write(figure, left - 0.1, top + cell[1] / 2, text, ha="right", va="center", fontsize=9)
+        x = left
+        for letter, part, by_modality in zip("ab", pair.sets, columns, strict=False):
+            start = x
+            for modality, indices in zip(Modality, by_modality, strict=True):
+                middle = x + len(indices) * (cell[0] + 0.03) / 2
+                write(figure, middle, above - 0.08, modality.name.lower(), ha="center", va="bottom", fontsize=8)
+                for i in indices:
+                    image = display_image(trained, records[i])
+                    rows = (image, *(masks[i].numpy() for masks in (true, alone, mixed)))
+                    for row, pixels in enumerate(rows):
+                        axes = place(figure, x, float(tops[row]), *cell)
+                        show(axes, pixels)
+                        if row >= 2:
+                            outline(axes, pixels)
+                            value = iou["alone" if row == 2 else "mixed"][i]
+                            text = f"{value:.2f}"
+                            write(figure, x + cell[0] / 2, tops[row] + cell[1] + 0.01, text, ha="center", va="top")
+                    x += cell[0] + 0.03
+                x += modality_gap
+            counts = " + ".join(str(sum(records[i].modality == m for i in part)) for m in Modality)
+            of_part = {name: float(values[list(part)].mean()) for name, values in iou.items()}
+            title = f"({letter}) {counts} images of identity {records[part[0]].identity}"
+            write(figure, (start + x - modality_gap) / 2, 0.05, title, ha="center", va="top", fontsize=10)
+            means = f"mean IoU: alone {of_part['alone']:.2f}, mixed {of_part['mixed']:.2f}"
+            write(figure, (start + x - modality_gap) / 2, 0.22, means, ha="center", va="top", fontsize=8.5)
+            x += group_gap - modality_gap
+        note = f"{trained.name}: grey is the probability of a person, the line is 0.5, numbers are IoU"
+        write(figure, left, size[1] - 0.06, note, ha="left", va="bottom", fontsize=8, color="0.35")
+    return figure
+
+
+def draw_pairs(trained: Trained, pairs: int, seed: int, many: int = MANY, few: int = FEW) -> list[Pair]:
+    """Pairs of test identities with some of their images; with the same seed, fewer pairs are the first of more.
+
+    Raises:
+        CsviError: there are no two identities with images in both modalities, one of them with more than `few`.
+    """
+    if not 0 < few < many:
+        raise CsviError(f"{many} and {few} images: the first identity must have more than the second, which has some")
+    records = trained.benchmark.test
+    members = both_modalities(records)
+    rich = [identity for identity, both in members.items() if min(map(len, both)) > few]
+    if not rich or len(members) < 2:
+        raise CsviError(
+            f"the test split of {trained.benchmark.root} has no pair of identities with both modalities, one of them "
+            f"with more than {few} images of each"
+        )
+    chosen = random.Random(seed)
+
+    def some(identity: int, count: int) -> list[ImageRecord]:
+        both = members[identity]
+        return [records[i] for images in both for i in chosen.sample(images, min(count, len(images)))]
+
+    drawn = []
+    for _ in range(pairs):
+        first = chosen.choice(rich)
+        second = chosen.choice([identity for identity in members if identity != first])
+        drawn.append(Pair(some(first, many), some(second, few)))
+    return drawn
+
+
+def both_modalities(records: Sequence[ImageRecord]) -> dict[int, tuple[list[int], list[int]]]:
+    """Identity -> indices of its visible and of its infrared images, of the identities that have both."""
+    members: dict[int, tuple[list[int], list[int]]] = {}
+    for i, record in enumerate(records):
+        members.setdefault(record.identity, ([], []))[record.modality].append(i)
+    return {identity: both for identity, both in sorted(members.items()) if all(both)}
+
+
+def predicts_masks(trained: Trained) -> bool:
+    """Whether a run has an auxiliary that can be asked for masks."""
+    auxiliary = trained.network.auxiliary
+    return auxiliary is not None and type(auxiliary).predict_masks is not Auxiliary.predict_masks
+
+
+def predict_sets(trained: Trained, records: Sequence[ImageRecord], sets: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Masks that a run predicts for sets of images, each set given as one identity, whoever is in it.
+
+    Args:
+        trained: a run that predicts masks.
+        records: the images.
+        sets: each some of them, by index.
+
+    Returns:
+        Of each set the probability of person, (images, H, W) float32 on the CPU, at the size of the images.
+
+    Raises:
+        CsviError: the run predicts no masks.
+    """
+    network, fabric, size = trained.network, trained.fabric, trained.config.data
+    if not predicts_masks(trained):
+        name = trained.config.model.auxiliary
+        reason = (
+            "its auxiliary.safetensors is gone" if name not in ("none", "select") else f"it was trained with {name}"
+        )
+        raise CsviError(f"{trained.run} predicts no masks, as {reason}: this figure needs coseg, or decode or segment")
+    batch = trained.batch(records)
+    masks = []
+    with torch.inference_mode(), fabric.autocast():
+        features = network.net.features(batch["image"], batch["modality"])
+        for members in sets:
+            index = torch.tensor(list(members), device=batch["modality"].device)
+            of_set = Features(*(None if feature is None else feature[index] for feature in features))  # type: ignore[arg-type]
+            assert network.auxiliary is not None
+            predicted = network.auxiliary.predict_masks(of_set, torch.zeros_like(index), batch["modality"][index])
+            assert predicted is not None
+            masks.append(full_size(predicted, size.height, size.width).cpu())
+    return masks
+
+
+def display_image(trained: Trained, record: ImageRecord) -> np.ndarray:
+    """An image as it is shown, (H, W, 3) uint8, at the size that the network sees."""
+    size = trained.config.data
+    return read_image(trained.benchmark.file(record), size.height, size.width, "RGB")
+
+
+def place(figure: Figure, x: float, y: float, width: float, height: float) -> Axes:
+    """Bare axes at a place in inches from the upper left corner of the figure."""
+    total_width, total_height = figure.get_size_inches()
+    axes = figure.add_axes(
+        (x / total_width, 1 - (y + height) / total_height, width / total_width, height / total_height)
+    )
+    axes.axis("off")
+    return axes
+
+
+def write(figure: Figure, x: float, y: float, text: str, fontsize: float = 7.5, **style: Any) -> None:
+    """Text at a place in inches from the upper left corner of the figure."""
+    total_width, total_height = figure.get_size_inches()
+    figure.text(x / total_width, 1 - y / total_height, text, fontsize=fontsize, **style)
+
+
+def show(axes: Axes, pixels: np.ndarray) -> None:
+    """An image (H, W, 3), or a mask or a probability (H, W) in [0, 1] as grey."""
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, aspect="auto")
+
+
+def outline(axes: Axes, probability: np.ndarray) -> None:
+    """Where a predicted mask ends, at 0.5."""
+    if probability.min() < 0.5 < probability.max():
+        axes.contour(probability, levels=[0.5], colors="#e8590c", linewidths=0.9)
+
+
+def check_masks(trained: Trained) -> None:
+    if not all(record.mask for record in trained.benchmark.test):
+        raise CsviError(
+            f"not all test images of {trained.benchmark.root} have a mask, with which this figure compares what is "
+            "predicted"
+        )
+
+
+def true_masks(trained: Trained, records: Sequence[ImageRecord]) -> Tensor:
+    """(n, H, W) bool."""
+    size = trained.config.data
+    masks = [read_image(record.mask, size.height, size.width, "L") for record in records if record.mask]
+    return torch.from_numpy(np.stack(masks)) > 127
+
+
+def _iou(probability: Tensor, true: Tensor) -> Tensor:
+    return mask_iou(probability > 0.5, true)

@@ -1,0 +1,300 @@
+"""Figure 6: where in the image the features of several runs are, and the masks.
+
+The last block's features F_s (Eq. 2) of an image are a vector in each cell of 16 pixels. A heatmap shows its length:
+the L2 norm over channels, min-max normalised in each image by itself, so that heatmaps tell where the activation of an
+image is and not how strong it is. What that looks like in a few images, `person_shares` measures over many.
+"""
+
+import random
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from rich import box
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+from torch.nn import functional as F
+
+from csvi.analysis.cosegmentation import (
+    MANY,
+    both_modalities,
+    check_masks,
+    display_image,
+    outline,
+    place,
+    predict_sets,
+    predicts_masks,
+    show,
+    true_masks,
+    write,
+)
+from csvi.analysis.figures import STYLE
+from csvi.analysis.trained import Trained
+from csvi.data import ImageRecord, Modality
+from csvi.errors import CsviError
+from csvi.model.losses import mask_target
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Inside:
+    """Where the activation of the images of one modality is; means over them."""
+
+    person: float
+    """Share of the activation energy F_s² inside the person."""
+    other: float
+    """Share of it inside the person of another image: as much comes of activation in the middle of every image, without
+    following the person in it."""
+    area: float
+    """Share of the area that is person: what energy spread evenly would have."""
+    images: int
+
+
+@dataclass(frozen=True)
+class PersonShare:
+    """How much of one run's activation is on the person."""
+
+    run: str
+    auxiliary: str
+    visible: Inside
+    infrared: Inside
+
+
+def person_shares(runs: Sequence[Trained], images: int = 500, seed: int = 0) -> list[PersonShare]:
+    """The share of the activation energy inside the person, for each run on the same random test images.
+
+    Args:
+        runs: opened on the same dataset.
+        images: at most so many, half of each modality.
+        seed: of the images.
+
+    Raises:
+        CsviError: the runs have different test images, these have no masks, or a modality has none.
+    """
+    records = same_test_images(runs)
+    check_masks(runs[0])
+    chosen = random.Random(seed)
+    by_modality = {m: [record for record in records if record.modality == m] for m in Modality}
+    if images < 4 or min(map(len, by_modality.values())) < 2:
+        raise CsviError("the share of activation inside people takes two test images of each modality, or more")
+    drawn = {m: chosen.sample(some, min(images // 2, len(some))) for m, some in by_modality.items()}
+    results = []
+    for run, name in zip(runs, run_names(runs), strict=True):
+        found = []
+        for modality, of_modality in drawn.items():
+            chunks = [of_modality[i : i + BATCH] for i in range(0, len(of_modality), BATCH)]
+            energies, people = [], []
+            for chunk in track(chunks, description=f"{name}, {modality.name.lower()}", transient=True):
+                batch = run.batch(chunk)
+                energies.append(activation_energy(run, batch))
+                people.append(person_cells(batch["mask"].cpu(), *energies[-1].shape[1:]))
+            found.append(inside(torch.cat(energies), torch.cat(people)))
+        results.append(PersonShare(name, run.config.model.auxiliary, *found))
+    return results
+
+
+def activation_energy(trained: Trained, batch: dict[str, Tensor]) -> Tensor:
+    """F_s² summed over channels, in each cell: (B, h, w) float32 on the CPU, of a batch of `Trained.batch`."""
+    with torch.inference_mode(), trained.fabric.autocast():
+        shared = trained.network.net.features(batch["image"], batch["modality"]).shared
+    return shared.float().square().sum(1).cpu()
+
+
+def person_cells(mask: Tensor, height: int, width: int) -> Tensor:
+    """How much of each cell of 16 pixels is person; cells that reach beyond the image have no person there.
+
+    Args:
+        mask: (B, 1, H, W) in [0, 1].
+        height, width: of the features.
+
+    Returns:
+        (B, height, width) in [0, 1].
+    """
+    return F.avg_pool2d(mask_target(mask, 4 * height, 4 * width), 4)[:, 0]
+
+
+def share_inside(energy: Tensor, person: Tensor) -> Tensor:
+    """Share of each image's energy that is inside the person; a cell that is partly person counts with that part.
+
+    >>> share_inside(torch.tensor([[[3.0, 1.0]]]), torch.tensor([[[0.5, 1.0]]])).tolist()  # 1.5 + 1 of 4
+    [0.625]
+
+    Args:
+        energy: (B, h, w), not negative.
+        person: (B, h, w) of `person_cells`.
+
+    Returns:
+        (B,) in [0, 1].
+    """
+    return (energy * person).sum((1, 2)) / energy.sum((1, 2)).clamp(min=torch.finfo(energy.dtype).tiny)
+
+
+def inside(energy: Tensor, person: Tensor) -> Inside:
+    """Means over images in random order, each also compared with the person of the one before it.
+
+    Args:
+        energy: (B, h, w), not negative.
+        person: (B, h, w) of `person_cells`.
+    """
+    of_image, of_other = share_inside(energy, person), share_inside(energy, person.roll(1, 0))
+    return Inside(float(of_image.mean()), float(of_other.mean()), float(person.mean()), len(energy))
+
+
+def heatmap(energy: Tensor, height: int, width: int) -> Tensor:
+    """What a figure shows of the activation: its length in each cell, from 0 to 1 in each image, at the images' size.
+
+    Args:
+        energy: (B, h, w) of `activation_energy`.
+        height, width: of the images, at most 16 times h and w.
+
+    Returns:
+        (B, height, width); the least active cell of an image is 0 and the most active is 1.
+    """
+    length = energy.sqrt()
+    low, high = length.amin((1, 2), keepdim=True), length.amax((1, 2), keepdim=True)
+    normalised = (length - low) / (high - low).clamp(min=torch.finfo(length.dtype).tiny)
+    return F.interpolate(normalised[:, None], scale_factor=16, mode="bilinear")[:, 0, :height, :width]
+
+
+def heatmaps_table(shares: Sequence[PersonShare]) -> Table:
+    """A row a run; in brackets the activation inside the person of another image."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column("activation in the person (%)", overflow="fold")
+    for column in ("visible", "(other)", "area", "infrared", "(other)", "area"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for share in shares:
+        values = [v for part in (share.visible, share.infrared) for v in (part.person, part.other, part.area)]
+        table.add_row(share.run, *(f"{100 * value:.1f}" for value in values))
+    return table
+
+
+def heatmaps_figure(
+    runs: Sequence[Trained], shares: Sequence[PersonShare] | None = None, seed: int = 0, rows: int = 2
+) -> Figure:
+    """Figure 6: a row an image; columns: image, heatmap of each run, predicted mask, true mask.
+
+    The mask is that of the first run that predicts any, given with up to `MANY` images of each modality of the same
+    identity; it is outlined at 0.5. Without such a run, or without true masks, the figure is without that column.
+
+    Args:
+        runs: opened on the same dataset.
+        shares: of `person_shares`, to stand below the heatmaps of their runs.
+        seed: of the images, drawn at random from different identities.
+        rows: images of each modality.
+
+    Raises:
+        CsviError: the runs have different test images, or none of an identity in both modalities.
+    """
+    records = same_test_images(runs)
+    chosen = random.Random(seed)
+    members = both_modalities(records)
+    if not members or rows < 1:
+        raise CsviError(f"there are no images to draw: {rows} of each modality, of {len(members)} identities")
+    identities = chosen.sample(list(members), min(2 * rows, len(members)))
+    modalities = [m for m in Modality for _ in range(rows)][-len(identities) :]
+    drawn = [chosen.choice(members[one][m]) for one, m in zip(identities, modalities, strict=True)]
+    shown = [records[i] for i in drawn]
+
+    height, width = (runs[0].config.data.height, runs[0].config.data.width)
+    images = [display_image(runs[0], record) for record in shown]
+    columns = [("image", images)]
+    names = run_names(runs)
+    for run, name in zip(runs, names, strict=True):
+        size = run.config.data
+        activation = heatmap(activation_energy(run, run.batch(shown)), size.height, size.width)
+        activation = F.interpolate(activation[:, None], (height, width), mode="bilinear")[:, 0]
+        columns.append((name, [_overlay(*pair) for pair in zip(images, activation.numpy(), strict=True)]))
+    predicting, name = next(
+        ((run, name) for run, name in zip(runs, names, strict=True) if predicts_masks(run)), (None, "")
+    )
+    outlined = None
+    if predicting is not None:
+        outlined = len(columns)
+        masks = []
+        for i in drawn:
+            together = [i]
+            for of_modality in members[records[i].identity]:
+                rest = [j for j in of_modality if j != i]
+                together += chosen.sample(rest, min(len(rest), MANY - (i in of_modality)))
+            (predicted,) = predict_sets(predicting, [records[j] for j in together], [range(len(together))])
+            masks.append(predicted[0].numpy())
+        columns.append((f"mask by {name}", masks))
+    if all(record.mask for record in shown):
+        columns.append(("true mask", list(true_masks(runs[0], shown).numpy())))
+
+    titles = [textwrap.fill(title, 14) for title, _ in columns]
+    cell, gap = (0.85, 0.85 * height / width), 0.05
+    left, above, below = 0.95, 0.15 + 0.14 * max(1 + title.count("\n") for title in titles), 0.8 if shares else 0.25
+    page = (max(left + len(columns) * (cell[0] + gap) + 0.05, 4.6), above + len(shown) * (cell[1] + gap) + below)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=page)
+        for row, record in enumerate(shown):
+            text = f"{record.modality.name.lower()}\nid {record.identity}\ncam {record.camera}"
+            y = above + row * (cell[1] + gap)
+            write(figure, left - 0.08, y + cell[1] / 2, text, ha="right", va="center", fontsize=8)
+            for column, (_, pictures) in enumerate(columns):
+                axes = place(figure, left + column * (cell[0] + gap), y, *cell)
+                show(axes, pictures[row])
+                if column == outlined:
+                    outline(axes, pictures[row])
+        below_images = page[1] - below + 0.01
+        for column, title in enumerate(titles):
+            middle = left + column * (cell[0] + gap) + cell[0] / 2
+            write(figure, middle, above - 0.05, title, ha="center", va="bottom", fontsize=7)
+            if shares and column <= len(runs):
+                share = shares[max(column - 1, 0)]
+                lines = ["activation" if column else "area"]
+                for part in (share.visible, share.infrared):
+                    lines.append(
+                        f"{100 * part.person:.0f} ({100 * part.other:.0f}) %" if column else f"{100 * part.area:.0f} %"
+                    )
+                write(figure, middle, below_images, "\n".join(lines), ha="center", va="top", fontsize=8)
+        if shares:
+            text = "in the person:\nvisible\ninfrared"
+            write(figure, left - 0.08, below_images, text, ha="right", va="top", fontsize=8)
+        note = "heatmaps: length of the last block's features, from the least to the most of each image"
+        if shares:
+            note += "\nin brackets: inside the person of another image of the modality"
+        write(figure, 0.08, page[1] - 0.05, note, ha="left", va="bottom", fontsize=7, color="0.35")
+    return figure
+
+
+def _overlay(image: np.ndarray, activation: np.ndarray) -> np.ndarray:
+    """A heatmap (H, W) on an image (H, W, 3) in grey: (H, W, 3) in [0, 1]."""
+    grey = image.mean(2, keepdims=True) / 255
+    return 0.45 * grey + 0.55 * matplotlib.colormaps["turbo"](activation)[..., :3]
+
+
+def same_test_images(runs: Sequence[Trained]) -> list[ImageRecord]:
+    """The test images of all runs.
+
+    Raises:
+        CsviError: there is no run, or two of them differ in their test images.
+    """
+    if not runs:
+        raise CsviError("no run was given: give one run folder or more")
+    first, *others = [
+        (run.benchmark.root.resolve(), [(record.path, record.identity) for record in run.benchmark.test])
+        for run in runs
+    ]
+    for run, other in zip(runs[1:], others, strict=True):
+        if other != first:
+            raise CsviError(
+                f"{runs[0].run} and {run.run} have different test images (of {first[0]} and of {other[0]}): this "
+                "figure compares runs on the same ones, the same split of one dataset in one folder"
+            )
+    return runs[0].benchmark.test
+
+
+def run_names(runs: Sequence[Trained]) -> list[str]:
+    """Names of the runs, with the folder that they lie in where two are called the same."""
+    names = [run.name for run in runs]
+    if len(set(names)) == len(names):
+        return names
+    return ["/".join(run.run.resolve().parts[-2:]) for run in runs]

@@ -1,0 +1,223 @@
+"""Figure 5: how far apart the visible and the infrared images of an identity lie in the embeddings of several runs.
+
+A t-SNE plane keeps neighbours together and nothing else: distances between its clusters and their sizes mean little.
+So the figure comes with a number that is measured in the embedding space itself, over all test identities.
+"""
+
+import random
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from rich import box
+from rich.progress import track
+from rich.table import Table
+from sklearn.manifold import TSNE
+from torch import Tensor
+
+from csvi.analysis.cosegmentation import both_modalities
+from csvi.analysis.figures import STYLE
+from csvi.analysis.heatmaps import run_names, same_test_images
+from csvi.analysis.trained import Trained
+from csvi.data import Modality
+from csvi.data.loader import evaluation_loader
+from csvi.errors import CsviError
+from csvi.evaluate.embed import embed
+
+IMAGES = 10
+"""Of each modality of an identity in the plane."""
+
+Point = tuple[float, float]
+
+
+class _Look(NamedTuple):
+    """Of a modality: markers of its images and of its centers."""
+
+    dot: str
+    center: str
+    size: float
+
+
+LOOKS = {Modality.VISIBLE: _Look("o", "*", 150), Modality.INFRARED: _Look("^", "^", 75)}
+"""Centers are pentagrams and triangles, as in the paper."""
+COLOURS = [*matplotlib.colormaps["tab10"](range(10)), *matplotlib.colormaps["tab20b"](range(0, 20, 4))]
+"""Of identities."""
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One run: its t-SNE plane of the chosen identities, and distances in its embedding space over all of them."""
+
+    run: str
+    same: float
+    """Mean distance between the visible and the infrared center of an identity."""
+    different: float
+    """Mean distance between the visible center of one identity and the infrared center of another."""
+    ratio: float
+    """Same over different: 1 where the identity plays no part, 0 where the modalities of an identity coincide."""
+    points: list[Point]
+    """Of the images."""
+    centers: list[tuple[Point, Point]]
+    """Visible and infrared, of the chosen identities; they are points of the same t-SNE, not means in the plane."""
+
+
+@dataclass(frozen=True)
+class Planes:
+    """Figure 5: the same images under several runs."""
+
+    identities: list[int]
+    """Drawn at random from the test identities."""
+    all_identities: int
+    """Test identities with images in both modalities, over which distances are measured."""
+    all_images: int
+    identity: list[int]
+    modality: list[int]
+    """Of each point, 0 visible and 1 infrared."""
+    runs: list[Plane]
+
+
+def tsne(runs: Sequence[Trained], identities: int = 12, seed: int = 0) -> Planes:
+    """Embed the test images with each run, measure between modality centers, and lay some identities out in a plane.
+
+    A center is the mean of the embeddings of all test images of an identity in one modality.
+
+    Args:
+        runs: opened on the same dataset.
+        identities: of the plane, with up to `IMAGES` images of each modality.
+        seed: of the identities, their images and t-SNE.
+
+    Raises:
+        CsviError: the runs have different test images, or fewer than two identities have both modalities.
+    """
+    records = same_test_images(runs)
+    members = both_modalities(records)
+    if len(members) < 2:
+        raise CsviError(f"the test split of {runs[0].benchmark.root} has fewer than two identities of both modalities")
+    if identities < 2:
+        raise CsviError(f"{identities} identities were asked for: the plane takes at least two")
+    chosen = random.Random(seed)
+    drawn = sorted(chosen.sample(list(members), min(identities, len(members))))
+    index = [
+        i for identity in drawn for images in members[identity] for i in chosen.sample(images, min(IMAGES, len(images)))
+    ]
+    rows = [list(members).index(identity) for identity in drawn]
+    planes = []
+    for run, name in zip(track(runs, description="Runs", transient=True), run_names(runs), strict=True):
+        loader = evaluation_loader(run.benchmark.root, records, run.config.data)
+        embeddings = embed(run.network.net, loader, run.fabric)
+        centers = modality_centers(embeddings, list(members.values()))
+        same, different = center_distances(centers)
+        plane = _plane(torch.cat([embeddings[index], centers[rows].flatten(0, 1)]), seed)
+        of_centers = plane[len(index) :]
+        pairs = list(zip(of_centers[::2], of_centers[1::2], strict=True))
+        planes.append(Plane(name, same, different, same / different, plane[: len(index)], pairs))
+    return Planes(
+        drawn,
+        len(members),
+        sum(len(images) for both in members.values() for images in both),
+        [records[i].identity for i in index],
+        [int(records[i].modality) for i in index],
+        planes,
+    )
+
+
+def modality_centers(embeddings: Tensor, members: Sequence[tuple[list[int], list[int]]]) -> Tensor:
+    """Mean embedding of each identity and modality.
+
+    Args:
+        embeddings: (n, d).
+        members: of each identity, the indices of its visible and of its infrared images.
+
+    Returns:
+        (identities, 2, d).
+    """
+    return torch.stack([torch.stack([embeddings[images].mean(0) for images in both]) for both in members])
+
+
+def center_distances(centers: Tensor) -> tuple[float, float]:
+    """Mean Euclidean distance of the visible to the infrared center, of one identity and of two different ones.
+
+    >>> center_distances(torch.tensor([[[0.0], [1.0]], [[5.0], [8.0]]]))  # 1, 3; 8, 4
+    (2.0, 6.0)
+
+    Args:
+        centers: (identities, 2, d).
+    """
+    visible, infrared = centers.double().unbind(1)
+    distance = torch.cdist(visible, infrared)
+    same = distance.diagonal()
+    pairs = len(distance) * (len(distance) - 1)
+    return float(same.mean()), float((distance.sum() - same.sum()) / pairs)
+
+
+def tsne_table(planes: Planes) -> Table:
+    """A row a run; distances in the embedding space."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column("visible to infrared center", overflow="fold")
+    for column in ("same identity", "different", "ratio"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for plane in planes.runs:
+        table.add_row(plane.run, f"{plane.same:.3f}", f"{plane.different:.3f}", f"{plane.ratio:.3f}")
+    return table
+
+
+def tsne_figure(planes: Planes) -> Figure:
+    """Figure 5: a panel a run, at most three in a line; a colour an identity, a marker a modality."""
+    across = min(3, len(planes.runs))
+    down = -(-len(planes.runs) // across)
+    identity, modality = np.array(planes.identity), np.array(planes.modality)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(max(3.5 * across, 5.2), 3.9 * down + 0.6), layout="constrained")
+        for axes, plane in zip(figure.subplots(down, across, squeeze=False).flat, planes.runs, strict=False):
+            points, centers = np.array(plane.points), np.array(plane.centers)
+            for number, (one, pair) in enumerate(zip(planes.identities, centers, strict=True)):
+                colour = COLOURS[number % len(COLOURS)]
+                for of, look in LOOKS.items():
+                    drawn = points[(identity == one) & (modality == of)]
+                    axes.scatter(*drawn.T, s=14, marker=look.dot, color=colour, alpha=0.55, linewidths=0, zorder=1)
+                axes.plot(*pair.T, color="black", linewidth=1.1, zorder=2)
+                for of, look in LOOKS.items():
+                    axes.scatter(
+                        *pair[of], s=look.size, marker=look.center, color=colour, edgecolors="black", linewidths=0.8,
+                        zorder=3,
+                    )  # fmt: skip
+            axes.set(xticks=[], yticks=[])
+            axes.margins(0.06)
+            axes.spines[:].set(visible=True, color="0.8")
+            axes.set_title(textwrap.fill(plane.run, 34), fontsize=11)
+            scale = f"{plane.ratio:.2f} of that between identities ({plane.different:.2f})"
+            axes.set_xlabel(f"center distance {plane.same:.2f}\n{scale}", fontsize=9)
+        for axes in figure.axes[len(planes.runs) :]:
+            axes.remove()
+        figure.legend(
+            handles=[
+                Line2D([], [], linestyle="", marker=marker, color="0.45", markersize=size, label=label, **edge)
+                for of, look in LOOKS.items()
+                for marker, size, label, edge in (
+                    (look.dot, 4, f"{of.name.lower()} image", {"markeredgewidth": 0}),
+                    (look.center, look.size**0.5, f"{of.name.lower()} center", {"markeredgecolor": "black"}),
+                )
+            ],
+            title=f"{len(planes.identities)} of {planes.all_identities} test identities, a colour each; "
+            f"distances are of the embeddings, over all {planes.all_identities}",
+            title_fontsize=9,
+            fontsize=9,
+            ncols=4,
+            frameon=False,
+            loc="outside lower center",
+            handletextpad=0.1,
+            columnspacing=1.2,
+        )
+    return figure
+
+
+def _plane(embeddings: Tensor, seed: int) -> list[Point]:
+    """t-SNE of (n, d) to n points; the exact method, which is the same on any number of cores."""
+    plane = TSNE(perplexity=min(20, (len(embeddings) - 1) / 3), init="pca", method="exact", random_state=seed)
+    return [(float(x), float(y)) for x, y in plane.fit_transform(embeddings.numpy())]

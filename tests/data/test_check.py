@@ -1,0 +1,367 @@
+"""`check_dataset` on datasets that are whole, and on those with one thing wrong."""
+
+import dataclasses
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from csvi.analysis.dataset_table import print_check
+from csvi.data.check import Finding, check_dataset
+from csvi.data.records import Counts
+from csvi.data.sysu_mm01 import LAYOUT
+from csvi.errors import CsviError
+
+COUNTS = {
+    "train": {"identities": 8, "visible": 64, "infrared": 32},
+    "val": {"identities": 4, "visible": 32, "infrared": 16},
+    "test": {"identities": 8, "visible": 64, "infrared": 32},
+}
+
+
+@pytest.fixture
+def sysu(sysu_root, tmp_path):
+    """A whole dataset that says itself what it should hold."""
+    root = shutil.copytree(sysu_root, tmp_path / "sysu")
+    (root / "counts.json").write_text(json.dumps(COUNTS))
+    return root
+
+
+@pytest.fixture
+def regdb(tmp_path):
+    """Three splits of four people, with two images each, rendered by a rule; nobody says what it should hold."""
+    root = tmp_path / "regdb"
+    (root / "idx").mkdir(parents=True)
+    (root / "README").write_text("SYNTHETIC")
+    for person in range(4):
+        for folder in ("Visible", "Thermal"):
+            for n in (0, 1):
+                put(root / folder / f"{person}" / f"{n}.png", 100 * (folder == "Thermal") + 10 * person + n)
+    for trial, (train, test) in enumerate((("01", "23"), ("02", "13"), ("12", "03")), start=1):
+        for split, people in (("train", train), ("test", test)):
+            for folder in ("Visible", "Thermal"):
+                lines = [f"{folder}/{person}/{n}.png {label}\n" for label, person in enumerate(people) for n in (0, 1)]
+                (root / "idx" / f"{split}_{folder.lower()}_{trial}.txt").write_text("".join(lines))
+    return root
+
+
+@pytest.fixture
+def people(tmp_path):
+    """A table of three people, one of them to test, with masks."""
+    root = tmp_path / "people"
+    lines = ["path,identity,modality,split,mask"]
+    for n, (name, split) in enumerate((("anna", "train"), ("ben", "train"), ("eve", "test"))):
+        for m, modality in enumerate(("visible", "infrared")):
+            path = f"{name}/{modality}"
+            put(root / f"{path}.png", 50 * n + 20 * m + 5)
+            put(root / f"{path}_mask.png", 255, mode="L")
+            lines.append(f"{path}.png,{name},{modality},{split},{path}_mask.png")
+    (root / "images.csv").write_text("\n".join(lines))
+    return root
+
+
+def put(file, grey, size=(8, 16), mode="RGB"):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, (grey,) * 3 if mode == "RGB" else grey).save(file)
+
+
+def only(findings):
+    assert len(findings) == 1, findings
+    return findings[0]
+
+
+def test_whole_dataset(sysu, capfd):
+    check = check_dataset(sysu, decode=True)
+    assert (check.dataset, check.title, check.root, check.synthetic) == ("sysu", "SYSU-MM01", str(sysu), False)
+    assert [(s.trial, s.name, s.found, s.expected) for s in check.splits] == [
+        (1, name, counts, counts) for name, counts in COUNTS.items()
+    ]
+    assert check.cameras == {"visible": {1: 40, 2: 40, 4: 40, 5: 40}, "infrared": {3: 40, 6: 40}}
+    assert (check.images, check.masks, check.problems, check.notes) == (240, 240, [], [])
+    assert capfd.readouterr() == ("", "")  # no bar where nobody watches
+    print_check(check)
+    shown = capfd.readouterr().out
+    assert shown.endswith("\nok (every image was decoded)\n")
+    assert len(shown.splitlines()) < 24
+    assert max(map(len, shown.splitlines())) <= 80 + len(str(sysu))
+
+
+def test_goes_to_json_and_back(people):
+    check = check_dataset(people)
+    written = json.loads(json.dumps(dataclasses.asdict(check)))
+    assert written["splits"][0]["found"] == {"identities": 2, "visible": 2, "infrared": 2}
+    assert written["problems"] == []
+
+
+def test_relative_root(sysu, monkeypatch):
+    monkeypatch.chdir(sysu.parent)
+    assert check_dataset("sysu/") == check_dataset(sysu)
+
+
+def test_what_the_dataset_should_hold(sysu):
+    (sysu / "cam1/0001/0002.jpg").unlink()
+    (sysu / "cam6/0001/0002.jpg").unlink()
+    finding = only(check_dataset(sysu).problems)
+    assert finding == Finding("count", "train", "has 63 visible images and not 64, 31 infrared images and not 32")
+    (sysu / "counts.json").unlink()
+    (sysu / "README").write_text("SYNTHETIC")
+    check = check_dataset(sysu)
+    assert (check.problems, check.splits[0].expected, check.synthetic) == ([], None, True)
+
+
+def test_sysu_mm01_itself_is_known(sysu):
+    (sysu / "counts.json").unlink()
+    check = check_dataset(sysu)
+    assert [Counts(**split.expected) for split in check.splits] == list(LAYOUT.counts.values())
+    assert [f.path for f in check.problems if f.kind == "count"] == ["train", "val", "test"]
+    missing = {f.path for f in check.problems if f.kind == "missing"}
+    assert "cam1/0001/0003.jpg" in missing
+    assert "cam1/0001/0002.jpg" not in missing
+    assert missing == {path for path in LAYOUT.paths() if not (sysu / path).exists()}
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"train": 1}', '{"train": {"people": 1}}', '{"train": {"visible": "x"}}']
+)
+def test_bad_counts(sysu, content):
+    (sysu / "counts.json").write_text(content)
+    with pytest.raises(CsviError, match=r"^.*counts.json must be like \{\"train\": "):
+        check_dataset(sysu)
+
+
+def bomb(file):
+    Image.new("1", (20_000, 20_000)).save(file)
+
+
+BROKEN = {
+    "is empty": lambda file: file.write_bytes(b""),
+    "is not an image": lambda file: file.write_bytes(b"never a picture"),
+    "is a folder": lambda file: (file.unlink(), file.mkdir()),
+    "is not a file": lambda file: (file.unlink(), os.mkfifo(file)),
+    "is there and cannot be read: Too many levels of symbolic links": lambda file: (
+        file.unlink(),
+        file.symlink_to(file.name),
+    ),
+    "is of more than 89,478,485 pixels, or says so": bomb,
+}
+
+
+@pytest.mark.parametrize("message", BROKEN)
+def test_broken_file(people, message):
+    BROKEN[message](people / "anna" / "visible.png")
+    assert only(check_dataset(people).problems) == Finding(
+        "broken", "anna/visible.png", message.removeprefix("is there and ")
+    )
+
+
+def test_file_without_permission(people, monkeypatch):
+    opened = Image.open
+
+    def deny(file):
+        if file.name == "visible.png" and file.parent.name == "ben":
+            raise PermissionError(13, "Permission denied", str(file))
+        return opened(file)
+
+    monkeypatch.setattr(Image, "open", deny)
+    finding = only(check_dataset(people).problems)
+    assert finding == Finding("broken", "ben/visible.png", "cannot be read: Permission denied")
+
+
+def test_truncated_image_shows_when_decoded(people):
+    file = people / "anna" / "visible.png"
+    noise = np.random.default_rng(0).integers(256, size=(16, 8, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(file)
+    file.write_bytes(file.read_bytes()[:200])
+    assert not check_dataset(people).problems
+    finding = only(check_dataset(people, decode=True).problems)
+    assert (finding.kind, finding.path) == ("broken", "anna/visible.png")
+    assert finding.message.startswith("cannot be ")
+
+
+def test_missing_files(people):
+    (people / "anna/visible.png").unlink()
+    (people / "ben/infrared.png").unlink()
+    (people / "ben/infrared.png").symlink_to("gone.png")
+    (people / "eve/visible_mask.png").unlink()
+    shutil.rmtree(people / "eve")
+    (people / "eve").touch()
+    findings = {(f.path, f.message) for f in check_dataset(people).problems if f.kind == "missing"}
+    assert findings == {
+        ("anna/visible.png", "is not there"),
+        ("ben/infrared.png", "is a link to nothing"),
+        *((f"eve/{name}.png", "is not there") for name in ("visible", "infrared", "visible_mask", "infrared_mask")),
+    }
+
+
+def test_masks(people):
+    put(people / "anna/visible_mask.png", 255, size=(8, 15), mode="L")
+    put(people / "ben/visible_mask.png", 1, mode="L")
+    put(people / "eve/visible_mask.png", 0, mode="1")
+    put(people / "eve/infrared_mask.png", 2, mode="L")
+    size = Finding("mask", "anna/visible_mask.png", "is of 8x15 pixels and its image anna/visible.png of 8x16")
+    assert only(check_dataset(people).problems) == size
+    assert sorted(check_dataset(people, decode=True).problems, key=lambda f: f.path) == [
+        size,
+        Finding("mask", "ben/visible_mask.png", "is nowhere brighter than 1: write the person as 255"),
+        Finding("mask", "eve/visible_mask.png", "marks no person: write the person as 255"),
+    ]
+
+
+def test_images_without_mask(sysu, tmp_path):
+    shutil.rmtree(sysu / "masks" / "cam1")
+    check = check_dataset(sysu)
+    assert (check.problems, check.masks) == ([], 200)
+    assert {(f.kind, f.message) for f in check.notes} == {("no mask", "has none")}
+    assert {f.path for f in check.notes} == {f"cam1/{i:04d}/{n:04d}.jpg" for i in range(1, 21) for n in (1, 2)}
+    shutil.rmtree(sysu / "masks")
+    assert not check_dataset(sysu).notes  # nobody wanted masks
+    put(tmp_path / "elsewhere/cam1/0001/0001.png", 255, mode="L", size=(24, 47))
+    check = check_dataset(sysu, masks=tmp_path / "elsewhere")
+    assert (check.masks, only(check.problems).path) == (1, str(tmp_path / "elsewhere/cam1/0001/0001.png"))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ("cam1/0001/0001.jpg", "cam1/0001/0002.jpg", "is byte for byte cam1/0001/0001.jpg"),
+        ("cam1/0001/0001.jpg", "cam1/0002/0001.jpg", "is byte for byte cam1/0001/0001.jpg, of another identity"),
+        (
+            "cam1/0001/0001.jpg",
+            "cam3/0013/0001.jpg",
+            "is byte for byte cam1/0001/0001.jpg, of another identity, in another split, of the other modality",
+        ),
+    ],
+)
+def test_duplicates(sysu, first, second, message):
+    shutil.copy(sysu / first, sysu / second)
+    check = check_dataset(sysu)
+    assert not check.problems
+    assert only(check.notes) == Finding("duplicate", second, message)
+
+
+def test_duplicates_that_differ_come_first(people):
+    table = (people / "images.csv").read_text()
+    shutil.copy(people / "anna/visible.png", people / "anna/again.png")
+    shutil.copy(people / "anna/visible.png", people / "ben/infrared.png")
+    (people / "images.csv").write_text(f"{table}\nanna/again.png,anna,visible,train,anna/visible_mask.png")
+    assert [f.path for f in check_dataset(people).notes] == ["ben/infrared.png", "anna/again.png"]
+
+
+def test_identity_that_training_cannot_use(sysu):
+    (sysu / "counts.json").unlink()
+    (sysu / "README").write_text("SYNTHETIC")
+    for camera in (3, 6):
+        shutil.rmtree(sysu / f"cam{camera}/0002")
+        shutil.rmtree(sysu / f"cam{camera}/0013")  # of the test split, which trains nothing
+    check = check_dataset(sysu)
+    assert not check.problems
+    assert only(check.notes) == Finding(
+        "one modality",
+        "identity 2 of train",
+        "has visible images only, such as cam1/0002/0001.jpg: training leaves it out",
+    )
+
+
+def test_images_that_nothing_names(sysu, people, capsys):
+    put(sysu / "cam1/0099/0001.png", 1)
+    put(sysu / "cam2/0001.jpg", 2)
+    put(sysu / "other/0001.jpg", 3)  # not in a folder of the layout
+    (sysu / "cam1/0098").symlink_to(sysu / "cam1")  # leads round
+    check = check_dataset(sysu)
+    assert not check.problems
+    assert {(f.kind, f.path) for f in check.notes} == {("unnamed", "cam1/0099/0001.png"), ("unnamed", "cam2/0001.jpg")}
+
+    table = (people / "images.csv").read_text()
+    put(people / "top.png", 1)
+    put(people / "anna/spare.png", 2)
+    put(people / "elsewhere/x.png", 3)
+    assert [f.path for f in check_dataset(people).notes] == ["anna/spare.png"]
+    (people / "images.csv").write_text(f"{table}\ntop.png,anna,visible,train,anna/visible_mask.png")
+    put(people / "top2.png", 4)
+    assert [f.path for f in check_dataset(people).notes] == ["top2.png", "anna/spare.png"]
+
+
+def test_folder_that_cannot_be_listed(people, monkeypatch):
+    walk = os.walk
+
+    def deny(top, onerror, followlinks):
+        if top.name == "ben":
+            onerror(PermissionError(13, "Permission denied", str(top)))
+            return iter(())
+        return walk(top, onerror=onerror, followlinks=followlinks)
+
+    monkeypatch.setattr(os, "walk", deny)
+    assert only(check_dataset(people).problems) == Finding("broken", "ben", "cannot be listed: Permission denied")
+
+
+def test_all_splits_are_read(regdb, capsys):
+    check = check_dataset(regdb)
+    assert (check.dataset, check.images, check.problems) == ("regdb", 16, [])
+    assert {(s.trial, s.name) for s in check.splits} == {(t, s) for t in (1, 2, 3) for s in ("train", "val", "test")}
+    assert [f.path for f in check.notes] == [f"split {trial}" for trial in range(4, 11)]
+    print_check(check)
+    shown = capsys.readouterr().out
+    assert "train 1–3" in shown
+    assert "splits that are not there: 7\n" in shown
+
+
+def test_a_split_that_cannot_be_read(regdb, capsys):
+    (regdb / "idx/test_visible_2.txt").write_text("Visible/1/0.png one")
+    check = check_dataset(regdb)
+    finding = only(check.problems)
+    assert (finding.kind, finding.path) == ("split", "split 2")
+    assert finding.message.startswith(f"cannot be read: line 1 of {regdb}/idx/test_visible_2.txt has the label 'one'")
+    assert {split.trial for split in check.splits} == {1, 3}
+    print_check(check)
+    assert "train 1, 3 " in capsys.readouterr().out
+    for trial in (1, 3):
+        (regdb / f"idx/train_visible_{trial}.txt").unlink()
+    with pytest.raises(CsviError, match=r"^no .*train_visible_1.txt: RegDB comes with it"):
+        check_dataset(regdb, "regdb")
+
+
+def test_duplicates_over_splits(regdb):
+    """Person 0 trains in splits 1 and 2, person 1 in 1 and 3: in 2 and 3 they are on different sides."""
+    shutil.copy(regdb / "Visible/0/0.png", regdb / "Visible/1/0.png")
+    finding = only([f for f in check_dataset(regdb).notes if f.kind == "duplicate"])
+    assert {finding.path, finding.message.split(",")[0].removeprefix("is byte for byte ")} == {
+        "Visible/0/0.png",
+        "Visible/1/0.png",
+    }
+    assert finding.message.endswith(", of another identity, in another split")
+
+
+def test_real_regdb_has_counts(regdb):
+    (regdb / "README").unlink()
+    counts = [f for f in check_dataset(regdb).problems if f.kind == "count"]
+    assert [f.path for f in counts] == [
+        f"{split} of split {trial}" for trial in (1, 2, 3) for split in ("train", "test")
+    ]
+    assert counts[0].message.startswith("has 2 identities and not 206, 4 visible images and not 2,060, ")
+
+
+def test_no_dataset(tmp_path):
+    with pytest.raises(CsviError, match=r"nowhere is not a folder: give the folder of a dataset$"):
+        check_dataset(tmp_path / "nowhere")
+    layouts = r"sysu \(SYSU-MM01\), regdb \(RegDB\), llcm \(LLCM\), folder \(a folder of people\)$"
+    with pytest.raises(CsviError, match=rf"looks like no dataset .*--data.dataset, {layouts}"):
+        check_dataset(tmp_path)
+    with pytest.raises(CsviError, match=r"^no cam1…cam6 in"):
+        check_dataset(tmp_path, "sysu")
+
+
+def test_long_lists_are_cut(sysu, capsys):
+    for identity in range(1, 9):
+        (sysu / f"cam1/{identity:04d}/0001.jpg").write_bytes(b"")
+    (sysu / "cam1/0001/[red]\x1b[31m.jpg").write_bytes(b"")
+    print_check(check_dataset(sysu))
+    shown = capsys.readouterr().out
+    assert "\nbroken files: 9\n" in shown
+    assert shown.count(" is empty\n") == 5
+    assert "  and 4 more (--json lists all)\n" in shown
+    assert "[red]\N{REPLACEMENT CHARACTER}[31m.jpg is empty" in shown
+    assert "train 8 65 of 64 32" in " ".join(shown.split())
+    assert shown.endswith("\n10 problems (every header was read; --decode decodes every image)\n")
