@@ -119,8 +119,8 @@ def measure(run: str, auxiliary: CoSegmentation, seen: Sequence[IdentityImages],
     right = {weights: _shares(torch.cat(names) == label, modality) for weights, names in named.items()}
     return Leak(
         run=run,
-        weights_from=auxiliary.settings.weights_from,
-        reads_weights=auxiliary.settings.weights_to != "decoder",
+        weights_from=auxiliary.coseg.weights_from,
+        reads_weights=auxiliary.coseg.weights_to != "decoder",
         identities=len(seen),
         images=len(label),
         other_named=_shares(torch.cat(named["other"]) == donor_label, modality),

@@ -33,7 +33,7 @@ class Trained:
     @property
     def name(self) -> str:
         """Of the run, as figures show it."""
-        return self.run.resolve().name
+        return "/".join(self.run.resolve().parts[-2:])
 
     @property
     def training_records(self) -> list[ImageRecord]:

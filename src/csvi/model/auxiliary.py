@@ -25,6 +25,8 @@ class Auxiliary(nn.Module):
         config: all settings.
     """
 
+    settings: tuple[str, ...] = ()
+    """Beginnings of the names of the settings that it reads, of those that not every network does."""
     guided = False
     """Whether the network gets a segmentation sub-network, which is kept for testing."""
 

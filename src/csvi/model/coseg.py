@@ -71,13 +71,15 @@ class CoSegmentation(Auxiliary):
         config: its sections `coseg` and, for the extra part module, `model`.
     """
 
+    settings = ("loss.segmentation", "coseg.")
+
     def __init__(self, channels: int, identities: int, config: Config):
         super().__init__(channels, identities, config)
-        model, self.settings = config.model, config.coseg
-        self.ccwg = CCWG(channels, self.settings.activation, self.settings.weights_from)
+        model, self.coseg = config.model, config.coseg
+        self.ccwg = CCWG(channels, self.coseg.activation, self.coseg.weights_from)
         self.decoder = MaskDecoder.of(channels, identities, config)
         self.part_module = None
-        if self.settings.head:
+        if self.coseg.head:
             self.part_module = PartModule(
                 channels, identities, model.parts, model.part_dim, model.part_norm, model.share_classifier
             )
@@ -96,13 +98,13 @@ class CoSegmentation(Auxiliary):
         weights = self.ccwg(features.shared, identity, modality)
         outputs = {"mask_logits": self.decoder(self.selected(features, weights, "decoder"))}
         if self.part_module is not None:
-            of_head = self.selected(features, weights.detach() if self.settings.detach else weights, "head")
+            of_head = self.selected(features, weights.detach() if self.coseg.detach else weights, "head")
             outputs["selected_parts"], outputs["selected_scores"] = self.part_module(of_head)
         return outputs
 
     def selected(self, features: Features, weights: Tensor, reader: str) -> Tensor:
         """F_sel (Eq. 13) for the `decoder` or the `head`, or F_s if the weights do not go there."""
-        return weights * features.shared if self.settings.weights_to in ("both", reader) else features.shared
+        return weights * features.shared if self.coseg.weights_to in ("both", reader) else features.shared
 
     def losses(self, outputs: dict[str, Tensor], batch: dict[str, Tensor], settings: LossConfig) -> dict[str, Tensor]:
         """The weighted terms of Eq. 18 by name."""
@@ -111,7 +113,7 @@ class CoSegmentation(Auxiliary):
             reid = reid_losses(
                 outputs["selected_parts"], outputs["selected_scores"], batch["identity"], batch["modality"], settings
             )
-            terms |= {f"coseg/{name}": self.settings.head_weight * term for name, term in reid.items()}
+            terms |= {f"coseg/{name}": self.coseg.head_weight * term for name, term in reid.items()}
         return terms
 
     def predict_masks(self, features: Features, identity: Tensor, modality: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ from csvi.model.decoder import MaskDecoder
 class Decode(Auxiliary):
     """Person masks from F_s, each image by itself; the co-segmentation branch less CCWG and what comes with it."""
 
+    settings = MaskDecoder.settings
+
     def __init__(self, channels: int, identities: int, config: Config):
         super().__init__(channels, identities, config)
         self.decoder = MaskDecoder.of(channels, identities, config)

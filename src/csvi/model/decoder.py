@@ -16,6 +16,9 @@ class MaskDecoder(nn.Sequential):
             channel for any person.
     """
 
+    settings = ("loss.segmentation", "coseg.widths", "coseg.mask_channels")
+    """That it reads."""
+
     def __init__(self, channels: int, widths: tuple[int, int], identities: int = 0):
         super().__init__(
             _deconvolution_block(channels, widths[0]),

@@ -42,6 +42,8 @@ class Segment(Auxiliary):
 
     guided = True
 
+    settings = MaskDecoder.settings
+
     def __init__(self, channels: int, identities: int, config: Config):
         super().__init__(channels, identities, config)
         self.decoder = MaskDecoder.of(channels // 4, identities, config)

@@ -1,0 +1,169 @@
+"""The ablation as tables and a figure: Table 3, the differences to the first variant, and Table 4."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from csvi.analysis.figures import STYLE
+from csvi.analysis.tables import SYNTHETIC
+from csvi.evaluate.compare import Difference
+from csvi.train.cost import Cost
+
+PAPER = {
+    "none": ("Baseline", 63.22, 94.02, 59.97),
+    "select": ("Baseline+Sel", 64.05, 93.96, 60.32),
+    "segment": ("Baseline+Seg_ReID", 67.25, 95.38, 64.29),
+    "decode": ("Baseline+Decoder", 65.86, 95.24, 62.02),
+    "coseg": ("Baseline+CoSeg_ReID", 70.13, 98.79, 65.32),
+}
+"""Variant → its name in the paper, and Table 3: R1, R10 and mAP on SYSU-MM01, all-search single-shot."""
+PAPER_PARAMETERS = {"coseg": (52.6, 32.1)}
+"""Table 4: millions of parameters in training and in testing, ResNet-50."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant, all of its seeds."""
+
+    variant: str
+    settings: dict[str, str]
+    """Its own, those chosen on the val identities among them."""
+    runs: list[str]
+    figures: dict[str, list[float]]
+    """R1, R10, mAP and mINP of every seed, fractions."""
+    differences: dict[str, Difference]
+    """Figure → difference of the means over seeds to the first variant; empty for that one."""
+    masks: list[dict[str, Any]]
+    """Of every seed, `csvi.evaluate.predicted_masks.MaskResult` by modality."""
+    validation: list[tuple[list[int], list[float]]] = field(repr=False)
+    """Of every seed, steps and R1 on the val identities."""
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """Everything `csvi ablate` finds."""
+
+    benchmark: str
+    synthetic: bool
+    protocol: str
+    gallery: str
+    identities: int
+    """Asked for in the test."""
+    seeds: int
+    backbone: str
+    rows: list[Row]
+    tried: list[dict[str, Any]]
+    """Settings tried on the val identities."""
+
+
+def write_ablation(out: Path, ablation: Ablation) -> Path:
+    """Write OUT/ablation.md, ablation.json and the curves, ablation.svg and ablation.png; returns the first."""
+    (out / "ablation.json").write_text(json.dumps(dataclasses.asdict(ablation), indent=1) + "\n")
+    figure = curves(ablation)
+    for suffix in ("svg", "png"):
+        figure.savefig(out / f"ablation.{suffix}", dpi=150)
+    file = out / "ablation.md"
+    file.write_text(markdown(ablation))
+    return file
+
+
+def curves(ablation: Ablation) -> Figure:
+    """R1 on the val identities against steps: a line a variant, the mean over seeds, and a band from least to most."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7, 4), layout="constrained")
+        axes = figure.subplots()
+        for number, row in enumerate(ablation.rows):
+            steps = sorted(set.intersection(*(set(steps) for steps, _ in row.validation)))
+            values = [[100 * dict(zip(*seed, strict=True))[step] for seed in row.validation] for step in steps]
+            color = f"C{number}"
+            axes.plot(steps, [fmean(v) for v in values], color=color, marker="o", markersize=3, label=row.variant)
+            axes.fill_between(steps, [min(v) for v in values], [max(v) for v in values], color=color, alpha=0.15, lw=0)
+        axes.set(xlabel="step", ylabel="R1 on the val identities (%)", xlim=(0, None), ylim=(0, None))
+        axes.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def markdown(ablation: Ablation) -> str:
+    """The tables, for docs and terminals."""
+    first = ablation.rows[0].variant
+    parts = [f"# {'Synthetic data: ' if ablation.synthetic else ''}ablation on {ablation.benchmark}\n"]
+    if ablation.synthetic:
+        parts.append(f"{SYNTHETIC}\n")
+    parts.append(
+        f"{ablation.protocol}, {ablation.gallery} galleries, {ablation.identities} identities, {ablation.backbone}, "
+        f"{ablation.seeds} seeds: mean ± standard deviation over seeds, in %. Δ: difference of the means to {first}, "
+        "in points, with its 95 % interval over identities (paired bootstrap; what other seeds would give is not in "
+        "it); \\* excludes 0.\n"
+    )
+    parts.append(_table_3(ablation.rows))
+    parts.append("Settings of their own: " + "; ".join(map(_settings, ablation.rows)) + ".\n")
+    if ablation.tried:
+        parts.append("## Chosen on the val identities\n\n" + _tried(ablation.tried))
+    parts.append("## Cost (Table 4)\n\n" + _table_4(ablation.rows))
+    parts.append("## R1 by step\n\n![R1 on the val identities by step](ablation.svg)\n")
+    return "\n".join(parts)
+
+
+def _table_3(rows: Sequence[Row]) -> str:
+    lines = [
+        "| variant | R1 | R10 | mAP | Δ R1 | Δ mAP | mask IoU | paper's name | paper R1 / mAP |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        figures = [_spread(row.figures[name]) for name in ("R1", "R10", "mAP")]
+        differences = [_difference(row.differences.get(name)) for name in ("R1", "mAP")]
+        ious = [mask["iou"] for masks in row.masks for mask in masks.values()]
+        name, r1, _, mean_ap = PAPER.get(row.variant, ("", None, None, None))
+        paper = f"{r1} / {mean_ap}" if name else ""
+        iou = f"{fmean(ious):.3f}" if ious else ""
+        lines.append(f"| {' | '.join([row.variant, *figures, *differences, iou, name, paper])} |")
+    return "\n".join(lines) + "\n"
+
+
+def _table_4(rows: Sequence[Row]) -> str:
+    lines = [
+        "| variant | parameters in training | in testing | paper, ResNet-50 | s/step | × first | memory | on |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    base = rows[0].cost.seconds_a_step
+    for row in rows:
+        cost, paper = row.cost, PAPER_PARAMETERS.get(row.variant)
+        lines.append(
+            f"| {row.variant} | {cost.parameters_training / 1e6:.2f} M | {cost.parameters_testing / 1e6:.2f} M "
+            f"| {f'{paper[0]} / {paper[1]} M' if paper else ''} | {cost.seconds_a_step:.3f} "
+            f"| {cost.seconds_a_step / base:.2f} | {cost.bytes / 2**30:.2f} GiB | {cost.device} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _tried(tried: Sequence[dict[str, Any]]) -> str:
+    lines = ["| variant | settings | val R1 | val mAP | |", "|---|---|---|---|---|"]
+    for trial in tried:
+        settings = ", ".join(f"{name} {value}" for name, value in trial["settings"].items())
+        figures = f"{100 * trial['R1']:.1f} | {100 * trial['mAP']:.1f}"
+        lines.append(f"| {trial['variant']} | {settings} | {figures} | {'chosen' if trial['chosen'] else ''} |")
+    return "\n".join(lines) + "\n"
+
+
+def _settings(row: Row) -> str:
+    return f"{row.variant}: " + (", ".join(f"{name} {value}" for name, value in row.settings.items()) or "none")
+
+
+def _spread(values: Sequence[float]) -> str:
+    percent = [100 * value for value in values]
+    return f"{fmean(percent):.1f}" + (f" ± {stdev(percent):.1f}" if len(percent) > 1 else "")
+
+
+def _difference(difference: Difference | None) -> str:
+    if difference is None:
+        return ""
+    value, low, high = (f"{100 * x:+.1f}" for x in (difference.difference, difference.low, difference.high))
+    return f"{value} [{low}, {high}]" + ("\\*" if difference.certain else "")

@@ -1,0 +1,84 @@
+"""What training a configuration costs: parameters, time and memory of a step, on random images."""
+
+import os
+import resource
+import statistics
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+
+import torch
+
+from csvi.config import Config
+from csvi.fabric import make_fabric
+from csvi.model.network import build_network
+from csvi.train.loop import train_step
+from csvi.train.optimizer import build_optimizer
+
+WARM_UP = 3
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one configuration on one machine."""
+
+    parameters_training: int
+    parameters_testing: int
+    seconds_a_step: float
+    """Median over the steps, without loading images."""
+    bytes: int
+    """At most allocated on the accelerator or, on a CPU, resident in the process, PyTorch itself included."""
+    device: str
+
+
+def training_cost(config: Config, identities: int, steps: int = 10) -> Cost:
+    """Train a few steps on random images, in a process of its own so that memory is this configuration's alone.
+
+    Args:
+        config: as a run's; its data are not read.
+        identities: classes.
+        steps: measured, after a warm-up.
+    """
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(_measure, config, identities, steps).result()
+
+
+def _measure(config: Config, identities: int, steps: int) -> Cost:
+    torch.manual_seed(0)
+    fabric = make_fabric(config)
+    network = build_network(config, identities).to(memory_format=torch.channels_last)
+    wrapped, optimizer = fabric.setup(network, build_optimizer(network, config.train, pretrained=True))
+    batch = _random_batch(config, identities)
+    seconds = []
+    for _ in range(WARM_UP + steps):
+        start = time.perf_counter()
+        terms = train_step(fabric, network, wrapped, optimizer, batch, config.loss)
+        float(sum(terms.values()))  # waits for the device
+        seconds.append(time.perf_counter() - start)
+    on_gpu = fabric.device.type == "cuda"
+    return Cost(
+        sum(parameter.numel() for parameter in network.parameters()),
+        sum(parameter.numel() for parameter in network.net.parameters()),
+        statistics.median(seconds[WARM_UP:]),
+        torch.cuda.max_memory_allocated() if on_gpu else _peak_resident(),
+        torch.cuda.get_device_name() if on_gpu else f"CPU, {torch.get_num_threads()} threads of {os.cpu_count()}",
+    )
+
+
+def _random_batch(config: Config, identities: int) -> dict[str, torch.Tensor]:
+    data = config.data
+    per_modality = torch.arange(data.identities).repeat_interleave(data.images) % identities
+    size = 2 * len(per_modality)
+    return {
+        "image": torch.randn(size, 3, data.height, data.width).contiguous(memory_format=torch.channels_last),
+        "modality": torch.arange(2).repeat_interleave(len(per_modality)),
+        "identity": per_modality.repeat(2),
+        "mask": torch.rand(size, 1, data.height, data.width).round(),
+    }
+
+
+def _peak_resident() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
