@@ -85,17 +85,17 @@ def person_shares(runs: Sequence[Trained], images: int = 500, seed: int = 0) -> 
         raise CsviError("the share of activation inside people takes two test images of each modality, or more")
     drawn = {m: chosen.sample(some, min(images // 2, len(some))) for m, some in by_modality.items()}
     results = []
-    for run, name in zip(runs, run_names(runs), strict=True):
+    for run in runs:
         found = []
         for modality, of_modality in drawn.items():
             chunks = [of_modality[i : i + BATCH] for i in range(0, len(of_modality), BATCH)]
             energies, people = [], []
-            for chunk in track(chunks, description=f"{name}, {modality.name.lower()}", transient=True):
+            for chunk in track(chunks, description=f"{run.name}, {modality.name.lower()}", transient=True):
                 batch = run.batch(chunk)
                 energies.append(activation_energy(run, batch))
                 people.append(person_cells(batch["mask"].cpu(), *energies[-1].shape[1:]))
             found.append(inside(torch.cat(energies), torch.cat(people)))
-        results.append(PersonShare(name, run.config.model.auxiliary, *found))
+        results.append(PersonShare(run.name, run.config.model.auxiliary, *found))
     return results
 
 
@@ -204,15 +204,12 @@ def heatmaps_figure(
     height, width = (runs[0].config.data.height, runs[0].config.data.width)
     images = [display_image(runs[0], record) for record in shown]
     columns = [("image", images)]
-    names = run_names(runs)
-    for run, name in zip(runs, names, strict=True):
+    for run in runs:
         size = run.config.data
         activation = heatmap(activation_energy(run, run.batch(shown)), size.height, size.width)
         activation = F.interpolate(activation[:, None], (height, width), mode="bilinear")[:, 0]
-        columns.append((name, [_overlay(*pair) for pair in zip(images, activation.numpy(), strict=True)]))
-    predicting, name = next(
-        ((run, name) for run, name in zip(runs, names, strict=True) if predicts_masks(run)), (None, "")
-    )
+        columns.append((run.name, [_overlay(*pair) for pair in zip(images, activation.numpy(), strict=True)]))
+    predicting = next((run for run in runs if predicts_masks(run)), None)
     outlined = None
     if predicting is not None:
         outlined = len(columns)
@@ -224,11 +221,11 @@ def heatmaps_figure(
                 together += chosen.sample(rest, min(len(rest), MANY - (i in of_modality)))
             (predicted,) = predict_sets(predicting, [records[j] for j in together], [range(len(together))])
             masks.append(predicted[0].numpy())
-        columns.append((f"mask by {name}", masks))
+        columns.append((f"mask by {predicting.name}", masks))
     if all(record.mask for record in shown):
         columns.append(("true mask", list(true_masks(runs[0], shown).numpy())))
 
-    titles = [textwrap.fill(title, 14) for title, _ in columns]
+    titles = [_in_lines(title) for title, _ in columns]
     cell, gap = (0.85, 0.85 * height / width), 0.05
     left, above, below = 0.95, 0.15 + 0.14 * max(1 + title.count("\n") for title in titles), 0.8 if shares else 0.25
     page = (max(left + len(columns) * (cell[0] + gap) + 0.05, 4.6), above + len(shown) * (cell[1] + gap) + below)
@@ -265,6 +262,11 @@ def heatmaps_figure(
     return figure
 
 
+def _in_lines(title: str) -> str:
+    """As narrow as a column; the folder of a run stands above its name."""
+    return "\n".join(textwrap.fill(part, 14) for part in title.replace("/", "/\n").splitlines())
+
+
 def _overlay(image: np.ndarray, activation: np.ndarray) -> np.ndarray:
     """A heatmap (H, W) on an image (H, W, 3) in grey: (H, W, 3) in [0, 1]."""
     grey = image.mean(2, keepdims=True) / 255
@@ -290,11 +292,3 @@ def same_test_images(runs: Sequence[Trained]) -> list[ImageRecord]:
                 "figure compares runs on the same ones, the same split of one dataset in one folder"
             )
     return runs[0].benchmark.test
-
-
-def run_names(runs: Sequence[Trained]) -> list[str]:
-    """Names of the runs, with the folder that they lie in where two are called the same."""
-    names = [run.name for run in runs]
-    if len(set(names)) == len(names):
-        return names
-    return ["/".join(run.run.resolve().parts[-2:]) for run in runs]

@@ -16,14 +16,13 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from rich import box
-from rich.progress import track
 from rich.table import Table
 from sklearn.manifold import TSNE
 from torch import Tensor
 
 from csvi.analysis.cosegmentation import both_modalities
 from csvi.analysis.figures import STYLE
-from csvi.analysis.heatmaps import run_names, same_test_images
+from csvi.analysis.heatmaps import same_test_images
 from csvi.analysis.trained import Trained
 from csvi.data import Modality
 from csvi.data.loader import evaluation_loader
@@ -108,7 +107,7 @@ def tsne(runs: Sequence[Trained], identities: int = 12, seed: int = 0) -> Planes
     ]
     rows = [list(members).index(identity) for identity in drawn]
     planes = []
-    for run, name in zip(track(runs, description="Runs", transient=True), run_names(runs), strict=True):
+    for run in runs:
         loader = evaluation_loader(run.benchmark.root, records, run.config.data)
         embeddings = embed(run.network.net, loader, run.fabric)
         centers = modality_centers(embeddings, list(members.values()))
@@ -116,7 +115,7 @@ def tsne(runs: Sequence[Trained], identities: int = 12, seed: int = 0) -> Planes
         plane = _plane(torch.cat([embeddings[index], centers[rows].flatten(0, 1)]), seed)
         of_centers = plane[len(index) :]
         pairs = list(zip(of_centers[::2], of_centers[1::2], strict=True))
-        planes.append(Plane(name, same, different, same / different, plane[: len(index)], pairs))
+        planes.append(Plane(run.name, same, different, same / different, plane[: len(index)], pairs))
     return Planes(
         drawn,
         len(members),
@@ -204,7 +203,7 @@ def tsne_figure(planes: Planes) -> Figure:
                     (look.center, look.size**0.5, f"{of.name.lower()} center", {"markeredgecolor": "black"}),
                 )
             ],
-            title=f"{len(planes.identities)} of {planes.all_identities} test identities, a colour each; "
+            title=f"{len(planes.identities)} of {planes.all_identities} test identities, a colour each\n"
             f"distances are of the embeddings, over all {planes.all_identities}",
             title_fontsize=9,
             fontsize=9,

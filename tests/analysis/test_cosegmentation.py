@@ -1,0 +1,162 @@
+"""Figure 4 against a recomputation that shares nothing with it: every set of images by itself, IoU pixel by pixel."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from csvi.analysis.cosegmentation import (
+    cosegmentation,
+    cosegmentation_figure,
+    cosegmentation_table,
+    display_image,
+    draw_pairs,
+)
+from csvi.analysis.trained import Trained
+from csvi.data import Modality, read_benchmark
+from csvi.errors import CsviError
+from csvi.fabric import make_fabric
+from csvi.model import build_network
+
+
+@pytest.fixture
+def opened(config, tmp_path):
+    """A network without training, but with statistics of the images, so that its features and masks differ."""
+
+    def make(auxiliary):
+        config.model.auxiliary = auxiliary
+        torch.manual_seed(0)
+        network = build_network(config, 8)
+        trained = Trained(tmp_path / auxiliary, config, read_benchmark(config.data), network, make_fabric(config))
+        if auxiliary == "coseg":
+            torch.nn.init.normal_(network.auxiliary.ccwg.fc.weight)
+        for layer in network.modules():
+            if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
+                layer.momentum = 1
+        with torch.no_grad():
+            batch = trained.batch(trained.benchmark.test[::4])
+            network(batch | {"identity": batch["identity"] - 13})
+        network.eval()
+        return trained
+
+    return make
+
+
+def plain_ious(trained, records):
+    """Of a set given as one identity, from files to figures in numpy."""
+    batch = trained.batch(records)
+    with torch.inference_mode():
+        features = trained.network.net.features(batch["image"], batch["modality"])
+        masks = trained.network.auxiliary.predict_masks(features, batch["modality"] * 0, batch["modality"])
+        masks = torch.nn.functional.interpolate(masks, scale_factor=4, mode="bilinear").numpy()
+    height, width = trained.config.data.height, trained.config.data.width
+    ious = []
+    for record, mask in zip(records, masks, strict=True):
+        predicted = mask[0, :height, :width] > 0.5
+        true = np.asarray(Image.open(record.mask)) > 127
+        ious.append((predicted & true).sum() / (predicted | true).sum())
+    return ious
+
+
+def test_means_over_pairs(opened):
+    trained = opened("coseg")
+    result = cosegmentation(trained, pairs=3, seed=5, many=4, few=1)
+    means = []
+    for pair in draw_pairs(trained, 3, 5, many=4, few=1):
+        mixed, n = plain_ious(trained, pair.first + pair.second), len(pair.first)
+        alone = plain_ious(trained, pair.first), plain_ious(trained, pair.second)
+        means.append([np.mean(alone[0]), np.mean(mixed[:n]), np.mean(alone[1]), np.mean(mixed[n:])])
+    expected = np.mean(means, 0)
+    found = [result.first.alone, result.first.mixed, result.second.alone, result.second.mixed]
+    assert found == pytest.approx(expected.tolist(), abs=1e-3)
+    assert abs(result.second.change) > 0.01  # the network of this test does tell them apart
+    for role in (result.first, result.second):
+        assert role.change == pytest.approx(role.mixed - role.alone)
+        assert role.low <= role.change <= role.high
+        assert 0.5 < role.constant < 1
+    assert (result.first.images, result.second.images) == (8, 2)
+
+
+def test_masks_from_each_image_by_itself_are_the_same_alone_and_mixed(opened):
+    for auxiliary in ("decode", "segment"):
+        result = cosegmentation(opened(auxiliary), pairs=2, many=3, few=2)
+        assert result.auxiliary == auxiliary
+        assert result.first.mixed == pytest.approx(result.first.alone, abs=1e-3)
+        assert result.second.mixed == pytest.approx(result.second.alone, abs=1e-3)
+
+
+def test_pairs_are_two_identities_of_both_modalities(opened):
+    trained = opened("decode")
+    drawn = draw_pairs(trained, 20, 0, many=4, few=1)
+    assert draw_pairs(trained, 5, 0, many=4, few=1) == drawn[:5] != draw_pairs(trained, 5, 1, many=4, few=1)
+    for pair in drawn:
+        of = [{record.identity for record in images} for images in (pair.first, pair.second)]
+        assert [len(one) for one in of] == [1, 1]
+        assert of[0] != of[1]
+        assert [record.modality for record in pair.first] == [Modality.VISIBLE] * 4 + [Modality.INFRARED] * 4
+        assert [record.modality for record in pair.second] == [Modality.VISIBLE, Modality.INFRARED]
+        assert len(set(pair.first)) == 8
+    assert len({pair.first[0].identity for pair in drawn}) > 3
+
+
+def test_the_figure_is_the_first_pair(opened):
+    trained = opened("coseg")
+    figure = cosegmentation_figure(trained, seed=5, shown=1, many=4, few=1)
+    (pair,) = draw_pairs(trained, 1, 5, many=4, few=1)
+    shown = [pair.first[0], pair.first[4], *pair.second]
+    pictures = [np.asarray(axes.images[0].get_array()) for axes in figure.axes]
+    assert len(pictures) == 16
+    for n, record in enumerate(shown):
+        image, true, alone, mixed = pictures[4 * n : 4 * n + 4]
+        assert (image == display_image(trained, record)).all()
+        assert (true == (np.asarray(Image.open(record.mask)) > 127)).all()
+        assert alone.shape == mixed.shape == true.shape
+    texts = [text.get_text() for text in figure.texts]
+    both = plain_ious(trained, pair.first + pair.second)
+    alone = np.mean(plain_ious(trained, pair.second))
+    assert f"mean IoU: alone {alone:.2f}, mixed {np.mean(both[8:]):.2f}" in texts
+    assert f"(b) 1 + 1 images of identity {pair.second[0].identity}" in texts
+    assert f"{both[4]:.2f}" in texts
+
+
+def test_results_are_numbers_in_json_and_a_table(opened):
+    result = cosegmentation(opened("coseg"), pairs=2, many=3, few=1)
+    assert json.loads(json.dumps(dataclasses.asdict(result)))["first"]["alone"] == result.first.alone
+    assert cosegmentation_table([result, result]).row_count == 4
+
+
+@pytest.mark.parametrize("auxiliary", ["none", "select"])
+def test_a_run_that_predicts_no_masks(opened, auxiliary):
+    trained = opened(auxiliary)
+    for figure in (cosegmentation, cosegmentation_figure):
+        with pytest.raises(CsviError, match=f"predicts no masks, as it was trained with {auxiliary}"):
+            figure(trained)
+
+
+def test_a_run_without_its_auxiliary(opened):
+    trained = opened("coseg")
+    trained.network.auxiliary = None  # as load_trained leaves it
+    with pytest.raises(CsviError, match=r"as its auxiliary\.safetensors is gone"):
+        cosegmentation(trained)
+
+
+def test_what_cannot_be_measured_is_said(opened):
+    trained = opened("decode")
+    with pytest.raises(CsviError, match="at least one"):
+        cosegmentation(trained, pairs=0)
+    with pytest.raises(CsviError, match="must have more than the second"):
+        cosegmentation(trained, many=2, few=2)
+    with pytest.raises(CsviError, match="no pair of identities"):
+        cosegmentation(trained, many=20, few=15)
+
+    def with_test(test):
+        return dataclasses.replace(trained, benchmark=dataclasses.replace(trained.benchmark, test=test))
+
+    test = trained.benchmark.test
+    with pytest.raises(CsviError, match="no pair of identities"):
+        cosegmentation(with_test([record for record in test if record.modality == Modality.VISIBLE]))
+    with pytest.raises(CsviError, match=r"not all test images of .* have a mask"):
+        cosegmentation(with_test([dataclasses.replace(test[0], mask=None), *test[1:]]))

@@ -1,0 +1,173 @@
+"""Figure 6: shares of activation worked out by hand and image by image, and pictures in their places."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from csvi.analysis.cosegmentation import display_image
+from csvi.analysis.heatmaps import (
+    heatmap,
+    heatmaps_figure,
+    heatmaps_table,
+    inside,
+    person_cells,
+    person_shares,
+    same_test_images,
+    share_inside,
+)
+from csvi.analysis.trained import Trained
+from csvi.data import Modality, read_benchmark
+from csvi.errors import CsviError
+from csvi.fabric import make_fabric
+from csvi.model import build_network
+
+
+@pytest.fixture
+def runs(config, tmp_path):
+    """Two networks as they were born, the second with co-segmentation."""
+    benchmark, fabric = read_benchmark(config.data), make_fabric(config)
+    opened = []
+    for auxiliary in ("none", "coseg"):
+        of_run = dataclasses.replace(config, model=dataclasses.replace(config.model, auxiliary=auxiliary))
+        torch.manual_seed(0)
+        network = build_network(of_run, 8)
+        trained = Trained(tmp_path / auxiliary, of_run, benchmark, network, fabric)
+        opened.append(with_statistics_of_its_images(trained))
+    return opened
+
+
+def with_statistics_of_its_images(trained):
+    """As it was born, a network makes next to nothing of any image."""
+    for layer in trained.network.modules():
+        if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
+            layer.momentum = 1
+    batch = trained.batch(trained.benchmark.test[::4])
+    with torch.no_grad():
+        trained.network.train()(batch | {"identity": batch["identity"] - 13})
+    trained.network.eval()
+    return trained
+
+
+def with_test(trained, test):
+    return dataclasses.replace(trained, benchmark=dataclasses.replace(trained.benchmark, test=test))
+
+
+def test_how_much_of_a_cell_is_person():
+    """16 x 24 pixels are a cell and a half; of the second, half lies beyond the image."""
+    mask = torch.zeros(1, 1, 16, 24)
+    mask[..., 8:, :] = 1
+    assert person_cells(mask, 1, 2).tolist() == [[[0.5, 0.25]]]
+
+
+def test_share_of_energy_by_hand():
+    energy = torch.tensor([[[3.0, 1.0]], [[0.0, 0.0]]])
+    person = torch.tensor([[[0.5, 1.0]], [[1.0, 1.0]]])
+    assert share_inside(energy, person).tolist() == [(1.5 + 1) / 4, 0]
+
+
+def test_activation_that_follows_the_person_is_told_from_activation_in_the_middle():
+    left, right, middle = torch.tensor([[[1.0, 0, 0]], [[0, 0, 1.0]], [[0, 1.0, 0]]])
+    people = torch.stack([left + middle, right + middle])
+    follows = inside(torch.stack([3 * left + middle, 3 * right + middle]), people)
+    assert (follows.person, follows.other, follows.images) == (1, 0.25, 2)
+    assert follows.area == pytest.approx(2 / 3)
+    stays = inside(torch.stack([middle, middle]), people)
+    assert (stays.person, stays.other) == (1, 1)
+
+
+def test_shares_over_all_test_images(runs):
+    for run, share in zip(runs, person_shares(runs, images=500), strict=True):
+        for modality in Modality:
+            shares, areas = [], []
+            for record in run.benchmark.test:
+                if record.modality != modality:
+                    continue
+                batch = run.batch([record])
+                with torch.inference_mode():
+                    features = run.network.net.backbone(batch["image"], batch["modality"])[0].numpy()  # (C1, 3, 2)
+                padded = np.zeros((48, 32))
+                padded[:, :24] = np.asarray(Image.open(record.mask)) / 255
+                person = padded.reshape(3, 16, 2, 16).mean((1, 3))
+                energy = (features**2).sum(0)
+                shares.append((energy * person).sum() / energy.sum())
+                areas.append(person.mean())
+            found = share.visible if modality == Modality.VISIBLE else share.infrared
+            assert found.images == len(shares)
+            assert found.person == pytest.approx(np.mean(shares), abs=1e-3)
+            assert found.area == pytest.approx(np.mean(areas), abs=1e-4)
+    assert json.loads(json.dumps(dataclasses.asdict(share)))["visible"]["person"] == share.visible.person
+
+
+def test_some_images_drawn_by_seed(runs):
+    some = person_shares(runs[:1], images=12, seed=1)
+    assert some[0].visible.images == some[0].infrared.images == 6
+    assert person_shares(runs[:1], images=12, seed=1) == some
+    assert person_shares(runs[:1], images=12, seed=2) != some
+    assert heatmaps_table(some * 3).row_count == 3
+
+
+def test_a_heatmap_goes_from_0_to_1_in_each_image():
+    energy = torch.tensor([[[1.0, 4.0], [9.0, 25.0]], [[0.0, 0.0], [0.0, 0.01]], [[2.0, 2.0], [2.0, 2.0]]])
+    drawn = heatmap(energy, 32, 24)
+    assert drawn.shape == (3, 32, 24)
+    assert drawn[0, 0, 0] == 0
+    assert drawn[0, 31, 0] == pytest.approx(0.5)  # (3 - 1) / (5 - 1)
+    assert drawn[0, 0, 23] == pytest.approx(0.25 * 15.5 / 16, abs=0.01)
+    assert heatmap(energy, 32, 32)[:, 31, 31].tolist() == pytest.approx([1, 1, 0])
+
+
+def pictures(figure, columns):
+    flat = [np.asarray(axes.images[0].get_array()) for axes in figure.axes]
+    return [flat[i : i + columns] for i in range(0, len(flat), columns)]
+
+
+def test_columns_of_the_figure(runs):
+    shares = person_shares(runs, images=8)
+    figure = heatmaps_figure(runs, shares, seed=3, rows=2)
+    rows = pictures(figure, 5)
+    assert len(rows) == 4
+    test = {display_image(runs[0], record).tobytes(): record for record in runs[0].benchmark.test}
+    found = [test[row[0].tobytes()] for row in rows]
+    assert [record.modality for record in found] == [Modality.VISIBLE] * 2 + [Modality.INFRARED] * 2
+    assert len({record.identity for record in found}) == 4
+    for record, (_, first, second, predicted, true) in zip(found, rows, strict=True):
+        assert first.shape == second.shape == (48, 24, 3)
+        assert ((predicted >= 0) & (predicted <= 1)).all()
+        assert (true == (np.asarray(Image.open(record.mask)) > 127)).all()
+    texts = [" ".join(text.get_text().split()) for text in figure.texts]
+    for share in shares:
+        assert any(text.startswith(f"activation {100 * share.visible.person:.0f} (") for text in texts)
+    again = pictures(heatmaps_figure(runs, shares, seed=3, rows=2), 5)
+    assert all(
+        np.array_equal(a, b) for row, other in zip(rows, again, strict=True) for a, b in zip(row, other, strict=True)
+    )
+
+
+def test_the_figure_without_masks(runs):
+    bare = with_test(runs[0], [dataclasses.replace(record, mask=None) for record in runs[0].benchmark.test])
+    assert len(heatmaps_figure([bare], rows=1).axes) == 2 * 2  # image and heatmap
+    assert len(heatmaps_figure(runs[:1], rows=1).axes) == 2 * 3  # and the true mask
+    with pytest.raises(CsviError, match=r"not all test images of .* have a mask"):
+        person_shares([bare])
+
+
+def test_runs_are_compared_on_the_same_images(runs):
+    fewer = with_test(runs[1], runs[1].benchmark.test[1:])
+    for figure in (heatmaps_figure, person_shares, same_test_images):
+        with pytest.raises(CsviError, match="different test images"):
+            figure([runs[0], fewer])
+        with pytest.raises(CsviError, match="no run was given"):
+            figure([])
+    assert same_test_images(runs) == runs[0].benchmark.test
+
+
+def test_too_few_images(runs):
+    visible = with_test(runs[0], [r for r in runs[0].benchmark.test if r.modality == Modality.VISIBLE])
+    with pytest.raises(CsviError, match="two test images of each modality"):
+        person_shares([visible])
+    with pytest.raises(CsviError, match="no images to draw"):
+        heatmaps_figure([visible])
