@@ -155,6 +155,13 @@ def test_the_figure_without_masks(runs):
         person_shares([bare])
 
 
+def test_one_identity_in_both_modalities_is_enough_to_draw(runs):
+    one = with_test(runs[0], [record for record in runs[0].benchmark.test if record.identity == 13])
+    texts = [text.get_text() for text in heatmaps_figure([one], rows=1).texts]
+    assert any(text.startswith("visible\nid 13\n") for text in texts)
+    assert any(text.startswith("infrared\nid 13\n") for text in texts)
+
+
 def test_runs_are_compared_on_the_same_images(runs):
     fewer = with_test(runs[1], runs[1].benchmark.test[1:])
     for figure in (heatmaps_figure, person_shares, same_test_images):

@@ -9,6 +9,7 @@ import random
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 import matplotlib
 import numpy as np
@@ -185,7 +186,7 @@ def heatmaps_figure(
     Args:
         runs: opened on the same dataset.
         shares: of `person_shares`, to stand below the heatmaps of their runs.
-        seed: of the images, drawn at random from different identities.
+        seed: of the images, drawn at random, from different identities while there are any.
         rows: images of each modality.
 
     Raises:
@@ -197,8 +198,8 @@ def heatmaps_figure(
     if not members or rows < 1:
         raise CsviError(f"there are no images to draw: {rows} of each modality, of {len(members)} identities")
     identities = chosen.sample(list(members), min(2 * rows, len(members)))
-    modalities = [m for m in Modality for _ in range(rows)][-len(identities) :]
-    drawn = [chosen.choice(members[one][m]) for one, m in zip(identities, modalities, strict=True)]
+    modalities = [m for m in Modality for _ in range(rows)]
+    drawn = [chosen.choice(members[one][m]) for one, m in zip(cycle(identities), modalities, strict=False)]
     shown = [records[i] for i in drawn]
 
     height, width = (runs[0].config.data.height, runs[0].config.data.width)
@@ -221,7 +222,7 @@ def heatmaps_figure(
                 together += chosen.sample(rest, min(len(rest), MANY - (i in of_modality)))
             (predicted,) = predict_sets(predicting, [records[j] for j in together], [range(len(together))])
             masks.append(predicted[0].numpy())
-        columns.append((f"mask by {predicting.name}", masks))
+        columns.append((f"mask by\n{predicting.name}", masks))
     if all(record.mask for record in shown):
         columns.append(("true mask", list(true_masks(runs[0], shown).numpy())))
 

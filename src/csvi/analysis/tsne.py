@@ -43,7 +43,7 @@ class _Look(NamedTuple):
     size: float
 
 
-LOOKS = {Modality.VISIBLE: _Look("o", "*", 150), Modality.INFRARED: _Look("^", "^", 75)}
+LOOKS = {Modality.VISIBLE: _Look("o", "*", 95), Modality.INFRARED: _Look("^", "^", 48)}
 """Centers are pentagrams and triangles, as in the paper."""
 COLOURS = [*matplotlib.colormaps["tab10"](range(10)), *matplotlib.colormaps["tab20b"](range(0, 20, 4))]
 """Of identities."""
@@ -172,14 +172,14 @@ def tsne_figure(planes: Planes) -> Figure:
     down = -(-len(planes.runs) // across)
     identity, modality = np.array(planes.identity), np.array(planes.modality)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(max(3.5 * across, 5.2), 3.9 * down + 0.6), layout="constrained")
+        figure = Figure(figsize=(max(3.5 * across, 5.6), 3.9 * down + 0.6), layout="constrained")
         for axes, plane in zip(figure.subplots(down, across, squeeze=False).flat, planes.runs, strict=False):
             points, centers = np.array(plane.points), np.array(plane.centers)
             for number, (one, pair) in enumerate(zip(planes.identities, centers, strict=True)):
                 colour = COLOURS[number % len(COLOURS)]
                 for of, look in LOOKS.items():
                     drawn = points[(identity == one) & (modality == of)]
-                    axes.scatter(*drawn.T, s=14, marker=look.dot, color=colour, alpha=0.55, linewidths=0, zorder=1)
+                    axes.scatter(*drawn.T, s=14, marker=look.dot, color=colour, alpha=0.6, linewidths=0, zorder=1)
                 axes.plot(*pair.T, color="black", linewidth=1.1, zorder=2)
                 for of, look in LOOKS.items():
                     axes.scatter(
@@ -194,7 +194,7 @@ def tsne_figure(planes: Planes) -> Figure:
             axes.set_xlabel(f"center distance {plane.same:.2f}\n{scale}", fontsize=9)
         for axes in figure.axes[len(planes.runs) :]:
             axes.remove()
-        figure.legend(
+        legend = figure.legend(
             handles=[
                 Line2D([], [], linestyle="", marker=marker, color="0.45", markersize=size, label=label, **edge)
                 for of, look in LOOKS.items()
@@ -213,6 +213,7 @@ def tsne_figure(planes: Planes) -> Figure:
             handletextpad=0.1,
             columnspacing=1.2,
         )
+        legend.get_title().set_multialignment("center")
     return figure
 
 
