@@ -7,12 +7,12 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, get_args, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from csvi import __version__
-from csvi.config import Config, DataConfig, SynthConfig, shipped_config
+from csvi.config import Config, DataConfig, ModelConfig, SynthConfig, shipped_config
 from csvi.errors import CsviError
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Settings = TypeVar("Settings")
 Command = Callable[[Namespace], int | None]
 LAYOUTS = get_args(get_type_hints(DataConfig)["dataset"])
+AUXILIARIES = get_args(get_type_hints(ModelConfig)["auxiliary"])
+FIGURES = ("cosegmentation", "tsne", "heatmaps", "gradients", "leak")
 
 
 def synth(settings: Namespace) -> None:
@@ -118,6 +120,23 @@ def demo(settings: Namespace) -> None:
     print(f"report: {report}\nnext: open it in a browser, or train at full size: csvi train --help")
 
 
+def figure(settings: Namespace) -> None:
+    from csvi.analysis.make_figure import make_figure
+
+    runs = [Path(run) for run in settings.runs]
+    out = Path(settings.out) if settings.out else runs[0] / "figures"
+    for file in make_figure(settings.name, runs, out, settings.data.root, settings.seed):
+        print(f"written: {file}")
+
+
+def ablate(settings: Namespace) -> None:
+    from csvi.ablate import ablate
+
+    config = _settings(Config, settings)
+    file = ablate(config, settings.variants, settings.seeds, Path(settings.out), settings.grid)
+    print(f"{file.read_text()}\nwritten: {file}")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status: 0; 1 for a CsviError or what a check finds; 2 for wrong arguments."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
@@ -189,6 +208,29 @@ def _parser() -> tuple[ArgumentParser, dict[str, Command]]:
     child = command(report, "Evaluate a run and write RUN/report.html.")
     child.add_argument("run", help="run folder")
     _add_test_arguments(child)
+
+    child = command(figure, "The paper's Figures 4, 5, 6, Eq. 20-24 measured, and how much identity leaks through w.")
+    child.add_argument(
+        "name", choices=FIGURES, help="cosegmentation: Figure 4; tsne: 5; heatmaps: 6; gradients: Eq. 20-24"
+    )
+    child.add_argument("runs", nargs="+", help="run folders, side by side")
+    child.add_argument("--out", help="folder to write; by default FIRST_RUN/figures")
+    child.add_argument("--data.root", help="dataset; by default the one that the run was trained on")
+    child.add_argument("--seed", type=int, default=0, help="of every random draw")
+
+    child = command(ablate, "Train variants with several seeds, compare them: Tables 3 and 4. Stops and goes on.")
+    child.add_argument(
+        "--variants",
+        nargs="+",
+        default=list(AUXILIARIES),
+        help="AUXILIARY[:SETTING=VALUE,...]; the first is what others are compared with",
+    )
+    child.add_argument("--seeds", type=int, default=3, help="runs of each variant")
+    child.add_argument(
+        "--grid", type=dict[str, list[Any]], default={}, help="setting -> values to choose from on the val identities"
+    )
+    child.add_argument("--out", default="runs/ablation", help="folder to write")
+    child.add_class_arguments(Config)
 
     child = command(demo, "The main job at a small size: synthetic benchmark, training, evaluation, report.")
     child.add_argument("--out", default="demo", help="folder to write")

@@ -1,0 +1,108 @@
+"""The paper's figures by name: opened runs in; a picture, numbers and a table out."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from csvi.analysis import cosegmentation, gradients, heatmaps, leak, tsne
+from csvi.analysis.tables import SYNTHETIC
+from csvi.analysis.trained import Trained, load_trained
+from csvi.errors import CsviError
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure of runs."""
+
+    picture: Figure
+    numbers: Any
+    """What it measured: a dataclass, or a list of them."""
+    table: Table
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A figure that can be asked for."""
+
+    draw: Callable[[Sequence[Trained], int], Drawn]
+    auxiliary: Literal["needed", "if there"]
+    """Whether it is about what training added."""
+    several: bool = True
+    """Whether it can show several runs side by side."""
+
+
+def _cosegmentation(runs: Sequence[Trained], seed: int) -> Drawn:
+    results = [cosegmentation.cosegmentation(runs[0], seed=seed)]
+    picture = cosegmentation.cosegmentation_figure(runs[0], seed)
+    return Drawn(picture, results, cosegmentation.cosegmentation_table(results))
+
+
+def _tsne(runs: Sequence[Trained], seed: int) -> Drawn:
+    planes = tsne.tsne(runs, seed=seed)
+    return Drawn(tsne.tsne_figure(planes), planes, tsne.tsne_table(planes))
+
+
+def _heatmaps(runs: Sequence[Trained], seed: int) -> Drawn:
+    shares = heatmaps.person_shares(runs, seed=seed)
+    return Drawn(heatmaps.heatmaps_figure(runs, shares, seed), shares, heatmaps.heatmaps_table(shares))
+
+
+def _gradients(runs: Sequence[Trained], seed: int) -> Drawn:
+    results = [gradients.gradients(run, seed=seed) for run in runs]
+    return Drawn(gradients.gradients_figure(results), results, gradients.gradients_table(results))
+
+
+def _leak(runs: Sequence[Trained], seed: int) -> Drawn:
+    results = leak.leak(runs, seed)
+    return Drawn(leak.leak_figure(results), results, leak.leak_table(results))
+
+
+FIGURES = {
+    "cosegmentation": Kind(_cosegmentation, "needed", several=False),  # Figure 4
+    "tsne": Kind(_tsne, "if there"),  # Figure 5
+    "heatmaps": Kind(_heatmaps, "if there"),  # Figure 6
+    "gradients": Kind(_gradients, "if there"),  # Eq. 20-24
+    "leak": Kind(_leak, "needed"),  # ours
+}
+"""Name on the command line → how it is made."""
+
+
+def make_figure(name: str, runs: Sequence[Path], out: Path, root: str | None = None, seed: int = 0) -> list[Path]:
+    """Draw a figure, print its table, and write OUT/NAME.png, .svg and, with its numbers, .json.
+
+    Args:
+        name: a key of `FIGURES`.
+        runs: run folders.
+        out: folder to write.
+        root: of the dataset, if it is elsewhere now.
+        seed: of every random draw; nothing is chosen by its result.
+
+    Returns:
+        The files.
+
+    Raises:
+        CsviError: a run is none, or has nothing for this figure.
+    """
+    kind = FIGURES[name]
+    if len(runs) > 1 and not kind.several:
+        raise CsviError(f"{name} shows one run, and {len(runs)} were given: choose one")
+    opened = [load_trained(run, root, kind.auxiliary) for run in runs]
+    drawn = kind.draw(opened, seed)
+    console = Console()
+    if any(run.benchmark.synthetic for run in opened):
+        console.print(SYNTHETIC)
+    console.print(drawn.table)
+    out.mkdir(parents=True, exist_ok=True)
+    files = [out / f"{name}.{suffix}" for suffix in ("png", "svg", "json")]
+    for file in files[:2]:
+        drawn.picture.savefig(file, dpi=150)
+    numbers = drawn.numbers if isinstance(drawn.numbers, list) else [drawn.numbers]
+    files[2].write_text(json.dumps([dataclasses.asdict(number) for number in numbers], indent=1) + "\n")
+    return files
