@@ -1,6 +1,5 @@
 """Tables 3 and 4 from nothing: every variant, with settings chosen on val, trained with several seeds, and compared."""
 
-import copy
 import dataclasses
 import itertools
 import json
@@ -12,7 +11,7 @@ from typing import Any
 
 from csvi.analysis.ablation import Ablation, Row, write_ablation
 from csvi.analysis.figures import read_metrics
-from csvi.config import Config, flatten, load_config
+from csvi.config import Config, flatten, load_config, with_settings
 from csvi.errors import CsviError
 from csvi.evaluate.compare import difference_of_groups, load_evaluation
 from csvi.evaluate.runs import evaluate_run, save_evaluation
@@ -59,16 +58,10 @@ class Variant:
         Raises:
             CsviError: a setting does not exist or cannot have the value.
         """
-        import yaml
-
-        config = copy.deepcopy(config)
-        config.model.auxiliary, config.seed = self.auxiliary, seed  # type: ignore[assignment]
-        for name, value in self.settings:
-            if name not in flatten(config):
-                raise CsviError(f"unknown setting {name!r} of the variant {self}: see csvi train --help")
-            section, _, key = name.rpartition(".")
-            setattr(getattr(config, section) if section else config, key, yaml.safe_load(value))
-        return config
+        return with_settings(
+            config,
+            {"model.auxiliary": self.auxiliary, "seed": str(seed)} | {name: value for name, value in self.settings},
+        )
 
 
 def ablate(

@@ -6,9 +6,10 @@ Nothing here imports torch, so that `csvi --help` answers at once. A setting who
 import dataclasses
 import json
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 
@@ -256,15 +257,39 @@ def load_config(file: Path) -> Config:
     Raises:
         CsviError: no such file, an unknown setting or a value of the wrong type.
     """
-    from jsonargparse import ArgumentParser
-
     if not file.is_file():
         raise CsviError(f"no such file: {file}")
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Config)
     try:
-        return Config(**vars(parser.instantiate(parser.parse_path(file))))
+        return _parsed(lambda parser: parser.parse_path(file))
     except OSError as error:
         raise CsviError(f"cannot read {file} ({error.strerror})") from error
     except Exception as error:  # jsonargparse raises several of its own
         raise CsviError(f"{file} is not a configuration of csvi: {' '.join(str(error).split())}") from error
+
+
+def with_settings(config: Config, settings: Mapping[str, str]) -> Config:
+    """A copy with other values, given as on the command line: name such as `data.height` -> text.
+
+    Raises:
+        CsviError: an unknown setting or a value of the wrong type.
+    """
+    plain = dataclasses.asdict(config)
+    for name, text in settings.items():
+        if name not in flatten(config):
+            raise CsviError(f"unknown setting {name!r}: see csvi train --help")
+        section, _, key = name.rpartition(".")
+        (plain[section] if section else plain)[key] = yaml.safe_load(text)
+    try:
+        return _parsed(lambda parser: parser.parse_object(plain))
+    except CsviError:
+        raise
+    except Exception as error:
+        raise CsviError(f"{dict(settings)} are no settings of csvi: {' '.join(str(error).split())}") from error
+
+
+def _parsed(parse: Callable[[Any], Any]) -> Config:
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Config)
+    return Config(**vars(parser.instantiate(parse(parser))))
