@@ -58,10 +58,7 @@ class Variant:
         Raises:
             CsviError: a setting does not exist or cannot have the value.
         """
-        return with_settings(
-            config,
-            {"model.auxiliary": self.auxiliary, "seed": str(seed)} | {name: value for name, value in self.settings},
-        )
+        return with_settings(config, {"model.auxiliary": self.auxiliary, "seed": str(seed), **dict(self.settings)})
 
 
 def ablate(
