@@ -121,7 +121,7 @@ def reranked_distances(query: Tensor, gallery: Tensor, k1: int, k2: int, lambda_
         CsviError: it needs more memory than there is.
     """
     if query.device.type == "cpu":
-        _check_memory(len(query), len(gallery), query.element_size(), max(k1 + 1, k2))
+        _check_memory(query, gallery, max(k1 + 1, k2))
     device, count, queries = query.device, len(query) + len(gallery), len(query)
     distance = _squared_distances(torch.cat([query, gallery]))
     farthest = distance.amax(1).clamp_(min=torch.finfo(distance.dtype).tiny)
@@ -148,12 +148,18 @@ def reranked_distances(query: Tensor, gallery: Tensor, k1: int, k2: int, lambda_
     return original.mul_(lambda_).add_(1 - smaller / (2 - smaller), alpha=1 - lambda_)
 
 
-def reranking_bytes(queries: int, gallery: int, size: int, neighbours: int) -> int:
-    """About how much memory `reranked_distances` takes at its peak, for numbers of so many bytes."""
+def reranking_bytes(queries: int, gallery: int, dimensions: int, size: int, neighbours: int) -> int:
+    """About how much memory `reranked_distances` takes at its peak beside the embeddings that it is given.
+
+    Args:
+        queries, gallery, dimensions: of the embeddings.
+        size: bytes of a number.
+        neighbours: that an image is looked at with.
+    """
     images, pairs = queries + gallery, queries * gallery
-    blocks = min(images**2, 2 * max(BLOCK, images))  # in which distances are computed
+    computing = min(images**2, 2 * max(BLOCK, images)) + 3 * images * dimensions  # blocks, and copies of embeddings
     sparse_sets = images * neighbours * SPARSE
-    all_distances = size * images**2 + max(size * blocks, size * pairs + sparse_sets)
+    all_distances = size * images**2 + max(size * computing, size * pairs + sparse_sets)
     blending = max(4 * size, 8 + 2 * size) * pairs + sparse_sets
     return max(all_distances, blending)
 
@@ -175,13 +181,14 @@ def available_bytes() -> int | None:
     return pages * size if pages > 0 and size > 0 else None
 
 
-def _check_memory(queries: int, gallery: int, size: int, neighbours: int) -> None:
-    need, available = reranking_bytes(queries, gallery, size, neighbours), available_bytes()
+def _check_memory(query: Tensor, gallery: Tensor, neighbours: int) -> None:
+    need = reranking_bytes(len(query), len(gallery), query.shape[1], query.element_size(), neighbours)
+    available = available_bytes()
     if available is not None and need > available:
         raise CsviError(
-            f"re-ranking {queries:,} queries and {gallery:,} gallery images needs about {need / 1e9:,.1f} GB of memory, "
-            f"as it compares all {queries + gallery:,} with each other, and {available / 1e9:,.1f} GB are available: "
-            "evaluate without --rerank"
+            f"re-ranking {len(query):,} queries and {len(gallery):,} gallery images compares all of these "
+            f"{len(query) + len(gallery):,} with each other, which needs about {need / 1e9:,.1f} GB of memory where "
+            f"{available / 1e9:,.1f} GB are available: leave --rerank away, or ask for fewer images"
         )
 
 
