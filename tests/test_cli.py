@@ -145,12 +145,11 @@ def test_ten_runs_in_one_call_features_and_a_comparison(tmp_path, capsys):
     assert "mean of 2 runs" in table
     assert "Splits 1, 2: the protocol wants a model for each of 1 to 10" in " ".join(table.split())
     assert run("evaluate", *runs, "--json", "--rerank") == 0
-    output = capsys.readouterr()
-    found = json.loads(output.out)
+    found = json.loads(capsys.readouterr().out)
     assert len(found["evaluations"]) == 2
     assert found["summary"]["trials"] == [1, 2]
     assert all("k-reciprocal" in result["refinements"][0] for e in found["evaluations"] for result in e["protocols"])
-    assert str(tmp_path / "regdb-1" / "evaluation-k-reciprocal-re-ranking.json") in output.err
+    assert (tmp_path / "regdb-1" / "evaluation-k-reciprocal-re-ranking.json").is_file()
     assert run("compare", *runs) == 1
     assert "splits" in capsys.readouterr().err
     assert run("compare", runs[0], runs[0] / "evaluation-k-reciprocal-re-ranking.json") == 0
@@ -163,6 +162,7 @@ def test_ten_runs_in_one_call_features_and_a_comparison(tmp_path, capsys):
     assert run("evaluate", f"--features={features}", f"--data.root={data}", "--data.trial=2", "--json") == 0
     (found,) = json.loads(capsys.readouterr().out)["evaluations"]
     assert [result["figures"]["mINP"]["mean"] for result in found["protocols"]] == [1, 1]
+    assert json.loads((tmp_path / "feats.evaluation.json").read_text())["protocols"] == found["protocols"]
     assert run("evaluate", f"--features={features}", f"--data.root={data}", "--data.trial=1") == 1
     assert "no embedding of" in capsys.readouterr().err
 

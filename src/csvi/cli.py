@@ -16,7 +16,7 @@ from csvi.config import Config, DataConfig, ModelConfig, SynthConfig, load_confi
 from csvi.errors import CsviError
 
 if TYPE_CHECKING:
-    from csvi.evaluate.runs import TestOptions
+    from csvi.evaluate.runs import EvaluationOptions
 
 Settings = TypeVar("Settings")
 Command = Callable[[Namespace], int | None]
@@ -37,6 +37,7 @@ def synth(settings: Namespace) -> None:
         print(
             f"benchmark: {settings.out}\nnext: csvi train --config {shipped_config('demo')} --data.root {settings.out}"
             + (f" --data.dataset {config.layout}" if config.layout != "sysu" else "")
+            + (" --data.identities 4" if config.preset == "tiny" else "")
         )
     if not settings.sheet and not settings.out:
         raise CsviError("nothing to write: give a folder for the benchmark, --sheet FILE, or both")
@@ -66,35 +67,9 @@ def check(settings: Namespace) -> int:
 
 
 def evaluate(settings: Namespace) -> None:
-    from csvi.analysis.tables import print_evaluation, print_summary
-    from csvi.evaluate.runs import evaluate_features, evaluate_run, save_evaluation
-    from csvi.evaluate.summary import differing_settings, summarize_runs
+    from csvi.evaluation import evaluate_all
 
-    options = _test_options(settings)
-    if bool(settings.runs) == bool(settings.features):
-        raise CsviError("give what to evaluate: run folders, or --features FILE with --data.root")
-    evaluations, configs = [], []
-    if settings.features:
-        evaluations.append(evaluate_features(Path(settings.features), options))
-    for run in settings.runs:
-        outcome = evaluate_run(run, options)
-        evaluations.append(outcome.evaluation)
-        configs.append(outcome.config)
-        if not settings.json:
-            print_evaluation(outcome.evaluation)
-        if Path(run).is_dir():
-            file = save_evaluation(outcome.evaluation, Path(run), outcome.trained_on)
-            print(f"saved: {file}\nnext: csvi report {run}", file=sys.stderr if settings.json else sys.stdout)
-    if settings.features and not settings.json:
-        print_evaluation(evaluations[0])
-    differing = differing_settings(configs) if len(configs) > 1 else []
-    summary = summarize_runs(evaluations) if len(evaluations) > 1 and not differing else None
-    if settings.json:
-        print(json.dumps({"evaluations": evaluations, "summary": summary}, indent=1, default=dataclasses.asdict))
-    elif summary:
-        print_summary(summary, evaluations[0])
-    elif differing:
-        print(f"no mean over these runs, as their settings differ: {', '.join(differing[:5])}")
+    evaluate_all(settings.runs, settings.features, _evaluation_options(settings), settings.json)
 
 
 def compare(settings: Namespace) -> None:
@@ -109,7 +84,7 @@ def report(settings: Namespace) -> None:
     from csvi.analysis.report import write_report
     from csvi.evaluate.runs import evaluate_run
 
-    outcome = evaluate_run(settings.run, _test_options(settings))
+    outcome = evaluate_run(settings.run, _evaluation_options(settings))
     print(f"report: {write_report(Path(settings.run), outcome)}")
 
 
@@ -268,11 +243,11 @@ def _add_test_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--expand", type=int, default=0, help="query expansion by so many neighbours; ditto")
 
 
-def _test_options(settings: Namespace) -> "TestOptions":
+def _evaluation_options(settings: Namespace) -> "EvaluationOptions":
     from csvi.evaluate.refine import Refinement
-    from csvi.evaluate.runs import TestOptions
+    from csvi.evaluate.runs import EvaluationOptions
 
-    return TestOptions(
+    return EvaluationOptions(
         **vars(settings.data),
         gallery=settings.gallery,
         flip=settings.flip,

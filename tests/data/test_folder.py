@@ -90,8 +90,8 @@ def test_table(root):
         HEADER,
         "a/0001.jpg,anna,1,visible,train,a/0001.png,2024-05-01T12:00:00",
         "b/0001.jpg,anna,4,infrared,train,,",
-        "c.jpg,Zoë,,infrared,test,,2024-05-01",
-        "d.jpg,ben,,visible,val,,",
+        "c.jpg,Zoë,2,infrared,test,,2024-05-01",
+        "d.jpg,ben,1,visible,val,,",
     )
     assert benchmark.train == [
         ImageRecord("a/0001.jpg", 1, 1, Modality.VISIBLE, root / "a/0001.png", "2024-05-01T12:00:00"),
@@ -100,6 +100,13 @@ def test_table(root):
     assert benchmark.test == [ImageRecord("c.jpg", 0, 2, Modality.INFRARED, None, "2024-05-01")]
     assert benchmark.val == [ImageRecord("d.jpg", 2, 1, Modality.VISIBLE)]
     assert recognise(root) == "folder"
+
+
+def test_cameras_are_named_for_all_images_or_for_none(root):
+    without = table(root, HEADER, "a.jpg,1,,visible,train,,", "b.jpg,1,,infrared,train,,")
+    assert [r.camera for r in without.train] == [1, 2]
+    with pytest.raises(CsviError, match=r"line 3 of .*images.csv .*name it for all images or for none"):
+        table(root, HEADER, "a.jpg,1,,visible,train,,", "b.jpg,1,1,infrared,train,,")
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])

@@ -39,6 +39,10 @@ def test_how_a_path_is_written_does_not_matter(tmp_path):
         ({"embedding": ROWS, "path": np.arange(3)}, r"path in .*type int64: it must be \(n,\) of strings"),
         ({"embedding": ROWS, "path": np.array([PATHS])}, r"path in .* has shape \(1, 3\)"),
         ({"embedding": ROWS.astype(int), "path": np.array(PATHS)}, "embedding in .* has type int64"),
+        (
+            {"embedding": ROWS.astype(complex), "path": np.array(PATHS)},
+            "has type complex128: it must be float16, float32",
+        ),
         ({"embedding": ROWS[:2], "path": np.array(PATHS)}, r"embeddings have shape \(2, 4\): .*\(3, dimensions\)"),
         ({"embedding": ROWS[None], "path": np.array(PATHS)}, r"embeddings have shape \(1, 3, 4\)"),
         ({"embedding": np.empty((3, 0)), "path": np.array(PATHS)}, r"embeddings have shape \(3, 0\)"),
@@ -59,6 +63,49 @@ def test_no_archive(tmp_path, content):
     (tmp_path / "features.npz").write_bytes(content)
     with pytest.raises(CsviError, match=r"features.npz is no \.npz of plain arrays"):
         read_features(tmp_path / "features.npz", PATHS)
+
+
+@pytest.mark.skipif(np.dtype(np.longdouble).itemsize == 8, reason="long double is double here")
+def test_floats_that_torch_has_not(tmp_path):
+    file = save(tmp_path, embedding=ROWS.astype(np.longdouble), path=np.array(PATHS))
+    with pytest.raises(CsviError, match=r"embedding in .* has type float\d+: it must be float16, float32 or float64$"):
+        read_features(file, PATHS)
+
+
+@pytest.mark.parametrize("content", [b"0.1 0.2 0.3\n", b"\x80\x04\x95", b""])
+def test_nobody_is_told_to_load_a_file_unsafely(tmp_path, content):
+    file = tmp_path / "features.txt"
+    file.write_bytes(content)
+    with pytest.raises(CsviError) as caught:
+        read_features(file, PATHS)
+    assert "pickle" not in str(caught.value)
+    assert str(caught.value) == (
+        f"{file} is no .npz of plain arrays: save it with numpy.savez(file, embedding=..., path=...), the paths as "
+        "strings"
+    )
+
+
+def test_a_folder(tmp_path):
+    with pytest.raises(CsviError) as caught:
+        read_features(tmp_path, PATHS)
+    assert str(caught.value) == f"{tmp_path} is a folder: give the .npz file"
+
+
+def test_a_file_that_cannot_be_opened(tmp_path):
+    (tmp_path / "loop.npz").symlink_to("loop.npz")
+    with pytest.raises(CsviError, match=r"^cannot read .*loop.npz: [^\[]*symbolic links$"):
+        read_features(tmp_path / "loop.npz", PATHS)
+
+
+def test_a_damaged_archive(tmp_path):
+    np.savez_compressed(tmp_path / "features.npz", embedding=np.tile(ROWS, (1, 99)), path=np.array(PATHS))
+    whole = (tmp_path / "features.npz").read_bytes()
+    for at in range(0, len(whole), 3):
+        (tmp_path / "features.npz").write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :])
+        try:
+            read_features(tmp_path / "features.npz", PATHS)
+        except CsviError as error:
+            assert "\n" not in str(error)
 
 
 def test_no_file(tmp_path):

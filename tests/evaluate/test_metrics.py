@@ -89,23 +89,23 @@ def crowd():
     return identity[:100], identity[100:], camera[:100], camera[100:]
 
 
-BLOCKS = pytest.mark.parametrize(("block", "rows"), [(m.BLOCK, m.ROWS), (500, 3), (1, 1)])
-"""All queries in one block and two threads' worth of work; 7 a block, 3 at a time; one by one."""
+BLOCKS = pytest.mark.parametrize(("block", "parts"), [(m.BLOCK, m.PARTS), (500, 3), (1, 1)])
+"""All queries in one block; 7 a block, a third of a share at a time; one by one."""
 
 
 @BLOCKS
 @pytest.mark.parametrize("protocol", RULES)
-def test_equals_the_definition_across_blocks(protocol, block, rows, monkeypatch):
+def test_equals_the_definition_across_blocks(protocol, block, parts, monkeypatch):
     monkeypatch.setattr(m, "BLOCK", block)
-    monkeypatch.setattr(m, "ROWS", rows)
+    monkeypatch.setattr(m, "PARTS", parts)
     assert_equals_slow(protocol, np.random.default_rng(1).random((100, 70)).round(2), *crowd())
 
 
 @BLOCKS
 @pytest.mark.parametrize("protocol", RULES)
-def test_embeddings_score_as_their_distances(protocol, block, rows, monkeypatch):
+def test_embeddings_score_as_their_distances(protocol, block, parts, monkeypatch):
     monkeypatch.setattr(m, "BLOCK", block)
-    monkeypatch.setattr(m, "ROWS", rows)
+    monkeypatch.setattr(m, "PARTS", parts)
     ranked = []
     monkeypatch.setattr(
         m, "rank", lambda distance, *rest, rank=m.rank: ranked.append(distance) or rank(distance, *rest)

@@ -1,5 +1,7 @@
 """Re-ranking against the definition, with Python sets; query expansion against numbers worked out by hand."""
 
+import subprocess
+import sys
 from math import exp, sqrt
 
 import numpy as np
@@ -9,9 +11,16 @@ from torch.nn import functional as F
 
 from csvi.data.records import ImageRecord, Modality
 from csvi.errors import CsviError
-from csvi.evaluate import Refinement, evaluate_protocols, folder_protocols, score
+from csvi.evaluate import Refinement, evaluate_protocols, folder_protocols, refine, score
 from csvi.evaluate.metrics import euclidean
-from csvi.evaluate.refine import NO_REFINEMENT, expanded_queries, refined_distances, reranked_distances
+from csvi.evaluate.refine import (
+    NO_REFINEMENT,
+    available_bytes,
+    expanded_queries,
+    refined_distances,
+    reranked_distances,
+    reranking_bytes,
+)
 
 
 def slow_rerank(query, gallery, k1, k2, lambda_):
@@ -123,6 +132,66 @@ def test_reranking_joins_who_share_neighbours():
 def test_embeddings_of_one_point_are_reranked_without_nan():
     point = torch.randn(1, 32).expand(50, -1)
     assert reranked_distances(point[:20], point[20:], 5, 3, 0.3).isfinite().all()
+
+
+def test_reranking_that_memory_does_not_suffice_for_is_refused_beforehand(monkeypatch):
+    query, gallery = some(15, 30)
+    need = reranking_bytes(15, 30, 8, 8, 21)
+    monkeypatch.setattr(refine, "available_bytes", lambda: need)
+    expected = reranked_distances(query, gallery, 20, 6, 0.3)
+    monkeypatch.setattr(refine, "available_bytes", lambda: need - 1)
+    monkeypatch.setattr(refine, "_squared_distances", None)  # nothing is computed
+    with pytest.raises(CsviError, match=r"^re-ranking 15 queries and 30 gallery images compares all of these 45 "):
+        refined_distances(query, gallery, NONE, Refinement(rerank=True))
+    refined_distances(query, gallery, NONE, NO_REFINEMENT)  # which holds no such thing
+    monkeypatch.undo()
+    monkeypatch.setattr(refine, "available_bytes", lambda: None)  # nobody knows
+    assert torch.equal(reranked_distances(query, gallery, 20, 6, 0.3), expected)
+
+
+def test_a_million_images_are_named_with_what_they_need():
+    """More than any machine has; of no memory themselves."""
+    image = torch.zeros(1, 4)
+    with pytest.raises(
+        CsviError,
+        match=r"500,000 queries and 500,000 gallery images .* these 1,000,000 .* about 5,00\d\.\d GB of memory where ",
+    ):
+        reranked_distances(image.expand(500_000, -1), image.expand(500_000, -1), 20, 6, 0.3)
+
+
+PEAK = """
+import resource, sys, torch
+from csvi.evaluate.refine import reranked_distances
+def run(queries, gallery):
+    reranked_distances(torch.rand(queries, 64, dtype=DTYPE), torch.rand(gallery, 64, dtype=DTYPE), 20, 6, 0.3)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+DTYPE = getattr(torch, sys.argv[3])
+before = run(10, 10)
+print(run(int(sys.argv[1]), int(sys.argv[2])) - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the unit of ru_maxrss differs")
+@pytest.mark.parametrize(("queries", "gallery", "dtype"), [(2500, 2500, "float32"), (300, 3500, "float64")])
+def test_memory_that_reranking_needs(queries, gallery, dtype):
+    command = [sys.executable, "-c", PEAK, str(queries), str(gallery), dtype]
+    peak = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    size = getattr(torch, dtype).itemsize
+    assert 0.85 < reranking_bytes(queries, gallery, 64, size, 21) / peak < 2.2
+
+
+def test_available_memory(monkeypatch):
+    available = available_bytes()
+    assert available is None or available > 2**26
+    monkeypatch.setattr(refine.Path, "read_text", lambda self: "MemTotal: 9 kB\nMemAvailable:   3 kB\n")
+    assert available_bytes() == 3072
+    monkeypatch.setattr(refine.Path, "read_text", lambda self: "MemTotal: 9 kB\n")
+    monkeypatch.setattr(refine.os, "sysconf", {"SC_PHYS_PAGES": 5, "SC_PAGE_SIZE": 4096}.__getitem__, raising=False)
+    assert available_bytes() == 20480
+    monkeypatch.setattr(refine.os, "sysconf", lambda name: -1)
+    assert available_bytes() is None
+    monkeypatch.delattr(refine.os, "sysconf")
+    assert available_bytes() is None
 
 
 def test_embeddings_of_length_0():

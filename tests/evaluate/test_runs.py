@@ -2,17 +2,18 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
 from csvi.config import Config, DataConfig, ModelConfig, SynthConfig, save_config
-from csvi.data import LAYOUTS
+from csvi.data import LAYOUTS, read_benchmark
 from csvi.errors import CsviError
 from csvi.evaluate import Refinement, evaluate_protocols, protocols_of
 from csvi.evaluate.embed import embed
-from csvi.evaluate.runs import TestOptions, evaluate_features, evaluate_run, save_evaluation
+from csvi.evaluate.runs import EvaluationOptions, evaluate_features, evaluate_run, save_evaluation
 from csvi.evaluate.summary import differing_settings, summarize_runs
 from csvi.fabric import make_fabric
 from csvi.model.network import build_network
@@ -73,7 +74,7 @@ def test_features_get_the_figures_of_the_run_they_come_from(root, tmp_path, cach
     order = np.random.default_rng(0).permutation(len(outcome.benchmark.test))
     paths = np.array([record.path for record in outcome.benchmark.test])
     np.savez(tmp_path / "f.npz", embedding=outcome.embeddings.numpy()[order], path=paths[order])
-    evaluation = evaluate_features(tmp_path / "f.npz", TestOptions(root=str(root)))
+    evaluation = evaluate_features(tmp_path / "f.npz", EvaluationOptions(root=str(root)))
     assert evaluation.dataset == root.name
     assert evaluation.protocols == outcome.evaluation.protocols
 
@@ -81,7 +82,7 @@ def test_features_get_the_figures_of_the_run_they_come_from(root, tmp_path, cach
 def test_refinements_are_named_and_never_overwrite_the_plain_result(root, tmp_path, cache_folder):
     run = untrained(tmp_path / "run", root, cache_folder)
     plain = evaluate_run(run).evaluation
-    options = TestOptions(flip=True, refinement=Refinement(rerank=True, expand=2))
+    options = EvaluationOptions(flip=True, refinement=Refinement(rerank=True, expand=2))
     refined = evaluate_run(run, options).evaluation
     for result in refined.protocols:
         assert [name.split(" (")[0] for name in result.refinements] == [
@@ -127,10 +128,10 @@ def test_the_ten_models_of_regdb_have_one_mean(root, tmp_path, cache_folder):
 def test_no_mean_over_different_things(root, tmp_path, cache_folder):
     a, b = (untrained(tmp_path / name, root, cache_folder) for name in "ab")
     outcome = evaluate_run(a)
-    other = dataclasses.replace(outcome.evaluation, benchmark="another")
+    other = dataclasses.replace(outcome.evaluation, model="b", benchmark="another")
     with pytest.raises(CsviError, match="different datasets"):
         summarize_runs([outcome.evaluation, other])
-    other = evaluate_run(b, TestOptions(gallery="official")).evaluation
+    other = evaluate_run(b, EvaluationOptions(gallery="official")).evaluation
     with pytest.raises(CsviError, match="different datasets"):
         summarize_runs([outcome.evaluation, other])
     config = dataclasses.replace(outcome.config, model=ModelConfig(backbone="resnet18"), seed=7)
@@ -142,9 +143,9 @@ def test_no_mean_over_different_things(root, tmp_path, cache_folder):
 @pytest.mark.parametrize("root", ["llcm"], indirect=True)
 def test_another_dataset_than_the_one_trained_on(root, tmp_path, cache_folder, sysu_root):
     run = untrained(tmp_path / "run", root, cache_folder)
-    outcome = evaluate_run(run, TestOptions(root=str(sysu_root)))
+    outcome = evaluate_run(run, EvaluationOptions(root=str(sysu_root)))
     assert outcome.evaluation.dataset == "sysu"
-    assert save_evaluation(outcome.evaluation, run, outcome.trained_on).name == "evaluation-on-sysu.json"
+    assert save_evaluation(outcome.evaluation, run, outcome.elsewhere).name == "evaluation-on-sysu.json"
 
 
 @pytest.mark.parametrize("root", ["folder"], indirect=True)
@@ -154,7 +155,7 @@ def test_a_model_alone_is_told_what_to_be_tested_on(root, tmp_path, cache_folder
     (run / "config.yaml").unlink()
     with pytest.raises(CsviError, match=r"of a model alone, say what to test it on with --data\.root"):
         evaluate_run(run)
-    outcome = evaluate_run(run, TestOptions(root=str(root), cache=str(cache_folder)))
+    outcome = evaluate_run(run, EvaluationOptions(root=str(root), cache=str(cache_folder)))
     assert (outcome.config.data.height, outcome.config.data.width) == (48, 24)
     assert outcome.evaluation.dataset == "folder"
     torch.testing.assert_close(outcome.embeddings, expected.embeddings, atol=0.05, rtol=0)  # another precision
@@ -164,9 +165,9 @@ def test_a_model_alone_is_told_what_to_be_tested_on(root, tmp_path, cache_folder
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (TestOptions(gallery="official"), "galleries of .* are all, not official"),
-        (TestOptions(trial=11), "no --data.trial 11"),
-        (TestOptions(dataset="llcm"), "set --data.dataset regdb"),
+        (EvaluationOptions(gallery="official"), "galleries of .* are all, not official"),
+        (EvaluationOptions(trial=11), "split 11: evaluate it on its own"),
+        (EvaluationOptions(dataset="llcm"), "set --data.dataset regdb"),
     ],
 )
 def test_bad_options(root, tmp_path, cache_folder, options, message):
@@ -176,6 +177,59 @@ def test_bad_options(root, tmp_path, cache_folder, options, message):
 
 def test_features_need_a_root_and_no_flip(tmp_path):
     with pytest.raises(CsviError, match=r"--data\.root"):
-        evaluate_features(tmp_path / "f.npz", TestOptions())
+        evaluate_features(tmp_path / "f.npz", EvaluationOptions())
     with pytest.raises(CsviError, match="--flip averages while embedding"):
-        evaluate_features(tmp_path / "f.npz", TestOptions(root=str(tmp_path), flip=True))
+        evaluate_features(tmp_path / "f.npz", EvaluationOptions(root=str(tmp_path), flip=True))
+
+
+@pytest.mark.parametrize("root", ["regdb"], indirect=True)
+def test_a_model_is_not_tested_on_people_it_was_trained_on(root, tmp_path, cache_folder):
+    run = untrained(tmp_path / "run", root, cache_folder, trial=2)
+    assert evaluate_run(run).evaluation.trial == 2
+    with pytest.raises(CsviError, match="was trained on split 2, whose people are tested in split 1"):
+        evaluate_run(run, EvaluationOptions(trial=1))
+
+
+@pytest.mark.parametrize("root", ["sysu"], indirect=True)
+def test_other_data_do_not_overwrite_the_result_and_moved_data_do(root, tmp_path, cache_folder):
+    run = untrained(tmp_path / "run", root, cache_folder)
+    moved, other = tmp_path / "moved", tmp_path / "other"
+    shutil.copytree(root, moved)
+    shutil.copytree(root, other)
+    first = min(record.path for record in read_benchmark(DataConfig(root=str(other))).test)
+    (other / first).write_bytes((other / first).read_bytes() + b"\0")
+    names = []
+    for folder in (root, moved, other):
+        outcome = evaluate_run(run, EvaluationOptions(root=str(folder)))
+        names.append(save_evaluation(outcome.evaluation, run, outcome.elsewhere).name)
+    assert names == ["evaluation.json", "evaluation.json", "evaluation-on-other.json"]
+    shutil.move(root, tmp_path / "gone")  # then its last evaluation says what it was
+    try:
+        assert evaluate_run(run, EvaluationOptions(root=str(other))).elsewhere
+        assert not evaluate_run(run, EvaluationOptions(root=str(moved))).elsewhere
+    finally:
+        shutil.move(tmp_path / "gone", root)
+
+
+@pytest.mark.parametrize("root", ["sysu"], indirect=True)
+def test_refined_rankings_have_no_table_of_cameras(root, tmp_path, cache_folder):
+    run = untrained(tmp_path / "run", root, cache_folder)
+    assert evaluate_run(run, EvaluationOptions(flip=True)).evaluation.camera_pairs
+    for refinement in (Refinement(rerank=True), Refinement(expand=2)):
+        assert evaluate_run(run, EvaluationOptions(refinement=refinement)).evaluation.camera_pairs == []
+
+
+@pytest.mark.parametrize("root", ["folder"], indirect=True)
+def test_a_run_counts_once_and_all_see_the_same_images(root, tmp_path, cache_folder):
+    evaluation = evaluate_run(untrained(tmp_path / "run", root, cache_folder)).evaluation
+    with pytest.raises(CsviError, match="was given twice"):
+        summarize_runs([evaluation, evaluation])
+    other = dataclasses.replace(evaluation, model="other", fingerprint="0")
+    with pytest.raises(CsviError, match="tested on different images"):
+        summarize_runs([evaluation, other])
+
+
+def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CsviError, match="there is no such folder"):
+        evaluate_run("nowhere", EvaluationOptions(root="data"))

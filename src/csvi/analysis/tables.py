@@ -10,6 +10,8 @@ from csvi.evaluate.runs import Evaluation
 from csvi.evaluate.scoring import CameraPair, Result
 from csvi.evaluate.summary import Summary
 
+MOST_CAMERAS = 9
+"""Gallery cameras that fit beside each other."""
 SYNTHETIC = "Synthetic data: these figures say nothing about SYSU-MM01, RegDB or LLCM."
 
 
@@ -25,13 +27,18 @@ def print_evaluation(evaluation: Evaluation) -> None:
     for refinement in first.refinements:
         console.print(f"With {refinement}, which the protocol does not do.", style="yellow")
     console.print(protocol_table(evaluation.protocols))
+    for result in evaluation.protocols:
+        if result.valid < result.queries:
+            counted = f"{result.valid:,} of {result.queries:,} queries have an image to find, the others do not count"
+            console.print(f"{_short(result.protocol)}: {counted}", highlight=False)
     if evaluation.camera_pairs:
         console.print(f"\nCamera by camera, {first.protocol} (%)")
         console.print(camera_table(evaluation.camera_pairs))
     if evaluation.masks:
         console.print(mask_table(evaluation.masks))
+    refined = " and ".join(first.refinements)
     seconds = ", ".join(f"{name} {value:.1f} s" for name, value in evaluation.seconds.items() if value)
-    console.print(f"cost: {seconds}", style="dim")
+    console.print(f"cost{f' with {refined}' if refined else ''}: {seconds}", style="dim", highlight=False)
 
 
 def print_summary(summary: Summary, evaluation: Evaluation) -> None:
@@ -64,6 +71,14 @@ def print_summary(summary: Summary, evaluation: Evaluation) -> None:
     console.print(table)
 
 
+def print_one_split(evaluation: Evaluation) -> None:
+    """Says so, if the dataset wants a model for each of several splits and this is one."""
+    splits = LAYOUTS[evaluation.dataset].trials
+    if splits > 1:
+        sentence = f"One split of {splits}: the protocol's figure is the mean over a model for each of them."
+        Console().print(sentence, style="yellow", highlight=False)
+
+
 def protocol_table(results: list[Result]) -> Table:
     """A row a setting: figures in %, mean ± standard deviation over the trials; below it their 95 % intervals."""
     table = _table("setting (%)", *results[0].figures, "chance")
@@ -83,8 +98,17 @@ def protocol_table(results: list[Result]) -> Table:
 
 
 def camera_table(pairs: list[CameraPair]) -> Table:
-    """R1, and mAP where there is room, of one camera's queries in one other's images: gallery cameras across."""
+    """R1, and mAP where there is room, of one camera's queries in one other's images: gallery cameras across.
+
+    Of more cameras than fit, the pairs that find least.
+    """
     across = sorted({pair.gallery for pair in pairs})
+    if len(across) > MOST_CAMERAS:
+        table = _table("the 10 worst of them", "R1", "mAP", "queries")
+        for pair in sorted(pairs, key=lambda pair: pair.R1)[:10]:
+            where = f"of camera {pair.query} in {pair.gallery}"
+            table.add_row(where, f"{100 * pair.R1:.1f}", f"{100 * pair.mAP:.1f}", str(pair.valid))
+        return table
     room = len(across) <= 6
     cell = {(p.query, p.gallery): f"{100 * p.R1:.0f}" + (f" {100 * p.mAP:.0f}" if room else "") for p in pairs}
     table = _table("R1 mAP" if room else "R1", *(f"in {camera}" for camera in across))

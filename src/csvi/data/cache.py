@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-from rich.progress import track
 
 from csvi.data.records import ImageRecord
 from csvi.errors import CsviError
+from csvi.progress import progress
 
 
 class ImageCache:
@@ -92,7 +92,7 @@ def _fill(partial: Path, root: Path, records: Sequence[ImageRecord], height: int
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes and resizes without the interpreter's lock
         done = pool.map(fill, range(len(records)))
         try:
-            for _ in track(done, description="Decoding images", total=len(records), transient=True):
+            for _ in progress(done, "Decoding images", len(records)):
                 pass
         except BaseException:
             pool.shutdown(cancel_futures=True)

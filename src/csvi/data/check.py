@@ -14,13 +14,12 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-from rich.console import Console
-from rich.progress import track
 
 from csvi.data import LAYOUTS, recognise
 from csvi.data.files import is_image_name, is_synthetic, read_text
 from csvi.data.records import Benchmark, Counts, ImageRecord, Layout, Modality
 from csvi.errors import CsviError
+from csvi.progress import progress
 
 COUNTS = "counts.json"
 """In a dataset's folder: what it should hold, where that is not the dataset that its layout is named after."""
@@ -354,8 +353,7 @@ def _in_threads(function: Callable[[Item], Result], items: list[Item], descripti
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         done = pool.map(function, items)
         try:
-            bar = Console(stderr=True)
-            return list(track(done, description, len(items), transient=True, console=bar, disable=not bar.is_terminal))
+            return list(progress(done, description, len(items)))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

@@ -111,6 +111,7 @@ def _table(root: Path) -> Iterator[Row]:
                 f"{file} has {wrong}: its columns are {', '.join(NEEDED)} and, if you like, {', '.join(OPTIONAL)}"
             )
         seen: set[str] = set()
+        with_camera: set[bool] = set()
         for line in reader:
             place = f"line {reader.line_num} of {file}"
             if None in line or None in line.values():
@@ -119,6 +120,11 @@ def _table(root: Path) -> Iterator[Row]:
             if row[2].path in seen:
                 raise CsviError(f"{place} names {row[2].path} again: every image must be listed once")
             seen.add(row[2].path)
+            with_camera.add(bool((line.get("camera") or "").strip()))
+            if len(with_camera) > 1:
+                raise CsviError(
+                    f"{place} and lines before it do not both name a camera: name it for all images or for none"
+                )
             yield row
     except csv.Error as error:
         place = f"line {reader.reader.line_num} of {file}"

@@ -4,12 +4,12 @@ from collections.abc import Iterable
 
 import torch
 from lightning_fabric import Fabric
-from rich.progress import track
 from torch import Tensor
 from torch.nn import functional as F
 
 from csvi.fabric import on_device
 from csvi.model import VIReIDNet
+from csvi.progress import progress
 
 
 def embed(net: VIReIDNet, batches: Iterable[dict[str, Tensor]], fabric: Fabric, flip: bool = False) -> Tensor:
@@ -26,7 +26,7 @@ def embed(net: VIReIDNet, batches: Iterable[dict[str, Tensor]], fabric: Fabric, 
     net.eval()
     embeddings = []
     with torch.inference_mode(), fabric.autocast():
-        for batch in track(batches, description="Embedding", transient=True):
+        for batch in progress(batches, "Embedding"):
             batch = on_device(batch, fabric)
             embedding = net(batch["image"], batch["modality"]).float()
             if flip:

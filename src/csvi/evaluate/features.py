@@ -1,6 +1,5 @@
 """Embeddings from elsewhere, so that any other code can be scored by the same protocols."""
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,17 +22,23 @@ def read_features(file: Path, paths: Sequence[str]) -> Tensor:
             embedding, path = arrays["embedding"], arrays["path"]
     except FileNotFoundError as error:
         raise CsviError(f"no such file: {file}") from error
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except IsADirectoryError as error:
+        raise CsviError(f"{file} is a folder: give the .npz file") from error
+    except CsviError:
+        raise
+    except Exception as error:  # damaged files fail in NumPy and zipfile in every way
+        if isinstance(error, OSError) and error.strerror:
+            raise CsviError(f"cannot read {file}: {error.strerror}") from error
         raise CsviError(
-            f"{file} is no .npz of plain arrays ({' '.join(str(error).split())[:200]}): save it with "
-            "numpy.savez(file, embedding=..., path=...), the paths as strings"
+            f"{file} is no .npz of plain arrays: save it with numpy.savez(file, embedding=..., path=...), the paths as "
+            "strings"
         ) from error
     if path.ndim != 1 or path.dtype.kind not in "US":
         raise CsviError(f"path in {file} has shape {path.shape} and type {path.dtype}: it must be (n,) of strings")
-    if embedding.dtype.kind != "f":
-        raise CsviError(f"embedding in {file} has type {embedding.dtype}: it must be floating point")
+    if embedding.dtype.kind != "f" or embedding.itemsize not in (2, 4, 8):
+        raise CsviError(f"embedding in {file} has type {embedding.dtype}: it must be float16, float32 or float64")
     try:
-        native = np.ascontiguousarray(embedding, embedding.dtype.newbyteorder("="))
+        native = np.ascontiguousarray(embedding, f"f{embedding.itemsize}")
         embeddings = check_embeddings(torch.from_numpy(native), len(path))
     except CsviError as error:
         raise CsviError(f"{file}: {error}") from error

@@ -21,8 +21,8 @@ from csvi.errors import CsviError, NothingToScoreError
 
 BLOCK = 2**24
 """Distances computed at a time, where embeddings are given: 64 MB of float32."""
-ROWS = 64
-"""Queries that a thread ranks before it asks for more."""
+PARTS = 4
+"""Parts of its share that a thread ranks one by one, so that no thread waits long for a slower one."""
 
 
 @dataclass(frozen=True)
@@ -255,8 +255,11 @@ def rank(distance: Tensor, query_identity: Tensor, query_camera: Tensor, gallery
     first = np.zeros(len(rows), np.int64)
     precision, penalty, chance = np.zeros((3, len(rows)))
 
+    threads = torch.get_num_threads()
+    size = -(-len(rows) // (threads * PARTS))
+
     def work(begin: int) -> None:
-        part = slice(begin, begin + ROWS)
+        part = slice(begin, begin + size)
         _rank_rows(
             rows[part],
             group[part],
@@ -273,8 +276,8 @@ def rank(distance: Tensor, query_identity: Tensor, query_camera: Tensor, gallery
             chance[part],
         )
 
-    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        list(threads.map(work, range(0, len(rows), ROWS)))
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, range(0, len(rows), size)))
     return Ranks(*map(torch.from_numpy, (first, precision, penalty, chance)))
 
 

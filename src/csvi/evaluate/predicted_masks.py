@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
-from rich.progress import track
 from torch import Tensor
 
 from csvi.config import Config
@@ -16,6 +15,7 @@ from csvi.data.loader import evaluation_loader
 from csvi.evaluate.masks import best_constant_mask, full_size, mask_iou
 from csvi.fabric import on_device
 from csvi.model import TrainingNetwork
+from csvi.progress import progress
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def predict_masks(
     network.eval()
     masks = []
     with torch.inference_mode(), fabric.autocast():
-        for batch in track(loader, description="Predicting masks", transient=True):
+        for batch in progress(loader, "Predicting masks"):
             batch = on_device(batch, fabric)
             features = network.net.features(batch["image"], batch["modality"])
             predicted = network.auxiliary.predict_masks(features, batch["identity"], batch["modality"])

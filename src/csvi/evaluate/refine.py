@@ -4,7 +4,9 @@ Both look at the gallery as a whole: a query's ranking then depends on who else 
 else is asked for. A system that answers one query at a time would not get these figures.
 """
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from csvi.errors import CsviError
-from csvi.evaluate.metrics import euclidean, rows_of_block
+from csvi.evaluate.metrics import BLOCK, euclidean, rows_of_block
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class Refinement:
 
 
 NO_REFINEMENT = Refinement()
+SPARSE = 250
+"""Bytes that re-ranking holds for each neighbour of an image in sparse matrices; rather more than measured."""
 
 
 def refined_distances(query: Tensor, gallery: Tensor, unseen: Tensor, refinement: Refinement) -> Tensor:
@@ -74,6 +78,9 @@ def refined_distances(query: Tensor, gallery: Tensor, unseen: Tensor, refinement
     Returns:
         (queries, gallery), in the precision of the embeddings. Re-ranking holds a distance of each image, query or
         gallery, to each other one at a time: 186 MB for SYSU-MM01's 3,803 + 3,010.
+
+    Raises:
+        CsviError: re-ranking needs more memory than there is.
     """
     if refinement.expand:
         query = expanded_queries(query, gallery, unseen, refinement.expand, refinement.alpha)
@@ -109,7 +116,12 @@ def reranked_distances(query: Tensor, gallery: Tensor, k1: int, k2: int, lambda_
     - The original distance is the squared Euclidean one; of each image, divided by the largest it has to any.
     - R(p, k1) takes in R(q, k1 / 2) if it shares *more* than 2/3 of it (the paper's Eq. 5: at least 2/3).
     - The weights exp(-d) of an image sum to 1, in which case Σ max = 2 - Σ min.
+
+    Raises:
+        CsviError: it needs more memory than there is.
     """
+    if query.device.type == "cpu":
+        _check_memory(query, gallery, max(k1 + 1, k2))
     device, count, queries = query.device, len(query) + len(gallery), len(query)
     distance = _squared_distances(torch.cat([query, gallery]))
     farthest = distance.amax(1).clamp_(min=torch.finfo(distance.dtype).tiny)
@@ -126,6 +138,7 @@ def reranked_distances(query: Tensor, gallery: Tensor, k1: int, k2: int, lambda_
 
     image, neighbour = torch.from_numpy(sets.row).long(), torch.from_numpy(sets.col).long()
     weight = torch.exp(-distance[image.to(device), neighbour.to(device)] / farthest[image.to(device)])
+    del distance
     encoded = sparse.csr_array((weight.cpu().numpy(), (sets.row, sets.col)), shape=(count, count))
     encoded = sparse.diags_array(1 / encoded.sum(1)) @ encoded
     near = ranking[:, :k2]
@@ -133,6 +146,50 @@ def reranked_distances(query: Tensor, gallery: Tensor, k1: int, k2: int, lambda_
 
     smaller = torch.from_numpy(_sum_of_minima(encoded[:queries], encoded[queries:])).to(original)
     return original.mul_(lambda_).add_(1 - smaller / (2 - smaller), alpha=1 - lambda_)
+
+
+def reranking_bytes(queries: int, gallery: int, dimensions: int, size: int, neighbours: int) -> int:
+    """About how much memory `reranked_distances` takes at its peak beside the embeddings that it is given.
+
+    Args:
+        queries, gallery, dimensions: of the embeddings.
+        size: bytes of a number.
+        neighbours: that an image is looked at with.
+    """
+    images, pairs = queries + gallery, queries * gallery
+    computing = min(images**2, 2 * max(BLOCK, images)) + 3 * images * dimensions  # blocks, and copies of embeddings
+    sparse_sets = images * neighbours * SPARSE
+    all_distances = size * images**2 + max(size * computing, size * pairs + sparse_sets)
+    blending = max(4 * size, 8 + 2 * size) * pairs + sparse_sets
+    return max(all_distances, blending)
+
+
+def available_bytes() -> int | None:
+    """Memory that programs may still take, with what the system can give up at once; None where nobody says.
+
+    Where only the size of the whole memory is known, it is that.
+    """
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, ValueError, IndexError, StopIteration):
+        pass
+    try:
+        pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+    return pages * size if pages > 0 and size > 0 else None
+
+
+def _check_memory(query: Tensor, gallery: Tensor, neighbours: int) -> None:
+    need = reranking_bytes(len(query), len(gallery), query.shape[1], query.element_size(), neighbours)
+    available = available_bytes()
+    if available is not None and need > available:
+        raise CsviError(
+            f"re-ranking {len(query):,} queries and {len(gallery):,} gallery images compares all of these "
+            f"{len(query) + len(gallery):,} with each other, which needs about {need / 1e9:,.1f} GB of memory where "
+            f"{available / 1e9:,.1f} GB are available: leave --rerank away, or ask for fewer images"
+        )
 
 
 def _squared_distances(images: Tensor) -> Tensor:

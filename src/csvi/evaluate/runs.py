@@ -3,6 +3,7 @@ the masks that a run's auxiliary predicts."""
 
 import dataclasses
 import json
+import re
 import time
 from pathlib import Path
 
@@ -34,10 +35,8 @@ FLIP = "flip averaging"
 
 
 @dataclasses.dataclass(frozen=True)
-class TestOptions:
-    """On what, and how, to test; None leaves it to the run, or to the dataset."""
-
-    __test__ = False  # pytest: not a test
+class EvaluationOptions:
+    """On what, and how, to evaluate; None leaves it to the run, or to the dataset."""
 
     root: str | None = None
     """Folder of the dataset."""
@@ -75,11 +74,11 @@ class Evaluation:
     """Run folder or file that the embeddings come from."""
     protocols: list[Result]
     camera_pairs: list[CameraPair]
-    """Under the first of the protocols; empty where there is a single pair."""
+    """Under the first of the protocols; empty where there is a single pair, and with refinements."""
     masks: dict[str, MaskResult]
     """`visible` and `infrared`; empty without an auxiliary that predicts masks or without masks to compare with."""
     seconds: dict[str, float]
-    """`embedding` and `ranking`, on this machine; without camera pairs and masks."""
+    """`embedding`, flipping included, and `ranking`, refinements included, on this machine."""
     version: str = csvi.__version__
 
 
@@ -94,11 +93,11 @@ class Outcome:
     """(n, P * C2), in the order of `benchmark.test`."""
     masks: Tensor | None
     """Probability of person of the same images, see `predict_masks`."""
-    trained_on: str | None = None
-    """Layout of the dataset that the run was trained on, if known."""
+    elsewhere: bool = False
+    """Whether the test images are known to be others than those of the dataset that the run was trained on."""
 
 
-def evaluate_run(run: str | Path, options: TestOptions = TestOptions()) -> Outcome:
+def evaluate_run(run: str | Path, options: EvaluationOptions = EvaluationOptions()) -> Outcome:
     """Evaluate a run on the test split of a dataset.
 
     Args:
@@ -109,7 +108,12 @@ def evaluate_run(run: str | Path, options: TestOptions = TestOptions()) -> Outco
         CsviError: no trained model, or bad data.
     """
     folder = Path(run)
-    config, net, trained_on = _settings(run, options)
+    config, net, trained = _settings(run, options)
+    if trained and config.data.dataset == trained.dataset and config.data.trial != trained.trial:
+        raise CsviError(
+            f"{run} was trained on split {trained.trial}, whose people are tested in split {config.data.trial}: "
+            "evaluate it on its own, without --data.trial"
+        )
     benchmark = read_benchmark(config.data)
     protocols_of(benchmark, "test", options.gallery)  # what cannot be asked is found before anything is embedded
     fabric = make_fabric(config)
@@ -126,10 +130,11 @@ def evaluate_run(run: str | Path, options: TestOptions = TestOptions()) -> Outco
         if predicted is not None:
             compared = compare_masks(predicted, benchmark.root, benchmark.test, config)
     evaluation = evaluate_embeddings(embeddings, benchmark, options, str(run), seconds, compared)
-    return Outcome(evaluation, config, benchmark, embeddings, predicted, trained_on)
+    elsewhere = trained is not None and _fingerprint_of(trained, folder) not in (None, evaluation.fingerprint)
+    return Outcome(evaluation, config, benchmark, embeddings, predicted, elsewhere)
 
 
-def evaluate_features(file: Path, options: TestOptions) -> Evaluation:
+def evaluate_features(file: Path, options: EvaluationOptions) -> Evaluation:
     """Evaluate embeddings from elsewhere.
 
     Args:
@@ -152,7 +157,7 @@ def evaluate_features(file: Path, options: TestOptions) -> Evaluation:
 def evaluate_embeddings(
     embeddings: Tensor,
     benchmark: Benchmark,
-    options: TestOptions,
+    options: EvaluationOptions,
     model: str,
     seconds: float = 0.0,
     masks: dict[str, MaskResult] | None = None,
@@ -174,6 +179,9 @@ def evaluate_embeddings(
     start = time.perf_counter()
     results = evaluate_protocols(protocols, embeddings, benchmark.test, options.refinement)
     ranking = time.perf_counter() - start
+    pairs = []
+    if options.refinement == NO_REFINEMENT:  # which looks at the whole gallery, and not at one camera of it
+        pairs = evaluate_camera_pairs(protocols[0], embeddings, benchmark.test)
     if options.flip:
         results = [dataclasses.replace(result, refinements=[FLIP, *result.refinements]) for result in results]
     return Evaluation(
@@ -185,40 +193,47 @@ def evaluate_embeddings(
         synthetic=benchmark.synthetic,
         model=model,
         protocols=results,
-        camera_pairs=evaluate_camera_pairs(protocols[0], embeddings, benchmark.test),
+        camera_pairs=pairs,
         masks=masks or {},
-        seconds={"embedding": seconds, "ranking": ranking},
+        seconds={"embedding": seconds, "ranking": ranking},  # with all that was asked for
     )
 
 
-def save_evaluation(evaluation: Evaluation, run: Path, trained_on: str | None = None) -> Path:
+def save_evaluation(evaluation: Evaluation, run: Path, elsewhere: bool = False) -> Path:
     """Write it into a run folder: RUN/evaluation.json, or a name that says what is not as by default.
 
     Args:
         evaluation: of the run.
         run: its folder.
-        trained_on: layout of the dataset that it was trained on, if not this one's.
+        elsewhere: the test images are others than those of the dataset that it was trained on.
     """
     result = evaluation.protocols[0]
     words = ["evaluation"]
-    if trained_on not in (None, evaluation.dataset):
-        words += ["on", evaluation.dataset]
+    if elsewhere:
+        words += ["on", Path(evaluation.root).name]
     if result.gallery == "official":
         words.append("official")
     words += [refinement.split(" (")[0].replace(" ", "-") for refinement in result.refinements]
-    file = run / f"{'-'.join(words)}.json"
-    file.write_text(json.dumps(dataclasses.asdict(evaluation), indent=1) + "\n")
-    return file
+    return write_evaluation(evaluation, run / f"{'-'.join(words)}.json")
 
 
-def _settings(run: str | Path, options: TestOptions) -> tuple[Config, VIReIDNet | None, str | None]:
+def write_evaluation(evaluation: Evaluation, file: Path) -> Path:
+    """Write it as JSON, completely or not at all; returns the file."""
+    partial = file.with_name(file.name + ".part")
+    partial.write_text(json.dumps(dataclasses.asdict(evaluation), indent=1) + "\n")
+    return partial.replace(file)
+
+
+def _settings(run: str | Path, options: EvaluationOptions) -> tuple[Config, VIReIDNet | None, DataConfig | None]:
     """Settings to test a run with; its network, if that had to be loaded to know them; and what it was trained on."""
     file = Path(run) / "config.yaml"
     if file.is_file():
         config = load_config(file)
-        trained_on = config.data.dataset
-        config.data = _data(config.data, options)
-        return config, None, trained_on
+        trained = config.data
+        config.data = _data(trained, options)
+        return config, None, trained
+    if not Path(run).is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+", str(run)):
+        raise CsviError(f"{run} is not the folder of a run: there is no such folder")
     if not options.root:
         raise CsviError(
             f"{run} is not the folder of a run, it has no config.yaml: of a model alone, say what to test it on "
@@ -228,7 +243,17 @@ def _settings(run: str | Path, options: TestOptions) -> tuple[Config, VIReIDNet 
     return Config(data=_data(DataConfig(height=net.height, width=net.width), options)), net, None
 
 
-def _data(config: DataConfig, options: TestOptions) -> DataConfig:
+def _fingerprint_of(trained: DataConfig, run: Path) -> str | None:
+    """Of the test images that belong to what the run was trained on; of its last evaluation, if those are gone."""
+    try:
+        benchmark = read_benchmark(trained)
+        return fingerprint(benchmark.root, benchmark.test)
+    except CsviError:
+        file = run / "evaluation.json"
+        return json.loads(file.read_text()).get("fingerprint") if file.is_file() else None
+
+
+def _data(config: DataConfig, options: EvaluationOptions) -> DataConfig:
     """Where the options say nothing, another root is what it looks like, and the same root what it was."""
     config = dataclasses.replace(config)
     if options.root is not None:

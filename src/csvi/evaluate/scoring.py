@@ -1,5 +1,6 @@
 """Embeddings under protocols: every trial ranked, figures averaged, and how sure they are."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
@@ -7,7 +8,6 @@ from statistics import fmean, stdev
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import track
 from torch import Tensor
 
 from csvi.data.records import ImageRecord
@@ -15,6 +15,7 @@ from csvi.errors import CsviError, NothingToScoreError
 from csvi.evaluate.intervals import bootstrap
 from csvi.evaluate.metrics import (
     RULES,
+    Gallery,
     Ranks,
     Rules,
     Score,
@@ -27,8 +28,13 @@ from csvi.evaluate.metrics import (
 )
 from csvi.evaluate.protocols import Draw, Protocol, Trial, camera_pairs
 from csvi.evaluate.refine import NO_REFINEMENT, Refinement, refined_distances
+from csvi.progress import progress
+
+log = logging.getLogger(__name__)
 
 REPORTED_RANKS = (1, 10, 20)
+Scored = tuple[Score, Ranks]
+"""Of one trial."""
 
 
 @dataclass(frozen=True)
@@ -101,22 +107,44 @@ def evaluate_protocols(
         refinement: re-ranking and query expansion; by default neither.
 
     Raises:
-        CsviError: embeddings of another shape or not finite, or no query with a match.
+        CsviError: embeddings of another shape or not finite, or no query with a match under any protocol; one without
+            is left out, and the log says so.
     """
     embeddings = check_embeddings(embeddings, len(records))
+    identity = torch.tensor([record.identity for record in records], device=embeddings.device)
+    results = []
+    for protocol, scores in zip(protocols, _score(protocols, embeddings, records, refinement), strict=True):
+        scored = [score for score in scores if score is not None]
+        if len(scored) == len(scores):
+            results.append(_result(protocol, scored, identity, refinement))
+        else:
+            log.warning("%s is left out: no query has an image of its identity in the gallery", protocol.name)
+    if not results:
+        raise NothingToScoreError("no query has an image of its identity in the gallery: nothing to score")
+    return results
+
+
+def _score(
+    protocols: Sequence[Protocol], embeddings: Tensor, records: Sequence[ImageRecord], refinement: Refinement
+) -> list[list[Scored | None]]:
+    """Every trial of every protocol; None where no query has a match."""
     identity = torch.tensor([record.identity for record in records], device=embeddings.device)
     camera = torch.tensor([record.camera for record in records], device=embeddings.device)
     trials = [(RULES[protocol.rules], trial) for protocol in protocols for trial in protocol.trials]
     by_query: dict[tuple[int, ...], list[int]] = {}
     for t, (_, trial) in enumerate(trials):
         by_query.setdefault(tuple(trial.query), []).append(t)
-    found: dict[int, tuple[Score, Ranks]] = {}
-    score = _score_together if refinement == NO_REFINEMENT else _score_refined
+    found: dict[int, Scored | None] = {}
     for query, members in by_query.items():
         group = [trials[t] for t in members]
-        found |= zip(members, score(group, query, embeddings, identity, camera, refinement), strict=True)
+        scored = (
+            _score_together(group, query, embeddings, identity, camera)
+            if refinement == NO_REFINEMENT
+            else _score_refined(group, query, embeddings, identity, camera, refinement)
+        )
+        found |= zip(members, scored, strict=True)
     scores = iter([found[t] for t in range(len(trials))])
-    return [_result(protocol, [next(scores) for _ in protocol.trials], identity, refinement) for protocol in protocols]
+    return [[next(scores) for _ in protocol.trials] for protocol in protocols]
 
 
 @dataclass(frozen=True)
@@ -133,14 +161,19 @@ class CameraPair:
 
 def evaluate_camera_pairs(protocol: Protocol, embeddings: Tensor, records: Sequence[ImageRecord]) -> list[CameraPair]:
     """A protocol for each pair of cameras alone; without pairs that have nothing to find, and empty if there is one."""
+    alone = camera_pairs(protocol, records)
+    embeddings = check_embeddings(embeddings, len(records))
     pairs = []
-    for (query, gallery), alone in camera_pairs(protocol, records).items():
-        try:
-            result = evaluate_protocol(alone, embeddings, records)
-        except NothingToScoreError:
-            continue
-        r1, mean_ap = result.figures["R1"].mean, result.figures["mAP"].mean
-        pairs.append(CameraPair(query, gallery, result.valid, r1, mean_ap, result.chance))
+    for (query, gallery), trials in zip(
+        alone, _score(list(alone.values()), embeddings, records, NO_REFINEMENT), strict=True
+    ):
+        scores = [trial[0] for trial in trials if trial is not None]
+        if scores:
+            r1, mean_ap, chance = (
+                fmean(float(value) for value in values)
+                for values in zip(*((score.cmc[0], score.mAP, score.chance) for score in scores), strict=True)
+            )
+            pairs.append(CameraPair(query, gallery, min(score.valid for score in scores), r1, mean_ap, chance))
     return pairs if len(pairs) > 1 else []
 
 
@@ -166,8 +199,7 @@ def _score_together(
     embeddings: Tensor,
     identity: Tensor,
     camera: Tensor,
-    refinement: Refinement,
-) -> list[tuple[Score, Ranks]]:
+) -> list[Scored | None]:
     """Trials that share their queries; distances are computed once, a block at a time."""
     device = embeddings.device
     queries = torch.tensor(query, device=device)
@@ -182,7 +214,7 @@ def _score_together(
         for t, (rules, _) in enumerate(trials):
             ranks[t].append(rank(distance, identity[block], camera[block], galleries[t], rules))
     return [
-        (summarize(blocks, gallery, rules), Ranks.join(blocks))
+        _summarized(blocks, gallery, rules)
         for blocks, gallery, (rules, _) in zip(ranks, galleries, trials, strict=True)
     ]
 
@@ -194,11 +226,11 @@ def _score_refined(
     identity: Tensor,
     camera: Tensor,
     refinement: Refinement,
-) -> list[tuple[Score, Ranks]]:
+) -> list[Scored | None]:
     """One trial after the other: refined distances depend on who else is in the gallery."""
     queries = torch.tensor(query, device=embeddings.device)
-    scores = []
-    for rules, trial in track(trials, description="Refining rankings", transient=True):
+    scores: list[Scored | None] = []
+    for rules, trial in progress(trials, "Refining rankings"):
         images = torch.tensor(trial.gallery, device=embeddings.device)
         gallery = index_gallery(identity[images], camera[images])
         unseen = hidden(camera[queries], camera[images], rules)
@@ -208,13 +240,18 @@ def _score_refined(
             rank(d, identity[block], camera[block], gallery, rules)
             for d, block in zip(distance.split(rows), queries.split(rows), strict=True)
         ]
-        scores.append((summarize(blocks, gallery, rules), Ranks.join(blocks)))
+        scores.append(_summarized(blocks, gallery, rules))
     return scores
 
 
-def _result(
-    protocol: Protocol, scores: Sequence[tuple[Score, Ranks]], identity: Tensor, refinement: Refinement
-) -> Result:
+def _summarized(blocks: Sequence[Ranks], gallery: Gallery, rules: Rules) -> Scored | None:
+    try:
+        return summarize(blocks, gallery, rules), Ranks.join(blocks)
+    except NothingToScoreError:
+        return None
+
+
+def _result(protocol: Protocol, scores: Sequence[Scored], identity: Tensor, refinement: Refinement) -> Result:
     by_identity = _by_identity(
         (identity[torch.tensor(trial.query, device=identity.device)].cpu().numpy(), ranks)
         for trial, (_, ranks) in zip(protocol.trials, scores, strict=True)

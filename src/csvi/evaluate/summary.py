@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean, stdev
 
 from csvi.config import Config, flatten
@@ -30,7 +31,7 @@ class Summary:
 
     models: list[str]
     trials: list[int]
-    """Which split of the dataset each of them was trained and tested on."""
+    """Which split of the dataset each of them was tested on, which is the one that it was trained on."""
     figures: dict[str, dict[str, Mean]]
     """Protocol → figure → its mean over the runs."""
 
@@ -39,9 +40,18 @@ def summarize_runs(evaluations: Sequence[Evaluation]) -> Summary:
     """Means over runs; that they are of the same settings is the caller's to know (`differing_settings`).
 
     Raises:
-        CsviError: they were tested on different datasets or under different protocols.
+        CsviError: they were tested on different datasets or under different protocols, or one is there twice.
     """
     first = evaluations[0]
+    models = [str(Path(evaluation.model).resolve()) for evaluation in evaluations]
+    twice = next((model for model in models if models.count(model) > 1), None)
+    if twice:
+        raise CsviError(f"{twice} was given twice: a mean counts every run once")
+    images: dict[int, set[str]] = {}
+    for evaluation in evaluations:
+        images.setdefault(evaluation.trial, set()).add(evaluation.fingerprint)
+    if any(len(of_split) > 1 for of_split in images.values()):
+        raise CsviError("these runs were tested on different images: a mean over them would mean nothing")
 
     def tested(evaluation: Evaluation) -> tuple[object, ...]:
         asked = [(result.protocol, result.gallery, result.refinements) for result in evaluation.protocols]

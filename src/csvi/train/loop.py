@@ -71,7 +71,7 @@ def train(config: Config, run: Path, resume: str | None = None) -> None:
             benchmark.root, records, config.data, config.seed, fabric.global_rank, fabric.world_size
         )
         if validates(config, config.train.epochs):
-            protocols_of(benchmark, "val")  # what cannot be searched is found now, and not after two epochs
+            _check_searchable(benchmark)
             evaluation_loader(benchmark.root, benchmark.val, config.data)  # decodes: what cannot be read is found now
     fabric.seed_everything(config.seed, verbose=False)
     network = build_network(config, len(identities))
@@ -263,6 +263,16 @@ def _any_process(condition: bool, fabric: Fabric) -> bool:
     if fabric.world_size == 1:
         return condition
     return bool(fabric.all_reduce(torch.tensor(float(condition), device=fabric.device), reduce_op="max"))
+
+
+def _check_searchable(benchmark: Benchmark) -> None:
+    """Raises `CsviError` if validation would find nothing to search for: now, and not after two epochs."""
+    try:
+        evaluate_protocol(
+            protocols_of(benchmark, "val", trials=1)[0], torch.zeros(len(benchmark.val), 1), benchmark.val
+        )
+    except CsviError as error:
+        raise CsviError(f"cannot validate on the val identities ({error}): set --train.validate_every 0") from error
 
 
 def _training_records(benchmark: Benchmark, config: Config) -> list[ImageRecord]:
