@@ -139,7 +139,7 @@ def trained(config):
 def test_a_run_is_measured_on_training_batches(trained):
     run = trained("coseg")
     found = gradients(run, batches=2)
-    assert (found.run, found.auxiliary, found.batches, found.images) == (trained.name, "coseg", 2, 16)
+    assert (found.run, found.auxiliary, found.batches, found.images) == (run.name, "coseg", 2, 16)
     assert positive(found.shared.across, found.task.across, found.shared.segmentation, found.shared.identity)
     assert found == gradients(run, batches=2) != gradients(run, batches=2, seed=1)
     assert json.loads(json.dumps(asdict(found)))["task"]["across"]["visible"] == found.task.across.visible

@@ -129,7 +129,7 @@ def test_own_weights_are_those_of_the_network_on_all_images_of_an_identity(train
     assert len(right) == 8
     found = leak([run])[0]
     assert found.own.all == pytest.approx(float(torch.cat(right).double().mean()))
-    assert (found.run, found.weights_from, found.images) == (trained.name, source, 96)
+    assert (found.run, found.weights_from, found.images) == (run.name, source, 96)
     assert json.loads(json.dumps(asdict(found)))["own"]["all"] == found.own.all
 
 
