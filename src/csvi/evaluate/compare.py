@@ -207,7 +207,8 @@ def difference_of_groups(
     (a, n), (b, m) = (_total(group, name, of_split, figures) for group in (first, other))
     values = (a.sum(0) / n.sum(), b.sum(0) / m.sum(), *paired_difference((a, b), (n, m)))
     return {
-        figure: Difference(*map(float, row), identities=len(n)) for figure, *row in zip(figures, *values, strict=True)
+        figure: Difference(one, two, difference, low, high, len(n))
+        for figure, (one, two, difference, low, high) in zip(figures, np.stack(values, 1).tolist(), strict=True)
     }
 
 
