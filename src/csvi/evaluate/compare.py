@@ -142,29 +142,36 @@ def _are(kind: type | tuple[type, ...], values: Any) -> bool:
 def compare_runs(
     evaluations: Sequence[dict[str, Any]], names: Sequence[str], protocol: str | None = None
 ) -> Comparison:
-    """Every run, and how it differs from the first.
+    """Every run, and how it differs from the first; see `compare_groups`."""
+    return compare_groups([[evaluation] for evaluation in evaluations], names, protocol)
+
+
+def compare_groups(
+    groups: Sequence[Sequence[dict[str, Any]]], names: Sequence[str], protocol: str | None = None
+) -> Comparison:
+    """Every group of runs, as several seeds or RegDB's ten models, and how its mean differs from that of the first.
 
     Args:
-        evaluations: as `load_evaluation` returns them.
+        groups: of evaluations as `load_evaluation` returns them.
         names: what to call them.
         protocol: by default the first of the first evaluation.
 
     Raises:
-        CsviError: as `difference_of_groups` does; it names the runs.
+        CsviError: as `difference_of_groups` does; it names the groups.
     """
-    first = evaluations[0]
+    first = groups[0][0]
     reference = _result(first, protocol)
     rows: list[Row] = []
-    for name, evaluation in zip(names, evaluations, strict=True):
+    for name, group in zip(names, groups, strict=True):
         try:
-            found = compare(first, evaluation, reference["protocol"])
+            found = difference_of_groups(groups[0], group, reference["protocol"])
         except CsviError as error:
             raise CsviError(f"{names[0]} and {name} cannot be compared: {error}") from error
         figures = {figure: difference.other for figure, difference in found.items()}
-        refinements = _result(evaluation, reference["protocol"])["refinements"]
+        refinements = _result(group[0], reference["protocol"])["refinements"]
         rows.append(Row(name, figures, refinements, found if rows else {}))
     identities = len(reference["by_identity"]["identity"])
-    synthetic = any(evaluation["synthetic"] for evaluation in evaluations)
+    synthetic = any(evaluation["synthetic"] for group in groups for evaluation in group)
     return Comparison(first["benchmark"], synthetic, reference["protocol"], reference["gallery"], identities, rows)
 
 
