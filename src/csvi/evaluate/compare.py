@@ -170,9 +170,9 @@ def compare_groups(
         figures = {figure: difference.other for figure, difference in found.items()}
         refinements = _result(group[0], reference["protocol"])["refinements"]
         rows.append(Row(name, figures, refinements, found if rows else {}))
-    identities = len(reference["by_identity"]["identity"])
+    asked = {(_split(e), i) for e in groups[0] for i in _result(e, reference["protocol"])["by_identity"]["identity"]}
     synthetic = any(evaluation["synthetic"] for group in groups for evaluation in group)
-    return Comparison(first["benchmark"], synthetic, reference["protocol"], reference["gallery"], identities, rows)
+    return Comparison(first["benchmark"], synthetic, reference["protocol"], reference["gallery"], len(asked), rows)
 
 
 def compare(first: dict[str, Any], other: dict[str, Any], protocol: str | None = None) -> dict[str, Difference]:
