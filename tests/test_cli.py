@@ -154,6 +154,10 @@ def test_ten_runs_in_one_call_features_and_a_comparison(tmp_path, capsys):
     assert "splits" in capsys.readouterr().err
     assert run("compare", runs[0], runs[0] / "evaluation-k-reciprocal-re-ranking.json") == 0
     assert "Δ R1" in capsys.readouterr().out
+    assert run("compare", *runs, "--against", *runs) == 0
+    assert capsys.readouterr().out.count("2 × ") == 2
+    assert run("compare", *runs, "--against", runs[0]) == 1
+    assert "different splits" in capsys.readouterr().err
 
     benchmark = read_regdb(data, trial=2)
     paths = np.array([record.path for record in benchmark.test])

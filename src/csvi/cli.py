@@ -74,10 +74,15 @@ def evaluate(settings: Namespace) -> None:
 
 def compare(settings: Namespace) -> None:
     from csvi.analysis.comparison_table import print_comparison
-    from csvi.evaluate.compare import compare_runs, load_evaluation
+    from csvi.evaluate.compare import compare_groups, compare_runs, load_evaluation
 
     evaluations = [load_evaluation(Path(run)) for run in settings.runs]
-    print_comparison(compare_runs(evaluations, settings.runs, settings.protocol))
+    if settings.against:
+        against = [load_evaluation(Path(run)) for run in settings.against]
+        names = [f"{len(runs)} × {runs[0]}" for runs in (settings.against, settings.runs)]
+        print_comparison(compare_groups([against, evaluations], names, settings.protocol))
+    else:
+        print_comparison(compare_runs(evaluations, settings.runs, settings.protocol))
 
 
 def report(settings: Namespace) -> None:
@@ -187,6 +192,7 @@ def _parser() -> tuple[ArgumentParser, dict[str, Command]]:
 
     child = command(compare, "Evaluated runs side by side, and their paired differences to the first.")
     child.add_argument("runs", nargs="+", help="run folders, or evaluation files of them")
+    child.add_argument("--against", nargs="+", help="compare means over runs (seeds, splits): of these to that of RUNS")
     child.add_argument("--protocol", help="by name; by default the first of the dataset's")
 
     child = command(report, "Evaluate a run and write RUN/report.html.")

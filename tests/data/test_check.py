@@ -8,9 +8,10 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from rich.cells import cell_len
 
-from csvi.analysis.dataset_table import print_check
-from csvi.data.check import Finding, check_dataset
+from csvi.analysis.dataset_table import HEADINGS, print_check
+from csvi.data.check import Check, Finding, Split, check_dataset
 from csvi.data.records import Counts
 from csvi.data.sysu_mm01 import LAYOUT
 from csvi.errors import CsviError
@@ -365,3 +366,120 @@ def test_long_lists_are_cut(sysu, capsys):
     assert "[red]\N{REPLACEMENT CHARACTER}[31m.jpg is empty" in shown
     assert "train 8 65 of 64 32" in " ".join(shown.split())
     assert shown.endswith("\n10 problems (every header was read; --decode decodes every image)\n")
+
+
+PROBLEMS = ("split", "count", "missing", "broken", "mask")
+
+
+def found(kinds, each=40, splits=(), path="cam1/0001/{:04d}.jpg"):
+    """A check that found so many things of each of these kinds."""
+    findings = [Finding(kind, path.format(n), f"is {kind}") for kind in kinds for n in range(each)]
+    return Check(
+        dataset="sysu",
+        title="SYSU-MM01",
+        root="/data",
+        synthetic=False,
+        decoded=False,
+        splits=list(splits) or [Split(1, name, COUNTS[name], COUNTS[name]) for name in COUNTS],
+        cameras={"visible": {1: 40, 2: 40, 4: 40, 5: 40}, "infrared": {3: 40, 6: 40}},
+        images=240,
+        masks=240,
+        problems=[finding for finding in findings if finding.kind in PROBLEMS],
+        notes=[finding for finding in findings if finding.kind not in PROBLEMS],
+    )
+
+
+def printed(check, capsys):
+    print_check(check)
+    return capsys.readouterr().out
+
+
+@pytest.fixture(autouse=True)
+def eighty_columns(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+@pytest.mark.parametrize("kinds", range(len(HEADINGS) + 1))
+@pytest.mark.parametrize("each", [1, 2, 6, 40])
+def test_whatever_is_found_fits_a_screen(kinds, each, capsys):
+    shown = printed(found(list(HEADINGS)[:kinds], each), capsys)
+    assert len(shown.splitlines()) <= 24
+    assert max(map(len, shown.splitlines())) <= 80
+    for kind in list(HEADINGS)[:kinds]:
+        assert f"{HEADINGS[kind]}: {each}" in shown
+    named = sum(shown.count(f".jpg is {kind}\n") for kind in HEADINGS)
+    assert named >= min(each, 2) * kinds or kinds > 2
+    assert "--json lists all" in shown or named == kinds * each
+
+
+def test_fewer_names_where_there_are_many_kinds(capsys):
+    assert printed(found(["missing"]), capsys).count(" is missing") == 5
+    assert "  and 35 more (--json lists all)\n" in printed(found(["missing"]), capsys)
+    assert printed(found(["missing"], each=6), capsys).count(" is missing") == 6  # and not: and 1 more
+    shown = printed(found(["missing", "broken", "no mask"]), capsys)
+    assert shown.count(" is missing") == shown.count(" is no mask") == 2
+    shown = printed(found(HEADINGS, each=1), capsys)
+    assert "missing files: 1, cam1/0001/0000.jpg is missing\n" in shown
+    assert "missing files: 2, such as cam1/0001/0000.jpg is missing\n" in printed(found(HEADINGS, each=2), capsys)
+
+
+def test_splits_that_differ_do_not_fill_the_screen(capsys):
+    def splits(numbers):
+        return [
+            Split(trial, name, {"identities": n, "visible": 2060, "infrared": 2060}, {**REGDB, "identities": 206})
+            for trial, n in enumerate(numbers, start=1)
+            for name in ("train", "test")
+        ]
+
+    shown = printed(found(HEADINGS, splits=splits(range(10, 20))), capsys)
+    assert shown.count("\ntrain ") == shown.count("\ntest ") == 3
+    assert shown.count("and 7 more splits") == 2
+    assert "and 3 more kinds of findings (--json lists all)\n" in shown
+    assert len(shown.splitlines()) <= 24
+    shown = printed(found([], splits=splits([1, 2, 3, 206, 206, 4, *[206] * 4])), capsys)
+    rows = [" ".join(line.split()) for line in shown.splitlines() if line.startswith(("train", "and"))]
+    assert rows == [
+        "train 1 1 of 206 2,060 2,060",
+        "train 2 2 of 206 2,060 2,060",
+        "train 4–5, 7–10 206 2,060 2,060",
+        "and 2 more splits",
+        "and 2 more splits",
+    ]
+    shown = printed(found([], splits=splits([206] * 9 + [1])), capsys)
+    assert "more split" not in shown
+
+
+REGDB = {"identities": 206, "visible": 2060, "infrared": 2060}
+
+
+def test_long_lines_are_cut_in_the_middle_of_paths(capsys, monkeypatch):
+    long = "a-very-long-folder/" * 9 + "of-it-all/{:04d}.jpg"
+    check = dataclasses.replace(found(["broken"], each=1, path=long), root="/data" * 30)
+    shown = printed(check, capsys)
+    line = next(line for line in shown.splitlines() if line.endswith(" is broken"))
+    assert len(line) == 80
+    assert line.startswith("  a-very-long-folder/a-v")
+    assert line.endswith("-long-folder/of-it-all/0000.jpg is broken")
+    assert line.count("…") == 1
+    title = shown.splitlines()[0]
+    assert len(title) == 80
+    assert title.startswith("SYSU-MM01, /data/data")
+    assert title.endswith("/data/data")
+    both = Finding("duplicate", long, f"is byte for byte {long}, of another identity")
+    shown = printed(dataclasses.replace(check, notes=[both]), capsys)
+    line = next(line for line in shown.splitlines() if "byte for byte" in line)
+    assert len(line) == 80
+    assert line.count("…") == 2
+    assert line.endswith(", of another identity")
+    words = Finding("broken", "a/b.jpg", "cannot be decoded: " + 20 * "many words ")
+    shown = printed(dataclasses.replace(check, problems=[words]), capsys)
+    line = next(line for line in shown.splitlines() if "a/b.jpg" in line)
+    assert line.startswith("  a/b.jpg cannot be decoded: many words")
+    assert line.endswith("…")
+    assert len(line) <= 80
+    wide = Finding("broken", "图片/" * 30 + "0001.jpg", "is empty")
+    shown = printed(dataclasses.replace(check, problems=[wide]), capsys)
+    line = next(line for line in shown.splitlines() if line.endswith(" is empty"))
+    assert 78 <= cell_len(line) <= 80
+    monkeypatch.setenv("COLUMNS", "300")
+    assert f"  {long.format(0)} is broken\n" in printed(check, capsys)

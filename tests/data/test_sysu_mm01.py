@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from csvi.data.files import read_ids
-from csvi.data.records import ImageRecord, Modality
-from csvi.data.sysu_mm01 import read_sysu_mm01
+from csvi.data.records import Counts, ImageRecord, Modality
+from csvi.data.sysu_mm01 import LAYOUT, MODALITIES, counts, read_sysu_mm01
 from csvi.errors import CsviError
 
 IDS = {"train": "1,2,5", "val": "3", "test": "4"}
@@ -37,6 +37,31 @@ def add(root, folder, *names):
     (root / folder).mkdir(parents=True, exist_ok=True)
     for name in names:
         (root / folder / name).touch()
+
+
+def test_what_sysu_mm01_itself_holds():
+    """Facts of the dataset that what reads it must cope with."""
+    cameras = {m: [f"cam{camera}" for camera in MODALITIES if MODALITIES[camera] == m] for m in Modality}
+    images = {
+        split: [
+            {m: sum(int(row[camera]) for camera in cameras[m]) for m in Modality}
+            for row in counts()
+            if row["split"] == split
+        ]
+        for split in ("train", "val", "test")
+    }
+    found = {
+        split: Counts(len(people), *(sum(person[m] for person in people) for m in Modality))
+        for split, people in images.items()
+    }
+    assert found == LAYOUT.counts
+    assert found == {"train": (296, 20284, 9929), "val": (99, 1974, 1980), "test": (96, 6775, 3803)}
+    assert sum(counted.visible + counted.infrared for counted in found.values()) == 44_745
+    assert sum(int(row["cam3"]) == 0 for row in counts() if row["split"] == "train") == 3
+    assert min(person[Modality.VISIBLE] for person in images["train"]) == 10
+    assert min(person[Modality.INFRARED] for person in images["train"]) == 20
+    people = [int(row["id"]) for row in counts()]
+    assert len(set(people)) == len(people) == 491
 
 
 def paths(records):

@@ -93,7 +93,8 @@ def test_another_protocol(good, bad):
     ("difference", "certain"), [((0.1, 0.0, 0.2), False), ((0.1, 0.01, 0.2), True), ((-0.1, -0.2, -0.01), True)]
 )
 def test_certain_is_what_excludes_0(difference, certain):
-    assert Difference(0.5, 0.5, *difference).certain == certain
+    assert Difference(0.5, 0.5, *difference, identities=10).certain == certain
+    assert not Difference(0.5, 0.5, *difference, identities=9).certain
 
 
 def test_groups_of_seeds():
@@ -161,6 +162,47 @@ def test_what_was_not_asked_the_same_is_not_compared(good):
         compare_runs([good], ["a"], "tracking")
 
 
+def test_the_images_decide_and_not_what_they_are_called(good, bad):
+    """A folder's benchmark has the folder's name."""
+    here, there = (
+        good | {"fingerprint": "f00"},
+        bad | {"fingerprint": "f00", "benchmark": "a copy", "dataset": "folder"},
+    )
+    assert compare(here, there) == compare(good, bad)
+    rendered = compare_runs([here, there | {"synthetic": True}], ["a", "b"])
+    assert (rendered.benchmark, rendered.synthetic) == ("SYSU-MM01", True)
+    with pytest.raises(CsviError, match="the test images differ"):
+        compare(here, bad | {"fingerprint": "f01"})
+    for unknown in ({"fingerprint": ""}, {"fingerprint": None}, {}):
+        plain = there | unknown
+        if not unknown:
+            del plain["fingerprint"]
+        with pytest.raises(CsviError, match="benchmark: SYSU-MM01 and a copy"):
+            compare(here, plain)
+    with pytest.raises(CsviError, match="galleries: seeded and official"):
+        compare(here, changed(there, gallery="official"))
+
+
+def test_every_split_is_compared_with_itself(good, bad):
+    """Fingerprints of different splits differ; of a copy elsewhere those of each split are the same."""
+    first = [good | {"trial": trial, "fingerprint": f"f{trial}"} for trial in (1, 2)]
+    other = [bad | {"trial": trial, "fingerprint": f"f{trial}", "benchmark": "a copy"} for trial in (2, 1)]
+    assert difference_of_groups(first, other)["mAP"].identities == 2 * PEOPLE
+    with pytest.raises(CsviError, match="the test images differ"):
+        difference_of_groups(first, [other[0] | {"fingerprint": "f1", "benchmark": "SYSU-MM01"}, other[1]])
+    with pytest.raises(CsviError, match="benchmark: SYSU-MM01 and a copy"):
+        difference_of_groups([first[0], other[0]], [first[0], other[0]])
+
+
+def test_figures_that_both_have_are_compared(good, bad):
+    more = copy.deepcopy(good)
+    for result in more["protocols"]:
+        sums = result["by_identity"]["sums"]
+        result["by_identity"]["sums"] = {"R50": sums["R20"], **sums}
+    assert compare(more, bad) == compare(good, bad)
+    assert compare(bad, more) == compare(bad, good)
+
+
 def test_runs_side_by_side(good, bad):
     comparison = compare_runs([good, bad, good], ["good", "bad", "again"])
     assert (comparison.benchmark, comparison.protocol, comparison.gallery, comparison.identities) == (
@@ -204,9 +246,26 @@ def test_plain_comparison_warns_of_nothing(good, bad, capsys):
     assert "refined" not in text
 
 
+def test_few_identities_make_no_difference_certain(capsys):
+    """With one, every resample is the same: an interval of length 0, wherever it lies."""
+    for people, said in ((1, "over 1 identity; below 10 no difference is certain"), (9, "over 9 identities; below 10")):
+        few = [record for record in RECORDS if record.identity <= people]
+        protocols = sysu_protocols(few, trials=2)
+        first, other = evaluation(0.1, records=few, protocols=protocols), evaluation(9.0, 1, few, protocols)
+        for values in other["protocols"][0]["by_identity"]["sums"].values():
+            values[:] = [0.0] * people
+        found = compare(first, other)["mAP"]
+        assert (found.identities, found.high < 0, found.certain) == (people, True, False)
+        print_comparison(compare_runs([first, other], ["first", "other"]))
+        text = " ".join(capsys.readouterr().out.split())
+        assert said in text
+        assert "*" not in text
+    assert compare(evaluation(0.1), evaluation(9.0, 1))["mAP"].identities == PEOPLE
+
+
 def test_cells():
-    assert difference_cell(Difference(0.5, 0.512, 0.012, 0.003, 0.021)) == "+1.2 [+0.3, +2.1]*"
-    assert difference_cell(Difference(0.5, 0.49, -0.01, -0.03, 0.01)) == "-1.0 [-3.0, +1.0] "
+    assert difference_cell(Difference(0.5, 0.512, 0.012, 0.003, 0.021, 25)) == "+1.2 [+0.3, +2.1]*"
+    assert difference_cell(Difference(0.5, 0.49, -0.01, -0.03, 0.01, 25)) == "-1.0 [-3.0, +1.0] "
 
 
 def test_load_evaluation(good, tmp_path):
@@ -242,4 +301,89 @@ def test_load_evaluation(good, tmp_path):
     del old["protocols"][1]["by_identity"]
     file.write_text(json.dumps(old))
     with pytest.raises(CsviError, match=r"csvi 0\.0\.9, which did not save .*: evaluate the run again"):
+        load_evaluation(file)
+
+
+def test_load_evaluation_as_it_is_printed(good, bad, tmp_path):
+    file = tmp_path / "printed.json"
+    file.write_text(json.dumps({"evaluations": [good], "summary": None, "differing_settings": []}))
+    assert load_evaluation(file) == good
+    for several in ([], [good, bad]):
+        file.write_text(json.dumps({"evaluations": several, "summary": None}))
+        with pytest.raises(CsviError, match=rf"printed\.json holds {len(several)} evaluations: give a file with one"):
+            load_evaluation(file)
+    for content in ({"evaluations": [3]}, {"evaluations": {}}, {"evaluations": [[good]]}, {"evaluations": [{}]}):
+        file.write_text(json.dumps(content))
+        with pytest.raises(CsviError, match="is no evaluation"):
+            load_evaluation(file)
+
+
+def damaged(saved, **changes):
+    """Changes of what the second protocol says of each identity; None leaves it out."""
+    by_identity = saved["protocols"][1]["by_identity"] | changes
+    saved = copy.deepcopy(saved)
+    saved["protocols"][1]["by_identity"] = {key: value for key, value in by_identity.items() if value is not None}
+    return saved
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({key: value} for key in ("identity", "queries", "sums") for value in (None, 3, "x", {}, [], ["a"] * PEOPLE)),
+        {"identity": [1]},
+        {"queries": [1]},
+        {"queries": [0] * PEOPLE},
+        {"queries": [True] * PEOPLE},
+        {"queries": [1.5] * PEOPLE},
+        {"queries": [10**400] * PEOPLE},
+        {"identity": [], "queries": [], "sums": {name: [] for name in ("R1", "mAP", "mINP")}},
+        {"sums": {"R1": [1.0] * PEOPLE}},
+        {"sums": {name: [1.0] * PEOPLE for name in ("R1", "mAP")} | {"mINP": [1.0]}},
+        {"sums": {name: [float("nan")] * PEOPLE for name in ("R1", "mAP", "mINP")}},
+        {"sums": {name: [10**400] * PEOPLE for name in ("R1", "mAP", "mINP")}},
+        {"sums": dict.fromkeys(("R1", "mAP", "mINP"))},
+    ],
+)
+def test_damaged_evaluations(good, tmp_path, changes):
+    file = tmp_path / "evaluation.json"
+    file.write_text(json.dumps(damaged(good, **changes)))
+    with pytest.raises(CsviError, match=r"evaluation\.json is no evaluation: .*, evaluate the run again$"):
+        load_evaluation(file)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"benchmark": 3},
+        {"synthetic": "no"},
+        {"trial": "one"},
+        {"trial": [1]},
+        {"fingerprint": 3},
+        {"protocols": "all"},
+        {"protocols": [{"protocol": 3, "gallery": "all"}]},
+        {"protocols": [{"protocol": "all"}]},
+    ],
+)
+def test_what_is_no_evaluation(good, tmp_path, changes):
+    file = tmp_path / "evaluation.json"
+    file.write_text(json.dumps(good | changes))
+    with pytest.raises(CsviError, match="is no evaluation: give a run folder"):
+        load_evaluation(file)
+
+
+def test_files_that_are_no_evaluation_in_other_ways(good, tmp_path, monkeypatch):
+    file = tmp_path / "evaluation.json"
+    file.write_text("[" * 100_000)
+    with pytest.raises(CsviError, match="is no evaluation"):
+        load_evaluation(file)
+    for changes in ({"by_identity": {}}, {"by_identity": None}, {"refinements": 3}, {"refinements": [3]}):
+        file.write_text(json.dumps(changed(good, **changes)))
+        with pytest.raises(CsviError, match="is no evaluation"):
+            load_evaluation(file)
+
+    def deny(self):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(type(file), "read_text", deny)
+    with pytest.raises(CsviError, match=r"^cannot read .*evaluation.json: Permission denied$"):
         load_evaluation(file)

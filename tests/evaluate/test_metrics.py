@@ -82,6 +82,38 @@ def test_equals_the_definition(protocol, ranking):
     assert_equals_slow(protocol, *ranking)
 
 
+@pytest.mark.parametrize("protocol", RULES)
+@settings(deadline=None)
+@given(rankings())
+def test_removed_hidden_and_the_ranking_agree(protocol, ranking):
+    """What `removed` names is what the ranking leaves out: without these images there is nothing left to remove."""
+    distance, *labels = map(torch.from_numpy, ranking)
+    query_identity, gallery_identity, query_camera, gallery_camera = labels
+    rules, no_rules = RULES[protocol], replace(RULES[protocol], same_place=(), same_camera=False)
+    gone = m.removed(query_identity, query_camera, gallery_identity, gallery_camera, rules)
+    assert (m.hidden(query_camera, gallery_camera, rules) >= gone).all()
+    gallery = m.index_gallery(gallery_identity, gallery_camera)
+    for q in range(len(distance)):
+        query, left = slice(q, q + 1), ~gone[q]
+        found = m.rank(distance[query], query_identity[query], query_camera[query], gallery, rules)
+        if not (gallery_identity[left] == query_identity[q]).any():
+            assert found.first.tolist() == [0]
+            continue
+        seen = m.index_gallery(gallery_identity[left], gallery_camera[left])
+        expected = m.rank(distance[query, left], query_identity[query], query_camera[query], seen, no_rules)
+        for name in ("first", "precision", "penalty", "chance"):
+            torch.testing.assert_close(getattr(found, name), getattr(expected, name))
+
+
+def test_hidden_knows_nobody():
+    """Of the query's camera every image is hidden, whoever is in it: more than is removed once people are known."""
+    camera, identity = torch.tensor([1, 2]), torch.tensor([7, 5])
+    for name in ("llcm", "folder"):
+        assert m.removed(identity[:1], camera[:1], identity, camera, RULES[name]).tolist() == [[True, False]]
+        assert m.hidden(camera[:1], camera, RULES[name]).tolist() == [[True, False]]
+        assert m.removed(identity[1:], camera[:1], identity, camera, RULES[name]).tolist() == [[False, False]]
+
+
 def crowd():
     """100 queries and 70 gallery images: identities and cameras, as `score` takes them."""
     r = np.random.default_rng(0)

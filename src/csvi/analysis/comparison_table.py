@@ -6,9 +6,8 @@ from rich.table import Table
 from rich.text import Text
 
 from csvi.analysis.tables import SYNTHETIC
-from csvi.evaluate.compare import Comparison, Difference
+from csvi.evaluate.compare import COMPARED, FEWEST, Comparison, Difference
 
-FIGURES = ("R1", "mAP", "mINP")
 DIFFERENCES = ("R1", "mAP")
 
 
@@ -25,9 +24,12 @@ def print_comparison(comparison: Comparison) -> None:
     if 0 < len(refined) < len(comparison.rows) or len(set(map(tuple, refined.values()))) > 1:
         console.print("These runs were not refined alike: their difference is not one of models.", style="yellow")
     console.print(comparison_table(comparison))
+    asked = comparison.identities
+    marked = "* excludes 0" if asked >= FEWEST else f"below {FEWEST} no difference is certain and none is starred"
     console.print(
-        f"[low, high]: 95 % interval of the difference to the first run, over {comparison.identities} identities; "
-        "* excludes 0. It does not hold what other training seeds would give.",
+        f"[low, high]: 95 % interval of the difference to the first run, over {asked} "
+        f"{'identity' if asked == 1 else 'identities'}; {marked}. "
+        "It does not hold what other training seeds would give.",
         style="dim",
         markup=False,
     )
@@ -37,10 +39,10 @@ def comparison_table(comparison: Comparison) -> Table:
     """Figures in %, differences to the first run in percentage points."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     table.add_column("run (%)", overflow="fold")
-    for column in (*FIGURES, *(f"Δ {name} [low, high]" for name in DIFFERENCES)):
+    for column in (*COMPARED, *(f"Δ {name} [low, high]" for name in DIFFERENCES)):
         table.add_column(Text(column), justify="right", no_wrap=True)
     for row in comparison.rows:
-        figures = [f"{100 * row.figures[name]:.1f}" for name in FIGURES]
+        figures = [f"{100 * row.figures[name]:.1f}" for name in COMPARED]
         differences = [difference_cell(row.differences[name]) if row.differences else "" for name in DIFFERENCES]
         table.add_row(*map(Text, (row.name, *figures, *differences)))
     return table

@@ -1,8 +1,12 @@
 """What `csvi check` found, for the terminal."""
 
-from itertools import groupby
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import groupby, product
 
 from rich import box
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.table import Table
 
@@ -21,28 +25,43 @@ HEADINGS = {
     "unnamed": "images that nothing names",
 }
 """Kind of finding → how its list is headed."""
+LINES = 24
+"""That a screen has."""
 SHOWN = 5
-"""Findings of a kind that are named."""
+"""Findings of a kind that are named; fewer where many kinds were found."""
+SHORTEST = 16
+"""Characters that paths are cut to before a message loses its end."""
+MOST_ROWS = 3
+"""Of train, val or test: rows of splits that hold the same each."""
 MOST_CAMERAS = 12
 """Of a modality, that are counted one by one."""
 
 
 def print_check(check: Check) -> None:
-    """Counts, cameras, masks, the first findings of each kind, and the verdict; fits 80 columns."""
+    """Counts, cameras, masks, the first findings of each kind, and the verdict; fits 80 columns and a screen."""
     console = Console(highlight=False, markup=False, emoji=False)
-    console.print(f"{check.title}, {_printable(check.root)}", style="bold")
+    with console.capture() as counts:
+        _print_counts(console, check)
+    _print_counts(console, check)
+    listed = [
+        (f"{heading}: {len(named):,}", named, style)
+        for style, findings in (("red", check.problems), ("yellow", check.notes))
+        for kind, heading in HEADINGS.items()
+        if (named := [finding for finding in findings if finding.kind == kind])
+    ]
+    for line, style in _findings(listed, LINES - len(counts.get().splitlines()) - 2, console.width):
+        console.print(line, style=style, soft_wrap=True)
+    problems = f"{len(check.problems):,} problem{'s' * (len(check.problems) > 1)}" if check.problems else "ok"
+    read = "every image was decoded" if check.decoded else "every header was read; --decode decodes every image"
+    console.print(f"\n{problems} ({read})", style="bold red" if check.problems else "bold green")
+
+
+def _print_counts(console: Console, check: Check) -> None:
+    console.print(_fit(f"{check.title}, {_printable(check.root)}", console.width), style="bold")
     console.print(_split_table(check.splits))
     for modality, cameras in check.cameras.items():
         console.print(f"{modality} cameras: {_cameras(cameras)}")
     console.print(f"masks: {check.masks:,} of {check.images:,} images have one")
-    for style, findings in (("red", check.problems), ("yellow", check.notes)):
-        for kind, heading in HEADINGS.items():
-            named = [finding for finding in findings if finding.kind == kind]
-            if named:
-                _print_findings(console, f"{heading}: {len(named):,}", named, style)
-    problems = f"{len(check.problems):,} problem{'s' * (len(check.problems) > 1)}" if check.problems else "ok"
-    read = "every image was decoded" if check.decoded else "every header was read; --decode decodes every image"
-    console.print(f"\n{problems} ({read})", style="bold red" if check.problems else "bold green")
 
 
 def _split_table(splits: list[Split]) -> Table:
@@ -52,17 +71,19 @@ def _split_table(splits: list[Split]) -> Table:
     for column in ("identities", "visible images", "infrared images"):
         table.add_column(column, justify="right", no_wrap=True)
     many = len({split.trial for split in splits}) > 1
-    splits = [
-        split
-        for split in splits
-        if split.name != "val" or any(split.found.values()) or any((split.expected or {}).values())
-    ]
-    for name, of_name in groupby(
-        sorted(splits, key=lambda s: ["train", "val", "test"].index(s.name)), lambda s: s.name
-    ):
-        for cells, alike in groupby(of_name, _cells):
-            trials = [split.trial for split in alike]
-            table.add_row(f"{name} {_numbers(trials)}" if many else name, *cells)
+    for name in ("train", "val", "test"):
+        alike: dict[tuple[str, ...], list[int]] = defaultdict(list)
+        for split in splits:
+            if split.name == name and (
+                name != "val" or any(split.found.values()) or any((split.expected or {}).values())
+            ):
+                alike[_cells(split)].append(split.trial)
+        shown = sorted(sorted(alike, key=lambda cells: -len(alike[cells]))[:MOST_ROWS], key=lambda cells: alike[cells])
+        for cells in shown:
+            table.add_row(f"{name} {_numbers(alike[cells])}" if many else name, *cells)
+        left = sum(map(len, alike.values())) - sum(len(alike[cells]) for cells in shown)
+        if left:
+            table.add_row(f"and {left} more split{'s' * (left > 1)}")
     return table
 
 
@@ -72,11 +93,11 @@ def _numbers(trials: list[int]) -> str:
     return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
-def _cells(split: Split) -> list[str]:
-    return [
+def _cells(split: Split) -> tuple[str, ...]:
+    return tuple(
         f"{n:,}" if not split.expected or n == split.expected[what] else f"{n:,} of {split.expected[what]:,}"
         for what, n in split.found.items()
-    ]
+    )
 
 
 def _cameras(cameras: dict[int, int]) -> str:
@@ -85,12 +106,68 @@ def _cameras(cameras: dict[int, int]) -> str:
     return ", ".join(f"{camera} ({images:,})" for camera, images in cameras.items()) or "none"
 
 
-def _print_findings(console: Console, heading: str, findings: list[Finding], style: str) -> None:
-    console.print(f"\n{heading}", style=style)
-    for finding in findings[:SHOWN]:
-        console.print(f"  {_printable(finding.path)} {_printable(finding.message)}", soft_wrap=True)
-    if len(findings) > SHOWN:
-        console.print(f"  and {len(findings) - SHOWN:,} more (--json lists all)")
+def _findings(listed: list[tuple[str, list[Finding], str]], lines: int, width: int) -> list[tuple[str, str | None]]:
+    """Lines and their styles, as many findings of each kind as so many lines hold; or a line for each kind.
+
+    Args:
+        listed: heading, findings and style of each kind.
+        lines: that there is room for.
+        width: columns.
+    """
+    for shown, apart in product(range(SHOWN, 0, -1), (True, False)):
+        full = [line for kind in listed for line in _list(*kind, shown, apart, width)]
+        if len(full) <= lines:
+            return full
+    room = max(lines - 1, 1)
+    short: list[tuple[str, str | None]] = [
+        (_fit(f"{heading}, {'such as ' if len(findings) > 1 else ''}{_sentence(findings[0])}", width), style)
+        for heading, findings, style in listed[:room]
+    ]
+    more = len(listed) - len(short)
+    left = f"and {more} more kind{'s' * (more > 1)} of findings (--json lists all)" if more else "--json lists all"
+    return [*short, (left, None)]
+
+
+def _list(
+    heading: str, findings: list[Finding], style: str, shown: int, apart: bool, width: int
+) -> Iterator[tuple[str, str | None]]:
+    """Lines of one kind; `apart`: with a blank line before."""
+    if apart:
+        yield "", None
+    yield heading, style
+    if len(findings) == shown + 1:  # which takes no more room than to say so
+        shown += 1
+    for finding in findings[:shown]:
+        yield _fit(f"  {_sentence(finding)}", width), None
+    if len(findings) > shown:
+        yield f"  and {len(findings) - shown:,} more (--json lists all)", None
+
+
+def _sentence(finding: Finding) -> str:
+    return f"{_printable(finding.path)} {_printable(finding.message)}"
+
+
+def _fit(line: str, width: int) -> str:
+    """Cut to a width: the longest paths in their middle, and what is then too long still at its end."""
+    words = re.split("( )", line)
+    while (excess := cell_len(line) - width) > 0:
+        at = max(range(len(words)), key=lambda i: ("/" in words[i]) * cell_len(words[i]))
+        length = cell_len(words[at])
+        if "/" not in words[at] or length <= SHORTEST:
+            return f"{set_cell_size(line, width - 1).rstrip()}…"
+        words[at] = _cut(words[at], max(SHORTEST, length - excess))
+        line = "".join(words)
+    return line
+
+
+def _cut(path: str, length: int) -> str:
+    """Without its middle; of the end, which says most, two thirds."""
+    end = 2 * length // 3
+    start = length - 1 - end
+    tail = path
+    while cell_len(tail) > end:
+        tail = tail[1:]
+    return f"{set_cell_size(path, start)}…{tail}"
 
 
 def _printable(text: str) -> str:

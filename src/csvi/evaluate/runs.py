@@ -16,6 +16,7 @@ from csvi.data import LAYOUTS, Benchmark, read_benchmark, recognise
 from csvi.data.files import fingerprint
 from csvi.data.loader import evaluation_loader
 from csvi.errors import CsviError
+from csvi.evaluate.compare import load_evaluation
 from csvi.evaluate.embed import embed
 from csvi.evaluate.features import read_features
 from csvi.evaluate.predicted_masks import MaskResult, compare_masks, predict_masks
@@ -249,8 +250,10 @@ def _fingerprint_of(trained: DataConfig, run: Path) -> str | None:
         benchmark = read_benchmark(trained)
         return fingerprint(benchmark.root, benchmark.test)
     except CsviError:
-        file = run / "evaluation.json"
-        return json.loads(file.read_text()).get("fingerprint") if file.is_file() else None
+        try:
+            return load_evaluation(run).get("fingerprint")
+        except CsviError:
+            return None
 
 
 def _data(config: DataConfig, options: EvaluationOptions) -> DataConfig:
