@@ -86,10 +86,13 @@ def compare(settings: Namespace) -> None:
 
 
 def report(settings: Namespace) -> None:
+    from csvi.analysis.make_figure import make_figure
     from csvi.analysis.report import write_report
     from csvi.evaluate.runs import evaluate_run
 
     outcome = evaluate_run(settings.run, _evaluation_options(settings))
+    for name in settings.figures:
+        make_figure(name, [Path(settings.run)], Path(settings.run) / "figures", settings.data.root)
     print(f"report: {write_report(Path(settings.run), outcome)}")
 
 
@@ -195,8 +198,9 @@ def _parser() -> tuple[ArgumentParser, dict[str, Command]]:
     child.add_argument("--against", nargs="+", help="compare means over runs (seeds, splits): of these to that of RUNS")
     child.add_argument("--protocol", help="by name; by default the first of the dataset's")
 
-    child = command(report, "Evaluate a run and write RUN/report.html.")
+    child = command(report, "Evaluate a run and write RUN/report.html, with the figures that RUN/figures holds.")
     child.add_argument("run", help="run folder")
+    child.add_argument("--figures", nargs="*", default=[], help=f"draw these before: {', '.join(FIGURES)}")
     _add_test_arguments(child)
 
     child = command(figure, "The paper's Figures 4, 5, 6, Eq. 20-24 measured, and how much identity leaks through w.")

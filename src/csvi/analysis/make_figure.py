@@ -32,6 +32,8 @@ class Kind:
     """A figure that can be asked for."""
 
     draw: Callable[[Sequence[Trained], int], Drawn]
+    caption: str
+    """What it shows."""
     auxiliary: Literal["needed", "if there"]
     """Whether it is about what training added."""
     several: bool = True
@@ -65,11 +67,37 @@ def _leak(runs: Sequence[Trained], seed: int) -> Drawn:
 
 
 FIGURES = {
-    "cosegmentation": Kind(_cosegmentation, "needed", several=False),  # Figure 4
-    "tsne": Kind(_tsne, "if there"),  # Figure 5
-    "heatmaps": Kind(_heatmaps, "if there"),  # Figure 6
-    "gradients": Kind(_gradients, "if there"),  # Eq. 20-24
-    "leak": Kind(_leak, "needed"),  # ours
+    "cosegmentation": Kind(
+        _cosegmentation,
+        "Masks predicted from a set of images of one person, and of two people mixed (Figure 4 of the paper). "
+        "The pair is drawn at random.",
+        "needed",
+        several=False,
+    ),
+    "tsne": Kind(
+        _tsne,
+        "Embeddings of test identities and the centers of their modalities, by t-SNE (Figure 5). Distances are those of "
+        "the embeddings, not of the plane.",
+        "if there",
+    ),
+    "heatmaps": Kind(
+        _heatmaps,
+        "Where the last block's features are large, and the masks (Figure 6). Below, the share of their energy inside "
+        "the person; in brackets inside the person of another image, which is what a map that looks at no image gets.",
+        "if there",
+    ),
+    "gradients": Kind(
+        _gradients,
+        "Gradients that reach the features, by modality (Eq. 20-24). Hatched: of the segmentation loss of the other "
+        "modality's images, which only co-segmentation has.",
+        "if there",
+    ),
+    "leak": Kind(
+        _leak,
+        "Whom the extra part module names when the selected features come from its own, another's or the mean weights "
+        "w: the red bar is the share that it reads from w instead of from the image.",
+        "needed",
+    ),
 }
 """Name on the command line → how it is made."""
 

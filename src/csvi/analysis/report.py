@@ -13,6 +13,7 @@ from torch import Tensor
 
 from csvi import __version__
 from csvi.analysis.figures import loss_curves, validation_curves
+from csvi.analysis.make_figure import FIGURES
 from csvi.data import ImageRecord, Modality
 from csvi.data.cache import read_image
 from csvi.evaluate.masks import full_size
@@ -90,6 +91,7 @@ def write_report(run: Path, outcome: Outcome, probes: int = 10, seed: int = 0) -
             gallery_cameras=sorted({pair.gallery for pair in outcome.evaluation.camera_pairs}),
             lists=[ranked_list(query, protocol, outcome) for query in queries],
             masks=mask_examples(outcome, chosen, probes),
+            figures=drawn_figures(run),
             settings=(run / "config.yaml").read_text() if (run / "config.yaml").exists() else "",
             identities=len({outcome.benchmark.test[i].identity for i in protocol.trials[0].query}),
             thumbnail=THUMBNAIL,
@@ -98,6 +100,16 @@ def write_report(run: Path, outcome: Outcome, probes: int = 10, seed: int = 0) -
         encoding="utf-8",
     )
     return file
+
+
+def drawn_figures(run: Path) -> list[tuple[str, str]]:
+    """Data URI and caption of each figure that `csvi figure` has left in RUN/figures."""
+    files = {name: run / "figures" / f"{name}.png" for name in FIGURES}
+    return [
+        ("data:image/png;base64," + base64.b64encode(file.read_bytes()).decode(), FIGURES[name].caption)
+        for name, file in files.items()
+        if file.is_file()
+    ]
 
 
 def ranked_list(query: int, protocol: Protocol, outcome: Outcome, length: int = 10) -> RankedList:
