@@ -21,7 +21,7 @@ def test_help_answers_without_importing_torch():
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["synth"], ["check"], ["train"], ["evaluate"], ["compare"], ["report"], ["demo"]]
+    "command", [[], ["synth"], ["check"], ["train"], ["evaluate"], ["compare"], ["report"], ["figure"], ["ablate"], ["reproduce"], ["demo"]]
 )
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as exit:
