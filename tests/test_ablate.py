@@ -88,6 +88,28 @@ def test_all_variants_to_a_table_and_nothing_twice(small, tmp_path, monkeypatch)
         ablate(small, ["none"], 1, tmp_path / "out")
 
 
+def test_an_interrupted_ablation_goes_on_where_it_stopped(small, tmp_path, monkeypatch):
+    trained = []
+
+    def stops_at_the_third(config, run, resume):
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        trained.append(run)
+        train(config, run, resume)
+
+    train = module.train
+    monkeypatch.setattr(module, "train", stops_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        ablate(small, ["none", "select"], 2, tmp_path)
+    assert trained == [tmp_path / "none" / "0", tmp_path / "none" / "1"]
+    (trained[1] / "evaluation.json").unlink()  # it was stopped before this
+    weights = [(run / "model.safetensors").stat().st_mtime_ns for run in trained]
+    monkeypatch.setattr(module, "train", train)
+    ablate(small, ["none", "select"], 2, tmp_path)
+    assert [(run / "model.safetensors").stat().st_mtime_ns for run in trained] == weights
+    assert (tmp_path / "select" / "1" / "evaluation.json").is_file()
+
+
 def test_what_is_chosen_is_best_on_val_and_a_setting_that_is_not_read_is_not_varied(small, tmp_path, monkeypatch):
     tried = []
     monkeypatch.setattr(module, "run_once", lambda config, run: tried.append(run.parent.name))
