@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from csvi.analysis.ablation import Ablation, Row, write_ablation
-from csvi.analysis.figures import read_metrics
+from csvi.analysis.curves import read_metrics
 from csvi.config import Config, flatten, load_config, with_settings
 from csvi.errors import CsviError
 from csvi.evaluate.compare import difference_of_groups, load_evaluation

@@ -12,10 +12,9 @@ from csvi.analysis.cosegmentation import (
     cosegmentation,
     cosegmentation_figure,
     cosegmentation_table,
-    display_image,
     draw_pairs,
 )
-from csvi.analysis.trained import Trained
+from csvi.analysis.trained import Trained, display_image
 from csvi.data import Modality, read_benchmark
 from csvi.errors import CsviError
 from csvi.fabric import make_fabric

@@ -8,7 +8,6 @@ import pytest
 import torch
 from PIL import Image
 
-from csvi.analysis.cosegmentation import display_image
 from csvi.analysis.heatmaps import (
     heatmap,
     heatmaps_figure,
@@ -16,10 +15,9 @@ from csvi.analysis.heatmaps import (
     inside,
     person_cells,
     person_shares,
-    same_test_images,
     share_inside,
 )
-from csvi.analysis.trained import Trained
+from csvi.analysis.trained import Trained, display_image, same_test_images
 from csvi.data import Modality, read_benchmark
 from csvi.errors import CsviError
 from csvi.fabric import make_fabric

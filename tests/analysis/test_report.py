@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from csvi.analysis import report
-from csvi.analysis.figures import loss_curves, read_metrics, validation_curves
+from csvi.analysis.curves import loss_curves, read_metrics, validation_curves
 from csvi.config import Config
 from csvi.data import Benchmark, ImageRecord, Modality
 from csvi.evaluate.protocols import Protocol, Trial

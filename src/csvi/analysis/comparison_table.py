@@ -1,10 +1,10 @@
-"""A comparison of runs as a table for the terminal; fits 80 columns."""
+"""`csvi compare`, for the terminal: runs beside each other and their differences; fits 80 columns."""
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
+from csvi.analysis.plain_table import plain_table
 from csvi.analysis.tables import SYNTHETIC
 from csvi.evaluate.compare import COMPARED, FEWEST, Comparison, Difference
 
@@ -37,10 +37,9 @@ def print_comparison(comparison: Comparison) -> None:
 
 def comparison_table(comparison: Comparison) -> Table:
     """Figures in %, differences to the first run in percentage points."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    table.add_column("run (%)", overflow="fold")
-    for column in (*COMPARED, *(f"Δ {name} [low, high]" for name in DIFFERENCES)):
-        table.add_column(Text(column), justify="right", no_wrap=True)
+    # Text, for in a str what stands in brackets is markup
+    intervals = [Column(Text(f"Δ {name} [low, high]"), justify="right", no_wrap=True) for name in DIFFERENCES]
+    table = plain_table(Column("run (%)", overflow="fold"), *COMPARED, *intervals)
     for row in comparison.rows:
         figures = [f"{100 * row.figures[name]:.1f}" for name in COMPARED]
         differences = [difference_cell(row.differences[name]) if row.differences else "" for name in DIFFERENCES]

@@ -9,26 +9,22 @@ figure is one pair drawn at random, the numbers are means over many.
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import matplotlib
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from rich import box
 from rich.progress import track
-from rich.table import Table
+from rich.table import Column, Table
 from torch import Tensor
 
-from csvi.analysis.figures import STYLE
-from csvi.analysis.trained import Trained
+from csvi.analysis.canvas import STYLE, outline, place, show, write
+from csvi.analysis.plain_table import plain_table
+from csvi.analysis.trained import Trained, both_modalities, check_masks, display_image, predict_sets, true_masks
 from csvi.data import ImageRecord, Modality
-from csvi.data.cache import read_image
 from csvi.errors import CsviError
 from csvi.evaluate.intervals import paired_difference
-from csvi.evaluate.masks import best_constant_mask, full_size, mask_iou
-from csvi.model.auxiliary import Auxiliary, Features
+from csvi.evaluate.masks import best_constant_mask, mask_iou
 
 MANY, FEW = 10, 2
 """Images of each modality that the first and the second identity of a pair bring; fewer where there are fewer."""
@@ -134,10 +130,9 @@ def cosegmentation(
 
 def cosegmentation_table(results: Sequence[Cosegmentation]) -> Table:
     """Two rows a run: the identity of many images and the one of few."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    table.add_column("masks (IoU)", overflow="fold")
-    for column in ("alone", "mixed", "change", "95 % interval", "constant", "images"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = plain_table(
+        Column("masks (IoU)", overflow="fold"), "alone", "mixed", "change", "95 % interval", "constant", "images"
+    )
     for result in results:
         for name, role in (("first", result.first), ("second", result.second)):
             table.add_row(
@@ -250,103 +245,6 @@ def draw_pairs(trained: Trained, pairs: int, seed: int, many: int = MANY, few: i
         second = chosen.choice([identity for identity in members if identity != first])
         drawn.append(Pair(some(first, many), some(second, few)))
     return drawn
-
-
-def both_modalities(records: Sequence[ImageRecord]) -> dict[int, tuple[list[int], list[int]]]:
-    """Identity -> indices of its visible and of its infrared images, of the identities that have both."""
-    members: dict[int, tuple[list[int], list[int]]] = {}
-    for i, record in enumerate(records):
-        members.setdefault(record.identity, ([], []))[record.modality].append(i)
-    return {identity: both for identity, both in sorted(members.items()) if all(both)}
-
-
-def predicts_masks(trained: Trained) -> bool:
-    """Whether a run has an auxiliary that can be asked for masks."""
-    auxiliary = trained.network.auxiliary
-    return auxiliary is not None and type(auxiliary).predict_masks is not Auxiliary.predict_masks
-
-
-def predict_sets(trained: Trained, records: Sequence[ImageRecord], sets: Sequence[Sequence[int]]) -> list[Tensor]:
-    """Masks that a run predicts for sets of images, each set given as one identity, whoever is in it.
-
-    Args:
-        trained: a run that predicts masks.
-        records: the images.
-        sets: each some of them, by index.
-
-    Returns:
-        Of each set the probability of person, (images, H, W) float32 on the CPU, at the size of the images.
-
-    Raises:
-        CsviError: the run predicts no masks.
-    """
-    network, fabric, size = trained.network, trained.fabric, trained.config.data
-    if not predicts_masks(trained):
-        name = trained.config.model.auxiliary
-        reason = (
-            "its auxiliary.safetensors is gone" if name not in ("none", "select") else f"it was trained with {name}"
-        )
-        raise CsviError(f"{trained.run} predicts no masks, as {reason}: this figure needs coseg, or decode or segment")
-    batch = trained.batch(records)
-    masks = []
-    with torch.inference_mode(), fabric.autocast():
-        features = network.net.features(batch["image"], batch["modality"])
-        for members in sets:
-            index = torch.tensor(list(members), device=batch["modality"].device)
-            of_set = Features(*(None if feature is None else feature[index] for feature in features))  # type: ignore[arg-type]
-            assert network.auxiliary is not None
-            predicted = network.auxiliary.predict_masks(of_set, torch.zeros_like(index), batch["modality"][index])
-            assert predicted is not None
-            masks.append(full_size(predicted, size.height, size.width).cpu())
-    return masks
-
-
-def display_image(trained: Trained, record: ImageRecord) -> np.ndarray:
-    """An image as it is shown, (H, W, 3) uint8, at the size that the network sees."""
-    size = trained.config.data
-    return read_image(trained.benchmark.file(record), size.height, size.width, "RGB")
-
-
-def place(figure: Figure, x: float, y: float, width: float, height: float) -> Axes:
-    """Bare axes at a place in inches from the upper left corner of the figure."""
-    total_width, total_height = figure.get_size_inches()
-    axes = figure.add_axes(
-        (x / total_width, 1 - (y + height) / total_height, width / total_width, height / total_height)
-    )
-    axes.axis("off")
-    return axes
-
-
-def write(figure: Figure, x: float, y: float, text: str, fontsize: float = 7.5, **style: Any) -> None:
-    """Text at a place in inches from the upper left corner of the figure."""
-    total_width, total_height = figure.get_size_inches()
-    figure.text(x / total_width, 1 - y / total_height, text, fontsize=fontsize, **style)
-
-
-def show(axes: Axes, pixels: np.ndarray) -> None:
-    """An image (H, W, 3), or a mask or a probability (H, W) in [0, 1] as grey."""
-    axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, aspect="auto")
-
-
-def outline(axes: Axes, probability: np.ndarray) -> None:
-    """Where a predicted mask ends, at 0.5."""
-    if probability.min() < 0.5 < probability.max():
-        axes.contour(probability, levels=[0.5], colors="#e8590c", linewidths=0.9)
-
-
-def check_masks(trained: Trained) -> None:
-    if not all(record.mask for record in trained.benchmark.test):
-        raise CsviError(
-            f"not all test images of {trained.benchmark.root} have a mask, with which this figure compares what is "
-            "predicted"
-        )
-
-
-def true_masks(trained: Trained, records: Sequence[ImageRecord]) -> Tensor:
-    """(n, H, W) bool."""
-    size = trained.config.data
-    masks = [read_image(record.mask, size.height, size.width, "L") for record in records if record.mask]
-    return torch.from_numpy(np.stack(masks)) > 127
 
 
 def _iou(probability: Tensor, true: Tensor) -> Tensor:

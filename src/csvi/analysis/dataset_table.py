@@ -5,11 +5,11 @@ from collections import defaultdict
 from collections.abc import Iterator
 from itertools import groupby, product
 
-from rich import box
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.table import Table
 
+from csvi.analysis.plain_table import plain_table
 from csvi.data.check import Check, Finding, Split
 
 HEADINGS = {
@@ -66,10 +66,7 @@ def _print_counts(console: Console, check: Check) -> None:
 
 def _split_table(splits: list[Split]) -> Table:
     """A row for trials that hold the same; what is expected stands beside what is found where they differ."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    table.add_column("split", no_wrap=True)
-    for column in ("identities", "visible images", "infrared images"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = plain_table("split", "identities", "visible images", "infrared images")
     many = len({split.trial for split in splits}) > 1
     for name in ("train", "val", "test"):
         alike: dict[tuple[str, ...], list[int]] = defaultdict(list)

@@ -9,7 +9,6 @@ evaluation mode, for in training mode the statistics of BatchNorm tie all images
 
 import dataclasses
 import itertools
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,12 +16,12 @@ import matplotlib
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from rich import box
 from rich.progress import track
-from rich.table import Table
+from rich.table import Column, Table
 from torch import Tensor, nn
 
-from csvi.analysis.figures import STYLE
+from csvi.analysis.canvas import STYLE, in_lines, name_groups
+from csvi.analysis.plain_table import plain_table
 from csvi.analysis.trained import Trained
 from csvi.config import LossConfig
 from csvi.data import ImageRecord, Modality
@@ -180,10 +179,8 @@ def gradients_figure(results: Sequence[Gradients]) -> Figure:
             for x, value in zip(at, found, strict=True):
                 if value == 0:
                     axes.annotate("0", (x, floor), (0, 2), textcoords="offset points", ha="center", fontsize=8)
-        axes.set(yscale="log", ylim=(floor, ceiling), xlim=(-0.5, len(results) - 0.5))
-        axes.set_ylabel(title)
-        axes.set_xticks(range(len(results)), [_group(result) for result in results])
-        axes.tick_params("x", length=0)
+        axes.set(yscale="log", ylim=(floor, ceiling), ylabel=title)
+        name_groups(axes, [_group(result) for result in results])
 
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(max(7.2, 0.8 + 1.5 * len(results)), 5.6), layout="constrained")
@@ -197,11 +194,14 @@ def gradients_figure(results: Sequence[Gradients]) -> Figure:
 
 def gradients_table(results: Sequence[Gradients]) -> Table:
     """Four rows a run: norms at either modality's F_s and F_task; the other modality's term also in % of all xi_Seg."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    table.add_column("run", overflow="fold", max_width=22)
-    table.add_column("at features", no_wrap=True)
-    for column in ("ξ_Seg", "other modality's", "in %", "ξ_ID"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = plain_table(
+        Column("run", overflow="fold", max_width=22),
+        Column("at features", no_wrap=True),
+        "ξ_Seg",
+        "other modality's",
+        "in %",
+        "ξ_ID",
+    )
     for result in results:
         for number, (features, modality) in enumerate(itertools.product(("shared", "task"), ("visible", "infrared"))):
             found = getattr(result, features)
@@ -290,5 +290,5 @@ def _short(norm: float) -> str:
 
 
 def _group(result: Gradients) -> str:
-    name = textwrap.fill(result.run.replace("_", "_ "), 18).replace("_ ", "_")  # a long name breaks after a _
+    name = in_lines(result.run, 18)
     return f"{name}\n(no ξ$_{{Seg}}$)" if result.auxiliary in ("none", "select") else name

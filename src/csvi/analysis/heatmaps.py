@@ -15,32 +15,30 @@ import matplotlib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from rich import box
 from rich.progress import track
-from rich.table import Table
+from rich.table import Column, Table
 from torch import Tensor
 from torch.nn import functional as F
 
-from csvi.analysis.cosegmentation import (
-    MANY,
+from csvi.analysis.canvas import STYLE, outline, place, show, write
+from csvi.analysis.plain_table import plain_table
+from csvi.analysis.trained import (
+    Trained,
     both_modalities,
     check_masks,
     display_image,
-    outline,
-    place,
     predict_sets,
     predicts_masks,
-    show,
+    same_test_images,
     true_masks,
-    write,
 )
-from csvi.analysis.figures import STYLE
-from csvi.analysis.trained import Trained
-from csvi.data import ImageRecord, Modality
+from csvi.data import Modality
 from csvi.errors import CsviError
 from csvi.model.losses import mask_target
 
 BATCH = 32
+TOGETHER = 10
+"""Images of each modality that a mask is predicted with, all of one identity; fewer where there are fewer."""
 
 
 @dataclass(frozen=True)
@@ -165,10 +163,15 @@ def heatmap(energy: Tensor, height: int, width: int) -> Tensor:
 
 def heatmaps_table(shares: Sequence[PersonShare]) -> Table:
     """A row a run; in brackets the activation inside the person of another image."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    table.add_column("activation in the person (%)", overflow="fold")
-    for column in ("visible", "(other)", "area", "infrared", "(other)", "area"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = plain_table(
+        Column("activation in the person (%)", overflow="fold"),
+        "visible",
+        "(other)",
+        "area",
+        "infrared",
+        "(other)",
+        "area",
+    )
     for share in shares:
         values = [v for part in (share.visible, share.infrared) for v in (part.person, part.other, part.area)]
         table.add_row(share.run, *(f"{100 * value:.1f}" for value in values))
@@ -180,7 +183,7 @@ def heatmaps_figure(
 ) -> Figure:
     """Figure 6: a row an image; columns: image, heatmap of each run, predicted mask, true mask.
 
-    The mask is that of the first run that predicts any, given with up to `MANY` images of each modality of the same
+    The mask is that of the first run that predicts any, given with up to `TOGETHER` images of each modality of the same
     identity; it is outlined at 0.5. Without such a run, or without true masks, the figure is without that column.
 
     Args:
@@ -219,7 +222,7 @@ def heatmaps_figure(
             together = [i]
             for of_modality in members[records[i].identity]:
                 rest = [j for j in of_modality if j != i]
-                together += chosen.sample(rest, min(len(rest), MANY - (i in of_modality)))
+                together += chosen.sample(rest, min(len(rest), TOGETHER - (i in of_modality)))
             (predicted,) = predict_sets(predicting, [records[j] for j in together], [range(len(together))])
             masks.append(predicted[0].numpy())
         columns.append((f"mask by\n{predicting.name}", masks))
@@ -272,24 +275,3 @@ def _overlay(image: np.ndarray, activation: np.ndarray) -> np.ndarray:
     """A heatmap (H, W) on an image (H, W, 3) in grey: (H, W, 3) in [0, 1]."""
     grey = image.mean(2, keepdims=True) / 255
     return 0.45 * grey + 0.55 * matplotlib.colormaps["turbo"](activation)[..., :3]
-
-
-def same_test_images(runs: Sequence[Trained]) -> list[ImageRecord]:
-    """The test images of all runs.
-
-    Raises:
-        CsviError: there is no run, or two of them differ in their test images.
-    """
-    if not runs:
-        raise CsviError("no run was given: give one run folder or more")
-    first, *others = [
-        (run.benchmark.root.resolve(), [(record.path, record.identity) for record in run.benchmark.test])
-        for run in runs
-    ]
-    for run, other in zip(runs[1:], others, strict=True):
-        if other != first:
-            raise CsviError(
-                f"{runs[0].run} and {run.run} have different test images (of {first[0]} and of {other[0]}): this "
-                "figure compares runs on the same ones, the same split of one dataset in one folder"
-            )
-    return runs[0].benchmark.test

@@ -1,10 +1,10 @@
 """Whether the extra part module reads the identity from the weights w of co-segmentation instead of from the image.
 
-The weights of an identity (Eq. 12) come from its own images and multiply them (Eq. 13), so that the part module on the
-selected features (Eq. 15) may know the person by w alone. Here it is asked with weights that are not the image's own.
+This is no figure of the paper. The weights of an identity (Eq. 12) come from its own images and multiply them (Eq.
+13), so that the part module on the selected features (Eq. 15) may know the person by w alone. Here it is asked with
+weights that are not the image's own.
 """
 
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,13 +12,13 @@ import matplotlib
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from rich import box
 from rich.progress import track
-from rich.table import Table
+from rich.table import Column, Table
 from torch import Tensor
 from torch.nn import functional as F
 
-from csvi.analysis.figures import STYLE
+from csvi.analysis.canvas import STYLE, in_lines, name_groups
+from csvi.analysis.plain_table import plain_table
 from csvi.analysis.trained import Trained
 from csvi.data import ImageRecord, Modality
 from csvi.errors import CsviError
@@ -161,9 +161,8 @@ def leak_figure(results: Sequence[Leak]) -> Figure:
             at = [group + (number - (len(bars) - 1) / 2) * width for group in range(len(results))]
             drawn = axes.bar(at, values, 0.9 * width, color=color, label=label)
             axes.bar_label(drawn, [f"{value:.3g}" for value in values], fontsize=8, padding=1)
-        axes.set_xticks(range(len(results)), [_group(result) for result in results])
-        axes.tick_params("x", length=0)
-        axes.set(ylim=(0, 105), xlim=(-0.5, len(results) - 0.5), ylabel="training images (%)")
+        name_groups(axes, [_group(result) for result in results])
+        axes.set(ylim=(0, 105), ylabel="training images (%)")
 
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(max(6.4, 0.8 + 1.9 * len(results)), 3.8), layout="constrained")
@@ -174,11 +173,14 @@ def leak_figure(results: Sequence[Leak]) -> Figure:
 
 def leak_table(results: Sequence[Leak]) -> Table:
     """Four rows a run: whom the extra part module names under which weights, in %."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    table.add_column("run", overflow="fold", max_width=22)
-    table.add_column("weights", no_wrap=True)
-    for column in ("right (%)", "visible", "infrared", "names w's"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = plain_table(
+        Column("run", overflow="fold", max_width=22),
+        Column("weights", no_wrap=True),
+        "right (%)",
+        "visible",
+        "infrared",
+        "names w's",
+    )
     for result in results:
         rows = [
             ("its own", result.own, ""),
@@ -246,5 +248,5 @@ def _shares(hit: Tensor, modality: Tensor) -> Shares:
 
 
 def _group(result: Leak) -> str:
-    name = textwrap.fill(result.run.replace("_", "_ "), 22).replace("_ ", "_")  # a long name breaks after a _
+    name = in_lines(result.run, 22)
     return name if result.reads_weights else f"{name}\n(head reads F$_s$)"

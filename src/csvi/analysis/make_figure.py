@@ -76,8 +76,8 @@ FIGURES = {
     ),
     "tsne": Kind(
         _tsne,
-        "Embeddings of test identities and the centers of their modalities, by t-SNE (Figure 5). Distances are those of "
-        "the embeddings, not of the plane.",
+        "Embeddings of test identities and the centers of their modalities, by t-SNE (Figure 5). Distances are those "
+        "of the embeddings, not of the plane.",
         "if there",
     ),
     "heatmaps": Kind(

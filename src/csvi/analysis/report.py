@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from csvi import __version__
-from csvi.analysis.figures import loss_curves, validation_curves
+from csvi.analysis.curves import loss_curves, validation_curves
 from csvi.analysis.make_figure import FIGURES
 from csvi.data import ImageRecord, Modality
 from csvi.data.cache import read_image

@@ -1,9 +1,9 @@
-"""Results as tables for the terminal; everything fits 80 columns."""
+"""An evaluation, or the mean of several (Tables 1 and 2), for the terminal; everything fits 80 columns."""
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from csvi.analysis.plain_table import plain_table
 from csvi.data import LAYOUTS
 from csvi.evaluate.predicted_masks import MaskResult
 from csvi.evaluate.runs import Evaluation
@@ -50,7 +50,7 @@ def print_summary(summary: Summary, evaluation: Evaluation) -> None:
     """
     console = Console()
     runs = len(summary.models)
-    table = _table(f"mean of {runs} runs (%)", *next(iter(summary.figures.values())))
+    table = plain_table(f"mean of {runs} runs (%)", *next(iter(summary.figures.values())))
     for protocol, figures in summary.figures.items():
         table.add_row(_short(protocol), *(f"{100 * m.mean:.1f}±{100 * m.std:.1f}" for m in figures.values()))
     console.print()
@@ -81,7 +81,7 @@ def print_one_split(evaluation: Evaluation) -> None:
 
 def protocol_table(results: list[Result]) -> Table:
     """A row a setting: figures in %, mean ± standard deviation over the trials; below it their 95 % intervals."""
-    table = _table("setting (%)", *results[0].figures, "chance")
+    table = plain_table("setting (%)", *results[0].figures, "chance")
     for result in results:
         several = any(len(spread.trials) > 1 for spread in result.figures.values())
         table.add_row(
@@ -104,14 +104,14 @@ def camera_table(pairs: list[CameraPair]) -> Table:
     """
     across = sorted({pair.gallery for pair in pairs})
     if len(across) > MOST_CAMERAS:
-        table = _table("the 10 worst of them", "R1", "mAP", "queries")
+        table = plain_table("the 10 worst of them", "R1", "mAP", "queries")
         for pair in sorted(pairs, key=lambda pair: pair.R1)[:10]:
             where = f"of camera {pair.query} in {pair.gallery}"
             table.add_row(where, f"{100 * pair.R1:.1f}", f"{100 * pair.mAP:.1f}", str(pair.valid))
         return table
     room = len(across) <= 6
     cell = {(p.query, p.gallery): f"{100 * p.R1:.0f}" + (f" {100 * p.mAP:.0f}" if room else "") for p in pairs}
-    table = _table("R1 mAP" if room else "R1", *(f"in {camera}" for camera in across))
+    table = plain_table("R1 mAP" if room else "R1", *(f"in {camera}" for camera in across))
     for query in sorted({pair.query for pair in pairs}):
         table.add_row(f"of {query}", *(cell.get((query, gallery), "-") for gallery in across))
     return table
@@ -119,7 +119,7 @@ def camera_table(pairs: list[CameraPair]) -> Table:
 
 def mask_table(masks: dict[str, MaskResult]) -> Table:
     """A row a modality; means of the intersection over union."""
-    table = _table("masks (IoU)", "predicted", "best constant mask", "images")
+    table = plain_table("masks (IoU)", "predicted", "best constant mask", "images")
     for modality, result in masks.items():
         table.add_row(modality, f"{result.iou:.3f}", f"{result.constant_iou:.3f}", str(result.images))
     return table
@@ -137,11 +137,3 @@ def _split(evaluation: Evaluation) -> str:
 
 def _short(protocol: str) -> str:
     return protocol.replace("-search", "").replace("infrared", "IR").replace("visible", "VIS").replace(" to ", " → ")
-
-
-def _table(first: str, *columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    table.add_column(first, no_wrap=True)
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
-    return table

@@ -15,15 +15,13 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from rich import box
-from rich.table import Table
+from rich.table import Column, Table
 from sklearn.manifold import TSNE
 from torch import Tensor
 
-from csvi.analysis.cosegmentation import both_modalities
-from csvi.analysis.figures import STYLE
-from csvi.analysis.heatmaps import same_test_images
-from csvi.analysis.trained import Trained
+from csvi.analysis.canvas import STYLE
+from csvi.analysis.plain_table import plain_table
+from csvi.analysis.trained import Trained, both_modalities, same_test_images
 from csvi.data import Modality
 from csvi.data.loader import evaluation_loader
 from csvi.errors import CsviError
@@ -157,10 +155,7 @@ def center_distances(centers: Tensor) -> tuple[float, float]:
 
 def tsne_table(planes: Planes) -> Table:
     """A row a run; distances in the embedding space."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    table.add_column("visible to infrared center", overflow="fold")
-    for column in ("same identity", "different", "ratio"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = plain_table(Column("visible to infrared center", overflow="fold"), "same identity", "different", "ratio")
     for plane in planes.runs:
         table.add_row(plane.run, f"{plane.same:.3f}", f"{plane.different:.3f}", f"{plane.ratio:.3f}")
     return table
