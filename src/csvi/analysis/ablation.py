@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from csvi.analysis.figures import STYLE
+from csvi.analysis.canvas import STYLE
 from csvi.analysis.tables import SYNTHETIC
 from csvi.evaluate.compare import Difference
 from csvi.train.cost import Cost
