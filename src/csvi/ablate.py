@@ -101,6 +101,7 @@ def ablate(
         rows.append(
             Row(
                 variant=str(original),
+                auxiliary=variant.auxiliary,
                 settings=dict(variant.settings),
                 runs=[str(run) for run in runs],
                 figures={

@@ -33,6 +33,7 @@ class Row:
     """One variant, all of its seeds."""
 
     variant: str
+    auxiliary: str
     settings: dict[str, str]
     """Its own, those chosen on the val identities among them."""
     runs: list[str]
@@ -121,7 +122,8 @@ def _table_3(rows: Sequence[Row]) -> str:
         figures = [_spread(row.figures[name]) for name in ("R1", "R10", "mAP")]
         differences = [_difference(row.differences.get(name)) for name in ("R1", "mAP")]
         ious = [mask["iou"] for masks in row.masks for mask in masks.values()]
-        name, r1, _, mean_ap = PAPER.get(row.variant, ("", None, None, None))
+        literal = not any(name.startswith("coseg.") for name in row.settings)
+        name, r1, _, mean_ap = PAPER[row.auxiliary] if literal else ("", None, None, None)
         paper = f"{r1} / {mean_ap}" if name else ""
         iou = f"{fmean(ious):.3f}" if ious else ""
         lines.append(f"| {' | '.join([row.variant, *figures, *differences, iou, name, paper])} |")
@@ -135,7 +137,7 @@ def _table_4(rows: Sequence[Row]) -> str:
     ]
     base = rows[0].cost.seconds_a_step
     for row in rows:
-        cost, paper = row.cost, PAPER_PARAMETERS.get(row.variant)
+        cost, paper = row.cost, PAPER_PARAMETERS.get(row.auxiliary)
         lines.append(
             f"| {row.variant} | {cost.parameters_training / 1e6:.2f} M | {cost.parameters_testing / 1e6:.2f} M "
             f"| {f'{paper[0]} / {paper[1]} M' if paper else ''} | {cost.seconds_a_step:.3f} "
