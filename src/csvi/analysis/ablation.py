@@ -82,8 +82,9 @@ def curves(ablation: Ablation) -> Figure:
         figure = Figure(figsize=(7, 4), layout="constrained")
         axes = figure.subplots()
         for number, row in enumerate(ablation.rows):
-            steps = sorted(set.intersection(*(set(steps) for steps, _ in row.validation)))
-            values = [[100 * dict(zip(*seed, strict=True))[step] for seed in row.validation] for step in steps]
+            seeds = [dict(zip(*seed, strict=True)) for seed in row.validation]
+            steps = sorted({step for seed in seeds for step in seed})
+            values = [[100 * seed[step] for seed in seeds if step in seed] for step in steps]
             color = f"C{number}"
             axes.plot(steps, [fmean(v) for v in values], color=color, marker="o", markersize=3, label=row.variant)
             axes.fill_between(steps, [min(v) for v in values], [max(v) for v in values], color=color, alpha=0.15, lw=0)

@@ -55,7 +55,7 @@ def _measure(config: Config, identities: int, steps: int) -> Cost:
     for _ in range(WARM_UP + steps):
         start = time.perf_counter()
         terms = train_step(fabric, network, wrapped, optimizer, batch, config.loss)
-        float(sum(terms.values()))  # waits for the device
+        float(torch.stack(list(terms.values())).sum().detach())  # waits for the device
         seconds.append(time.perf_counter() - start)
     on_gpu = fabric.device.type == "cuda"
     return Cost(
