@@ -58,13 +58,13 @@ def test_all_variants_to_a_table_and_nothing_twice(small, tmp_path, monkeypatch)
     grid = {"loss.segmentation": [1, 20]}
     file = ablate(small, list(AUXILIARIES), 2, tmp_path / "out", grid)
     runs = {f"{path.parent.parent.name}/{path.parent.name}" for path in (tmp_path / "out").rglob("model.safetensors")}
-    masked = ("segment", "decode", "coseg")
+    masked = ("segment", "decode", "coseg", "coseg+")
     assert {f"{variant}/{seed}" for variant in ("none", "select") for seed in (0, 1)} <= runs
     assert {f"{variant}_segmentation-{weight}/0" for variant in masked for weight in (1, 20)} <= runs
-    assert len(runs) == 4 + 3 * 3
+    assert len(runs) == 4 + 4 * 3
     found = json.loads((tmp_path / "out" / "ablation.json").read_text())
     assert [row["variant"] for row in found["rows"]] == list(AUXILIARIES)
-    assert [bool(row["differences"]) for row in found["rows"]] == [False, True, True, True, True]
+    assert [bool(row["differences"]) for row in found["rows"]] == [False, True, True, True, True, True]
     assert all(len(row["figures"]["R1"]) == 2 for row in found["rows"])
     testing = {row["variant"]: row["cost"]["parameters_testing"] for row in found["rows"]}
     assert testing["coseg"] == testing["decode"] == testing["select"] == testing["none"] < testing["segment"]
@@ -78,6 +78,7 @@ def test_all_variants_to_a_table_and_nothing_twice(small, tmp_path, monkeypatch)
     text = file.read_text()
     assert text.startswith("# ablation on SYSU-MM01")
     assert "| coseg | " in text
+    assert next(line for line in text.splitlines() if line.startswith("| coseg+ ")).endswith("|  |  |")  # ours
     assert "Baseline+CoSeg_ReID | 70.13 / 65.32" in text
     assert (tmp_path / "out" / "ablation.png").stat().st_size > 10_000
 

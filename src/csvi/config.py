@@ -75,10 +75,11 @@ class ModelConfig:
     """BatchNorm1d after the embedding's Linear: not in Eq. 3, but in the code it descends from."""
     share_classifier: bool = False
     """One classifier for all parts, as the subscript of gamma_s in Eq. 3 can be read."""
-    auxiliary: Literal["none", "select", "segment", "decode", "coseg"] = "coseg"
+    auxiliary: Literal["none", "select", "segment", "decode", "coseg", "coseg+"] = "coseg"
     """The rows of Table 3. none: Baseline; select: features times the true masks, in training; segment: a segmentation
     sub-network beside the shared layers, kept for testing (after the paper's reference 8); decode: a mask decoder on
-    the shared features; coseg: co-segmentation, the paper's model."""
+    the shared features; coseg: co-segmentation, the paper's model. Ours: coseg+, co-segmentation where the
+    weights of an image come from the other modality."""
 
     def __post_init__(self) -> None:
         _check(self, 1, 100, "parts")

@@ -52,14 +52,14 @@ def positive(*norms):
 @pytest.mark.parametrize("auxiliary", AUXILIARIES)
 def test_which_gradients_there_are(auxiliary, batch):
     shared, task = batch_gradients(network_of(auxiliary), batch, LossConfig())
-    segments, through_shared = auxiliary in ("segment", "decode", "coseg"), auxiliary in ("decode", "coseg")
+    segments, through_shared = auxiliary not in ("none", "select"), auxiliary in ("decode", "coseg", "coseg+")
     for found, reached in ((shared, through_shared), (task, segments)):
         assert positive(found.identity)
         if reached:
             assert positive(found.segmentation, found.within)
         else:
             assert found.segmentation == found.within == ZERO
-        if auxiliary == "coseg":
+        if auxiliary in ("coseg", "coseg+"):
             assert positive(found.across)
         else:
             assert found.across == ZERO

@@ -8,7 +8,7 @@ from csvi.model import VIReIDNet
 from csvi.model.network import AUXILIARIES, build_network
 
 ALL = pytest.mark.parametrize("auxiliary", AUXILIARIES)
-MASKED = pytest.mark.parametrize("auxiliary", ["segment", "decode", "coseg"])
+MASKED = pytest.mark.parametrize("auxiliary", ["segment", "decode", "coseg", "coseg+"])
 HEIGHT, WIDTH = 48, 40  # 16 does not divide the width
 
 
@@ -92,7 +92,7 @@ def test_select_shows_the_parts_what_the_mask_leaves(network, batch):
     assert (seen[:, :, :, 1:] == 0).all()
 
 
-@pytest.mark.parametrize("auxiliary", ["none", "segment", "decode", "coseg"])
+@pytest.mark.parametrize("auxiliary", ["none", "segment", "decode", "coseg", "coseg+"])
 def test_masks_are_not_needed_to_embed_in_training(network, batch):
     del batch["mask"]
     assert network(batch)["parts"].shape == (8, 3, 8)

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from csvi.config import Config, CosegConfig, LossConfig, ModelConfig
 from csvi.model.auxiliary import Features
-from csvi.model.coseg import CCWG, CoSegmentation, cross_modality_centers
+from csvi.model.coseg import CCWG, CoSegmentation, CoSegmentationPlus, cross_modality_centers
 from csvi.model.decoder import MaskDecoder
 from csvi.model.losses import identity_mask_loss, mask_loss, reid_losses
 
@@ -236,3 +236,13 @@ def test_weight_of_the_head(features):
 def test_default_widths_follow_the_backbone():
     branch = CoSegmentation(320, CLASSES, Config(model=ModelConfig(part_dim=3)))
     assert [block[0].out_channels for block in list(branch.decoder)[:2]] == [80, 20]
+
+
+def test_coseg_plus_is_coseg_whose_weights_are_of_the_other_modality(features):
+    literal = built(weights_from="other-modality")
+    config = Config(model=ModelConfig(part_dim=3), coseg=CosegConfig(widths=(6, 4), weights_from="own"))
+    plus = CoSegmentationPlus(CHANNELS, CLASSES, config).double()
+    plus.load_state_dict(literal.state_dict())
+    for name, output in plus(Features(features), IDENTITY, MODALITY).items():
+        torch.testing.assert_close(output, literal(Features(features), IDENTITY, MODALITY)[name])
+    assert config.coseg.weights_from == "own"  # of whoever asked

@@ -123,9 +123,9 @@ def _table_3(rows: Sequence[Row]) -> str:
         figures = [_spread(row.figures[name]) for name in ("R1", "R10", "mAP")]
         differences = [_difference(row.differences.get(name)) for name in ("R1", "mAP")]
         ious = [mask["iou"] for masks in row.masks for mask in masks.values()]
-        literal = not any(name.startswith("coseg.") for name in row.settings)
+        literal = row.auxiliary in PAPER and not any(name.startswith("coseg.") for name in row.settings)
         name, r1, _, mean_ap = PAPER[row.auxiliary] if literal else ("", None, None, None)
-        paper = f"{r1} / {mean_ap}" if name else ""
+        paper = f"{r1} / {mean_ap}" if literal else ""
         iou = f"{fmean(ious):.3f}" if ious else ""
         lines.append(f"| {' | '.join([row.variant, *figures, *differences, iou, name, paper])} |")
     return "\n".join(lines) + "\n"

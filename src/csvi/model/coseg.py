@@ -1,5 +1,8 @@
 """The co-segmentation branch: training only, it predicts the person masks of all images of an identity (Eq. 10-19)."""
 
+import dataclasses
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -119,3 +122,19 @@ class CoSegmentation(Auxiliary):
     def predict_masks(self, features: Features, identity: Tensor, modality: Tensor) -> Tensor:
         """Probability of person at each cell, (B, 1, 4h, 4w), of images whose identities need not be known classes."""
         return self.decoder.probability(self(features, identity, modality)["mask_logits"])
+
+
+class CoSegmentationPlus(CoSegmentation):
+    """`coseg+`: co-segmentation that no image can tell its identity through its own weights w.
+
+    The weights of an image come from the center of the other modality's images, which the image is not among: to know
+    them is to know the person across modalities. Of the remedies for the leak it is the one that costs nothing
+    (docs/results.md).
+    """
+
+    sets: ClassVar[dict[str, Any]] = {"weights_from": "other-modality"}
+    """What it sets of the section `coseg`, whatever the settings say."""
+
+    def __init__(self, channels: int, identities: int, config: Config):
+        coseg = dataclasses.replace(config.coseg, **self.sets)
+        super().__init__(channels, identities, dataclasses.replace(config, coseg=coseg))

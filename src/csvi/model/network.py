@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from csvi.config import Config, LossConfig
 from csvi.model.auxiliary import Auxiliary, Features
 from csvi.model.backbone import TwoStreamBackbone
-from csvi.model.coseg import CoSegmentation
+from csvi.model.coseg import CoSegmentation, CoSegmentationPlus
 from csvi.model.decode import Decode
 from csvi.model.losses import reid_losses
 from csvi.model.parts import PartModule
@@ -20,8 +20,9 @@ AUXILIARIES: dict[str, type[Auxiliary] | None] = {
     "segment": Segment,
     "decode": Decode,
     "coseg": CoSegmentation,
+    "coseg+": CoSegmentationPlus,
 }
-"""What training may add, by its name in the settings: the rows of Table 3."""
+"""What training may add, by its name in the settings: the rows of Table 3, and ours."""
 
 
 class VIReIDNet(nn.Module, PyTorchModelHubMixin, library_name="csvi", tags=["visible-infrared", "person-re-id"]):
