@@ -1,6 +1,6 @@
 """How fast csvi loads training batches, against decoding every image in every epoch; and how little memory it needs.
 
-    python benchmarks/loading.py [--images 3200] [--workers 2] [--step-seconds 0.1]
+    python benchmarks/loading.py [--images 6400] [--workers 2] [--step-seconds 0.1]
     python benchmarks/loading.py --memory
 
 The other loader is the usual one: Pillow opens, converts and resizes, torchvision's transforms vary and normalise one
@@ -340,7 +340,7 @@ def resident(process: int | None) -> dict[str, int]:
 def main(arguments: list[str] | None = None) -> int:
     """0; with --memory, 1 if it is too much."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=3200)
+    parser.add_argument("--images", type=int, default=6400)
     parser.add_argument("--epochs", type=int, default=3, help="the fastest from the second on counts")
     parser.add_argument("--workers", type=int, default=DataConfig().workers)
     parser.add_argument("--seconds", type=float, default=60, help="in which waiting is measured")
