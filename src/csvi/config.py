@@ -274,12 +274,13 @@ def with_settings(config: Config, settings: Mapping[str, str]) -> Config:
         CsviError: an unknown setting or a value of the wrong type.
     """
     plain = dataclasses.asdict(config)
-    for name, text in settings.items():
+    for name in settings:
         if name not in flatten(config):
             raise CsviError(f"unknown setting {name!r}: see csvi train --help")
-        section, _, key = name.rpartition(".")
-        (plain[section] if section else plain)[key] = yaml.safe_load(text)
     try:
+        for name, text in settings.items():
+            section, _, key = name.rpartition(".")
+            (plain[section] if section else plain)[key] = yaml.safe_load(text)
         return _parsed(lambda parser: parser.parse_object(plain))
     except CsviError:
         raise
