@@ -13,8 +13,8 @@ from csvi.evaluate import sysu_protocols
 from csvi.evaluate.compare import load_evaluation
 
 SPICE = [b"", b"\0", b"\n", b"\r\n", b",", b" ", b'"', b"\\", b"../", b"/", b"-1", b"1e9", b"99999999999999999999",
-         b"\xff", b"\xef\xbb\xbf", "é".encode(), "٣".encode(), b"nan", b"&a [*a]", b"!!python/object:os.system x", b": ",
-         b"{", b"[", b"'", b"#"]  # fmt: skip
+         b"\xff", b"\xef\xbb\xbf", "é".encode(), "٣".encode(), b"nan", b"&a [*a]", b"!!python/object:os.system x",
+         b": ", b"{", b"[", b"'", b"#"]  # fmt: skip
 EDIT = st.tuples(st.floats(0, 1), st.integers(0, 12), st.sampled_from(SPICE) | st.binary(max_size=8))
 EDITS = st.lists(EDIT, min_size=1, max_size=4)
 FEW, MANY = 150, 2_500
@@ -57,13 +57,14 @@ def damaged(content, edits):
 
 
 def accepts_or_says_why(read):
+    refusal = "read"
     try:
-        return read()
+        read()
     except CsviError as error:
-        assert str(error)
-        assert "\n" not in str(error)
-        assert len(str(error)) < 1000
-        return None
+        refusal = str(error)
+    assert refusal
+    assert "\n" not in refusal
+    assert len(refusal) < 1000
 
 
 @pytest.fixture(scope="module")
