@@ -49,7 +49,7 @@ class DataConfig:
     workers: int = 2
     """Loader processes."""
     cache: str = "~/.cache/csvi"
-    """Folder of decoded and resized images, written once and memory-mapped by every later epoch and run."""
+    """Folder of decoded and resized images, written once and read by every later epoch and run."""
 
     def __post_init__(self) -> None:
         _check(self, 16, 4096, "height", "width")

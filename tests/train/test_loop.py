@@ -383,3 +383,10 @@ def test_training_in_bfloat16_is_close_to_float32(config, tmp_path):
     exact, low = metrics(tmp_path / "32-true")[0], metrics(tmp_path / "bf16-mixed")[0]
     assert low == pytest.approx(exact, rel=0.05)
     assert low != exact
+
+
+@pytest.mark.parametrize(("auxiliary", "kinds"), [("none", {"images"}), ("select", {"images", "masks"})])
+def test_only_who_learns_from_masks_decodes_them(config, tmp_path, auxiliary, kinds):
+    config.model.auxiliary, config.data.cache = auxiliary, str(tmp_path / "cache")
+    train(config, tmp_path / "run")
+    assert {file.name.split("-")[0] for file in (tmp_path / "cache").iterdir()} == kinds

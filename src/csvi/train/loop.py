@@ -67,8 +67,9 @@ def train(config: Config, run: Path, resume: str | None = None) -> None:
     if fabric.is_global_zero:
         _make_folder(run)
     with fabric.rank_zero_first(local=True):  # the others find the images decoded
+        masks = config.model.auxiliary != "none"
         loader, sampler, identities = training_loader(
-            benchmark.root, records, config.data, config.seed, fabric.global_rank, fabric.world_size
+            benchmark.root, records, config.data, config.seed, masks, fabric.global_rank, fabric.world_size
         )
         if validates(config, config.train.epochs):
             _check_searchable(benchmark)
