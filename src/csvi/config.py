@@ -48,6 +48,9 @@ class DataConfig:
     """Probability of turning a visible image grey; the paper does not."""
     workers: int = 2
     """Loader processes."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """What a training image does that cannot be read, or whose mask is missing or not of its size: end the run before
+    it begins, or be left out and listed in RUN/skipped.json. Test images are never left out."""
     cache: str = "~/.cache/csvi"
     """Folder of decoded and resized images, written once and read by every later epoch and run."""
 

@@ -58,7 +58,7 @@ def test_refused(trouble, tmp_path):
     file.write_bytes(REFUSED[trouble])
     with pytest.raises(BadImage) as refusal:
         read_image(file, 24, 12, "RGB")
-    assert str(refusal.value).startswith(f"the image {file} {trouble}")
+    assert str(refusal.value).startswith(f"cannot read the image {file}: it {trouble}")
     assert refusal.value.trouble.startswith(trouble)
 
 

@@ -26,7 +26,7 @@ class BadImage(CsviError):
     """
 
     def __init__(self, file: Path, trouble: str, missing: bool = False):
-        super().__init__(f"the image {file} {trouble}")
+        super().__init__(f"cannot read the image {file}: it {trouble}")
         self.trouble, self.missing = trouble, missing
 
 
