@@ -6,6 +6,7 @@ import pickle
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ import pytest
 from PIL import Image
 
 import csvi.data.cache as module
-from csvi.data.cache import cached_images, cached_masks, read_image
+from csvi.data.cache import cached_images, cached_masks
+from csvi.data.images import read_image
 from csvi.data.records import ImageRecord, Modality
 from csvi.errors import CsviError
 
@@ -299,3 +301,36 @@ def test_masks_of_ones_and_zeros_are_refused(root, records, folder):
     with pytest.raises(CsviError, match="write the person as 255"):
         cached_masks(root, records, 8, 4, folder)
     assert list(folder.iterdir()) == []
+
+
+def test_what_cannot_be_read_may_be_skipped_and_is_never_forgotten(root, records, folder, decoded):
+    (root / "1.png").write_text("not an image")
+    (root / "2.png").unlink()
+    skipping = cached_images(root, records, 8, 4, folder, skip=True)
+    assert list(skipping.bad) == [1, 2]
+    assert skipping.bad[1] == f"cannot read the image {root / '1.png'}: it is not an image"
+    assert (skipping[3] == (180, 10, 200)).all()
+    times = len(decoded)
+    assert cached_images(root, records, 8, 4, folder, skip=True).bad == skipping.bad
+    with pytest.raises(CsviError, match=r"1\.png: it is not an image"):
+        cached_images(root, records, 8, 4, folder)
+    assert len(decoded) == times
+    Image.new("RGB", (10, 20)).save(root / "1.png")
+    assert list(cached_images(root, records, 8, 4, folder, skip=True).bad) == [2]
+
+
+def test_masks_that_cannot_be_read_may_be_skipped(root, records, folder):
+    records[0] = replace(records[0], mask=None)
+    Image.new("L", (20, 20), 255).save(root / "masks/1.png")
+    (root / "masks/2.png").write_bytes(b"")
+    bad = cached_masks(root, records, 8, 4, folder, skip=True).bad
+    assert list(bad) == [0, 1, 2]
+    assert bad[0] == f"the image {root / '0.png'} has no mask"
+    assert "must be of one size" in bad[1]
+    assert bad[2].endswith("masks/2.png: it is empty")
+
+
+def test_a_list_without_a_lost_image_has_another_cache(root, records, folder):
+    (root / "1.png").unlink()
+    assert len(cached_images(root, records, 8, 4, folder, skip=True)) == 4
+    assert len(cached_images(root, [*records[:1], *records[2:]], 8, 4, folder)) == 3

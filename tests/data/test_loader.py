@@ -1,5 +1,6 @@
 """From records to batches: what they hold, and that they depend on the seed, the epoch and the position alone."""
 
+import dataclasses
 import pickle
 import signal
 
@@ -8,9 +9,10 @@ import torch
 
 from csvi.data import Modality, read_benchmark
 from csvi.data import loader as module
-from csvi.data.cache import read_image
+from csvi.data.images import read_image
 from csvi.data.loader import evaluation_loader, training_loader
 from csvi.data.transforms import draw_variation, vary
+from csvi.errors import CsviError
 
 
 @pytest.fixture
@@ -171,3 +173,23 @@ def test_ctrl_c_does_not_end_the_workers(config, benchmark, training):
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_images_that_cannot_be_read_are_skipped_if_so_set(config, benchmark, tmp_path):
+    config.data.cache, config.data.on_error = str(tmp_path / "cache"), "skip"
+    records = list(benchmark.train)
+    records[5] = dataclasses.replace(records[5], path="cam1/0001/gone.jpg")
+    records[9] = dataclasses.replace(records[9], mask=None)
+    loader, sampler, _ = training_loader(benchmark.root, records, config.data, seed=0, masks=True)
+    assert {i: why.rpartition(": ")[2] for i, why in sampler.skipped.items()} == {
+        5: "it is not there",
+        9: f"the image {benchmark.root / records[9].path} has no mask",
+    }
+    drawn = {draw.image for epoch in range(4) for draws in (sampler.start(epoch), *sampler)[1:] for draw in draws}
+    assert drawn == set(range(len(records))) - {5, 9}
+    assert len(list(loader)) == len(sampler)
+    _, sampler, _ = training_loader(benchmark.root, records, config.data, seed=0, masks=False)
+    assert list(sampler.skipped) == [5]
+    config.data.on_error = "stop"
+    with pytest.raises(CsviError, match=r"gone.jpg: it is not there"):
+        training_loader(benchmark.root, records, config.data, seed=0, masks=False)

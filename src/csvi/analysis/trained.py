@@ -12,7 +12,7 @@ from torch import Tensor
 
 from csvi.config import Config, load_config
 from csvi.data import Benchmark, ImageRecord, read_benchmark
-from csvi.data.cache import read_image
+from csvi.data.images import read_image
 from csvi.errors import CsviError
 from csvi.evaluate.masks import full_size
 from csvi.fabric import make_fabric, on_device

@@ -94,14 +94,16 @@ def training_loader(
     Raises:
         CsviError: see `CrossModalitySampler`, `cached_images` and `cached_masks`.
     """
-    sampler = CrossModalitySampler(records, config.identities, config.images, seed, rank, world_size)
-    identities = sorted({records[i].identity for both in sampler.members for i in both[0]})
-    plain = ImageDataset(
-        records,
-        cached_images(root, records, config.height, config.width, Path(config.cache)),
-        cached_masks(root, records, config.height, config.width, Path(config.cache)) if masks else None,
-        {identity: label for label, identity in enumerate(identities)},
+    cached = root, records, config.height, config.width, Path(config.cache), config.on_error == "skip"
+    images = cached_images(*cached)
+    masks_of = cached_masks(*cached) if masks else None
+    bad = (masks_of.bad if masks_of else {}) | images.bad
+    sampler = CrossModalitySampler(
+        records, config.identities, config.images, seed, rank, world_size, skipped={i: bad[i] for i in sorted(bad)}
     )
+    identities = sorted({records[i].identity for both in sampler.members for i in both[0]})
+    labels = {identity: label for label, identity in enumerate(identities)}
+    plain = ImageDataset(records, images, masks_of, labels)
     loader = DataLoader(
         VariedDataset(plain, config),
         batch_size=None,  # the sampler gives batches, and the dataset takes them
