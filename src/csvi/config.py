@@ -48,8 +48,11 @@ class DataConfig:
     """Probability of turning a visible image grey; the paper does not."""
     workers: int = 2
     """Loader processes."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """What a training image does that cannot be read, or whose mask is missing or not of its size: end the run before
+    it begins, or be left out and listed in RUN/skipped.json. Test images are never left out."""
     cache: str = "~/.cache/csvi"
-    """Folder of decoded and resized images, written once and memory-mapped by every later epoch and run."""
+    """Folder of decoded and resized images, written once and read by every later epoch and run."""
 
     def __post_init__(self) -> None:
         _check(self, 16, 4096, "height", "width")
@@ -275,12 +278,13 @@ def with_settings(config: Config, settings: Mapping[str, str]) -> Config:
         CsviError: an unknown setting or a value of the wrong type.
     """
     plain = dataclasses.asdict(config)
-    for name, text in settings.items():
+    for name in settings:
         if name not in flatten(config):
             raise CsviError(f"unknown setting {name!r}: see csvi train --help")
-        section, _, key = name.rpartition(".")
-        (plain[section] if section else plain)[key] = yaml.safe_load(text)
     try:
+        for name, text in settings.items():
+            section, _, key = name.rpartition(".")
+            (plain[section] if section else plain)[key] = yaml.safe_load(text)
         return _parsed(lambda parser: parser.parse_object(plain))
     except CsviError:
         raise

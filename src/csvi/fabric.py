@@ -7,6 +7,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from csvi.config import Config
+from csvi.data.transforms import normalize
 from csvi.errors import CsviError
 
 
@@ -24,8 +25,8 @@ def make_fabric(config: Config, devices: int = 1, nodes: int = 1) -> Fabric:
 
 
 def on_device(batch: dict[str, Tensor], fabric: Fabric) -> dict[str, Tensor]:
-    """A batch on the device of `fabric`, its images in the memory format that the networks are in."""
-    batch = fabric.to_device(batch)
+    """A batch on the device of `fabric`, normalised there, its images in the memory format that the networks are in."""
+    batch = normalize(fabric.to_device(batch))
     return batch | {"image": batch["image"].contiguous(memory_format=torch.channels_last)}
 
 

@@ -1,5 +1,6 @@
 """From records to batches: what they hold, and that they depend on the seed, the epoch and the position alone."""
 
+import dataclasses
 import pickle
 import signal
 
@@ -7,7 +8,11 @@ import pytest
 import torch
 
 from csvi.data import Modality, read_benchmark
+from csvi.data import loader as module
+from csvi.data.images import read_image
 from csvi.data.loader import evaluation_loader, training_loader
+from csvi.data.transforms import draw_variation, vary
+from csvi.errors import CsviError
 
 
 @pytest.fixture
@@ -18,7 +23,7 @@ def benchmark(config):
 def epoch_of(config, benchmark, epoch=0, step=0, seed=0, **settings):
     for name, value in settings.items():
         setattr(config.data, name, value)
-    loader, sampler, _ = training_loader(benchmark.root, benchmark.train, config.data, seed)
+    loader, sampler, _ = training_loader(benchmark.root, benchmark.train, config.data, seed, masks=True)
     sampler.start(epoch, step)
     return list(loader)
 
@@ -32,7 +37,7 @@ def assert_equal(some, others):
 
 def test_a_batch_is_a_flat_dictionary_of_tensors(config, benchmark):
     config.data.identities, config.data.images = 5, 3
-    loader, sampler, identities = training_loader(benchmark.root, benchmark.train, config.data, seed=0)
+    loader, sampler, identities = training_loader(benchmark.root, benchmark.train, config.data, seed=0, masks=True)
     draws = list(sampler)
     batches = list(loader)
     assert len(batches) == len(loader) == 5  # 8 identities of 8 visible images, 15 a batch
@@ -44,13 +49,14 @@ def test_a_batch_is_a_flat_dictionary_of_tensors(config, benchmark):
         assert batch["modality"].tolist() == 15 * [0] + 15 * [1]
         records = [benchmark.train[d.image] for d in draw]
         assert [identities[label] for label in batch["identity"]] == [record.identity for record in records]
-        assert 0 <= batch["mask"].min() < batch["mask"].max() <= 1
+        assert {batch[key].dtype for key in ("image", "mask")} == {torch.uint8}
+        assert batch["mask"].max() == 255
 
 
 def test_labels_are_those_of_the_identities_with_both_modalities(config, benchmark):
     records = [r for r in benchmark.train if not (r.identity == 3 and r.modality == Modality.INFRARED)]
     config.data.identities = 7
-    loader, _, identities = training_loader(benchmark.root, records, config.data, seed=0)
+    loader, _, identities = training_loader(benchmark.root, records, config.data, seed=0, masks=True)
     assert identities == [1, 2, 4, 5, 6, 7, 8]
     assert {int(label) for batch in loader for label in batch["identity"]} == set(range(7))
 
@@ -62,10 +68,9 @@ def test_the_number_of_workers_changes_nothing(config, benchmark):
 
 
 def test_augmentation_does_not_use_up_random_numbers_of_training(config, benchmark):
-    loader, sampler, _ = training_loader(benchmark.root, benchmark.train, config.data, seed=0)
+    loader, sampler, _ = training_loader(benchmark.root, benchmark.train, config.data, seed=0, masks=True)
     state = torch.get_rng_state()
-    for draw in next(iter(sampler)):
-        loader.dataset[draw]
+    loader.dataset[next(iter(sampler))]
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -82,7 +87,7 @@ def test_augmentation_depends_on_seed_epoch_and_position_alone(config, benchmark
 def test_an_image_drawn_twice_is_varied_twice(config, benchmark):
     config.data.images = 20  # of 8 visible and 4 infrared images
     (batch,) = epoch_of(config, benchmark)
-    _, sampler, _ = training_loader(benchmark.root, benchmark.train, config.data, seed=0)
+    _, sampler, _ = training_loader(benchmark.root, benchmark.train, config.data, seed=0, masks=True)
     (draws,) = list(sampler)
     twice = [b for b, draw in enumerate(draws) if draw.image == draws[0].image]
     assert len(twice) >= 2
@@ -91,17 +96,32 @@ def test_an_image_drawn_twice_is_varied_twice(config, benchmark):
 
 def test_a_loader_serves_epoch_after_epoch(config, benchmark):
     config.data.workers = 1
-    loader, sampler, _ = training_loader(benchmark.root, benchmark.train, config.data, seed=0)
+    loader, sampler, _ = training_loader(benchmark.root, benchmark.train, config.data, seed=0, masks=True)
     for epoch, step in ((0, 1), (1, 0), (2, 0)):
         sampler.start(epoch, step)
         config.data.workers = 0
         assert_equal(list(loader), epoch_of(config, benchmark, epoch=epoch, step=step))
 
 
-def test_without_masks_a_batch_has_none(config, benchmark):
-    bare = [type(r)(r.path, r.identity, r.camera, r.modality) for r in benchmark.train]
-    loader, _, _ = training_loader(benchmark.root, bare, config.data, seed=0)
+def test_masks_that_nobody_asks_for_are_not_even_decoded(config, benchmark, monkeypatch):
+    monkeypatch.delattr(module, "cached_masks")
+    loader, _, _ = training_loader(benchmark.root, benchmark.train, config.data, seed=0, masks=False)
     assert set(next(iter(loader))) == {"image", "identity", "modality"}
+
+
+def test_a_batch_is_the_drawn_images_varied_as_their_seeds_say(config, benchmark):
+    with_masks, sampler, _ = training_loader(benchmark.root, benchmark.train, config.data, seed=0, masks=True)
+    without, _, _ = training_loader(benchmark.root, benchmark.train, config.data, seed=0, masks=False)
+    for draws, batch, same in zip(list(sampler), with_masks, without, strict=True):
+        for i, draw in enumerate(draws):
+            record = benchmark.train[draw.image]
+            variation = draw_variation(draw.seed, record.modality, config.data)
+            image, mask = read_image(benchmark.file(record), 48, 24, "RGB"), read_image(record.mask, 48, 24, "L")
+            plain = {"image": torch.tensor(image).permute(2, 0, 1)[None], "mask": torch.tensor(mask)[None, None]}
+            expected = vary(plain, [variation])
+            assert torch.equal(batch["image"][i], expected["image"][0])
+            assert torch.equal(batch["mask"][i], expected["mask"][0])
+        assert torch.equal(same["image"], batch["image"])
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -112,7 +132,11 @@ def test_evaluation_takes_all_images_once_in_order_without_variation(config, ben
     assert [len(batch["identity"]) for batch in batches] == [64, 32]
     assert torch.cat([batch["identity"] for batch in batches]).tolist() == [r.identity for r in benchmark.test]
     assert torch.cat([batch["modality"] for batch in batches]).tolist() == [r.modality for r in benchmark.test]
-    assert batches[0]["mask"].shape == (64, 1, 48, 24)
+    assert set(batches[0]) == {"image", "identity", "modality"}
+    assert batches[0]["image"].shape == (64, 3, 48, 24)
+    assert batches[0]["image"].is_contiguous(memory_format=torch.channels_last)
+    expected = read_image(benchmark.file(benchmark.test[64]), 48, 24, "RGB")
+    assert torch.equal(batches[1]["image"][0].permute(1, 2, 0), torch.tensor(expected))
     assert_equal(list(loader), batches)
 
 
@@ -126,12 +150,12 @@ def test_evaluation_in_batches_of_ones_own(config, benchmark):
 def test_a_dataset_goes_to_other_processes_without_its_pixels(config, benchmark, training):
     """Where loader processes are spawned, as on macOS or from Python 3.14 on, it is pickled."""
     if training:
-        loader, sampler, _ = training_loader(benchmark.root, benchmark.train, config.data, seed=0)
-        index = next(iter(sampler))[0]
+        loader, sampler, _ = training_loader(benchmark.root, benchmark.train, config.data, seed=0, masks=True)
+        index = next(iter(sampler))
     else:
-        loader, index = evaluation_loader(benchmark.root, benchmark.train, config.data), 0
+        loader, index = evaluation_loader(benchmark.root, benchmark.train, config.data), [3, 1]
     pickled = pickle.dumps(loader.dataset)
-    assert len(pickled) < 30_000 < loader.dataset.cache.images.nbytes
+    assert len(pickled) < 10_000
     found, expected = pickle.loads(pickled)[index], loader.dataset[index]
     assert all(torch.equal(found[key], expected[key]) for key in expected)
 
@@ -140,7 +164,7 @@ def test_a_dataset_goes_to_other_processes_without_its_pixels(config, benchmark,
 def test_ctrl_c_does_not_end_the_workers(config, benchmark, training):
     config.data.workers = 1
     if training:
-        loader, _, _ = training_loader(benchmark.root, benchmark.train, config.data, seed=0)
+        loader, _, _ = training_loader(benchmark.root, benchmark.train, config.data, seed=0, masks=True)
     else:
         loader = evaluation_loader(benchmark.root, benchmark.train, config.data)
     before = signal.getsignal(signal.SIGINT)
@@ -149,3 +173,23 @@ def test_ctrl_c_does_not_end_the_workers(config, benchmark, training):
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_images_that_cannot_be_read_are_skipped_if_so_set(config, benchmark, tmp_path):
+    config.data.cache, config.data.on_error = str(tmp_path / "cache"), "skip"
+    records = list(benchmark.train)
+    records[5] = dataclasses.replace(records[5], path="cam1/0001/gone.jpg")
+    records[9] = dataclasses.replace(records[9], mask=None)
+    loader, sampler, _ = training_loader(benchmark.root, records, config.data, seed=0, masks=True)
+    assert {i: why.rpartition(": ")[2] for i, why in sampler.skipped.items()} == {
+        5: "it is not there",
+        9: f"the image {benchmark.root / records[9].path} has no mask",
+    }
+    drawn = {draw.image for epoch in range(4) for draws in (sampler.start(epoch), *sampler)[1:] for draw in draws}
+    assert drawn == set(range(len(records))) - {5, 9}
+    assert len(list(loader)) == len(sampler)
+    _, sampler, _ = training_loader(benchmark.root, records, config.data, seed=0, masks=False)
+    assert list(sampler.skipped) == [5]
+    config.data.on_error = "stop"
+    with pytest.raises(CsviError, match=r"gone.jpg: it is not there"):
+        training_loader(benchmark.root, records, config.data, seed=0, masks=False)

@@ -4,7 +4,9 @@ import copy
 import dataclasses
 import json
 import logging
+import shutil
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from csvi.data import read_benchmark
 from csvi.data.loader import evaluation_loader
 from csvi.errors import CsviError
 from csvi.evaluate.embed import embed
+from csvi.evaluate.runs import evaluate_run
 from csvi.model import build_network
 from csvi.model.saved import load_net
 from csvi.model.weights import initial_weights
@@ -383,3 +386,30 @@ def test_training_in_bfloat16_is_close_to_float32(config, tmp_path):
     exact, low = metrics(tmp_path / "32-true")[0], metrics(tmp_path / "bf16-mixed")[0]
     assert low == pytest.approx(exact, rel=0.05)
     assert low != exact
+
+
+@pytest.mark.parametrize(("auxiliary", "kinds"), [("none", {"images"}), ("select", {"images", "masks"})])
+def test_only_who_learns_from_masks_decodes_them(config, tmp_path, auxiliary, kinds):
+    config.model.auxiliary, config.data.cache = auxiliary, str(tmp_path / "cache")
+    train(config, tmp_path / "run")
+    assert {file.name.split("-")[0] for file in (tmp_path / "cache").iterdir()} == kinds
+
+
+def test_what_cannot_be_read_ends_a_run_or_is_left_out_and_listed(config, sysu_root, tmp_path, caplog):
+    root = Path(shutil.copytree(sysu_root, tmp_path / "root"))
+    (root / "cam1/0001/0001.jpg").write_bytes(b"not an image")
+    (root / "masks/cam3/0002/0001.png").unlink()
+    config.data.root, config.data.cache = str(root), str(tmp_path / "cache")
+    with pytest.raises(CsviError, match="1 of 96 training images have no mask"):
+        train(config, tmp_path / "run")
+    config.model.auxiliary = "none"
+    with pytest.raises(CsviError, match=r"cam1/0001/0001\.jpg: it is not an image"):
+        train(config, tmp_path / "run")
+    config.model.auxiliary, config.data.on_error = "coseg", "skip"
+    train(config, tmp_path / "run")
+    skipped = json.loads((tmp_path / "run" / "skipped.json").read_text())
+    assert list(skipped) == ["cam1/0001/0001.jpg", "cam3/0002/0001.jpg"]
+    assert "2 of 96 training images are left out" in caplog.text
+    (root / "cam2/0013/0001.jpg").write_bytes(b"not an image")
+    with pytest.raises(CsviError, match=r"cam2/0013/0001\.jpg: it is not an image"):  # of test: never left out
+        evaluate_run(str(tmp_path / "run"))

@@ -15,7 +15,7 @@ from csvi import __version__
 from csvi.analysis.curves import loss_curves, validation_curves
 from csvi.analysis.make_figure import FIGURES
 from csvi.data import ImageRecord, Modality
-from csvi.data.cache import read_image
+from csvi.data.images import read_image
 from csvi.evaluate.masks import full_size
 from csvi.evaluate.metrics import RULES, removed
 from csvi.evaluate.protocols import Protocol, protocols_of

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from csvi.config import Config, load_config
 from csvi.data import Benchmark, ImageRecord, read_benchmark
-from csvi.data.cache import read_image
-from csvi.data.transforms import evaluation_transform
+from csvi.data.images import read_image
 from csvi.errors import CsviError
 from csvi.evaluate.masks import full_size
 from csvi.fabric import make_fabric, on_device
@@ -59,19 +58,15 @@ class Trained:
             have one.
         """
         size = (self.config.data.height, self.config.data.width)
-        items = []
-        for record in records:
-            image = torch.tensor(read_image(self.benchmark.file(record), *size, "RGB")).permute(2, 0, 1)
-            mask = torch.tensor(read_image(record.mask, *size, "L"))[None] if record.mask else None
-            items.append(evaluation_transform(image, mask, record.modality))
+        images = np.stack([read_image(self.benchmark.file(record), *size, "RGB") for record in records])
         batch = {
-            "image": torch.stack([image for image, _ in items]),
+            "image": torch.from_numpy(images).permute(0, 3, 1, 2),
             "modality": torch.tensor([int(record.modality) for record in records]),
             "identity": torch.tensor([record.identity for record in records]),
         }
-        masks = [mask for _, mask in items if mask is not None]
-        if len(masks) == len(items):
-            batch["mask"] = torch.stack(masks)
+        masks = [read_image(record.mask, *size, "L") for record in records if record.mask]
+        if len(masks) == len(records):
+            batch["mask"] = torch.from_numpy(np.stack(masks))[:, None]
         return on_device(batch, self.fabric)
 
 

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import stat
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -13,10 +12,10 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from csvi.data import LAYOUTS, recognise
 from csvi.data.files import is_image_name, is_synthetic, read_text
+from csvi.data.images import BadImage, load_image, size_of
 from csvi.data.records import Benchmark, Counts, ImageRecord, Layout, Modality
 from csvi.errors import CsviError
 from csvi.progress import progress
@@ -197,7 +196,6 @@ def _look_at_all(root: Path, records: Iterable[ImageRecord], decode: bool) -> di
     files = {root / record.path: False for record in records} | {r.mask: True for r in records if r.mask}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
         looks = _in_threads(
             lambda file: _look(*file, decode),
             list(files.items()),
@@ -206,32 +204,18 @@ def _look_at_all(root: Path, records: Iterable[ImageRecord], decode: bool) -> di
     return dict(zip(files, looks, strict=True))
 
 
-def _look(file: Path, mask: bool, decode: bool) -> _Look:
+def _look(file: Path, mask: bool, whole: bool) -> _Look:
     try:
-        status = file.stat()
-        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
-            return _Look(trouble="broken", message="is a folder" if stat.S_ISDIR(status.st_mode) else "is not a file")
-        if not status.st_size:
-            return _Look(trouble="broken", message="is empty")
-        with Image.open(file) as image:
-            seen = _Look(status.st_size, image.size)
-            if decode:
-                pixels = image.convert("L" if mask else "RGB")
-                brightest = np.asarray(pixels).max() if mask else 255
-                if brightest <= 1:
-                    level = "marks no person" if brightest == 0 else "is nowhere brighter than 1"
-                    return seen._replace(trouble="mask", message=f"{level}: write the person as 255")
-            return seen
-    except (FileNotFoundError, NotADirectoryError):
-        return _Look(trouble="missing", message="is a link to nothing" if file.is_symlink() else "is not there")
-    except UnidentifiedImageError:
-        return _Look(trouble="broken", message="is not an image")
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return _Look(trouble="broken", message=f"is of more than {Image.MAX_IMAGE_PIXELS:,} pixels, or says so")
-    except OSError as error:
-        return _Look(trouble="broken", message=f"cannot be read: {error.strerror or error}")
-    except Exception as error:  # broken files fail in Pillow's decoders in every way
-        return _Look(trouble="broken", message=f"cannot be decoded: {error}")
+        seen = _Look(file.stat().st_size if file.is_file() else 0, size_of(file))
+        if whole:
+            pixels = load_image(file, "L" if mask else "RGB")
+            brightest = np.asarray(pixels).max() if mask else 255
+            if brightest <= 1:
+                level = "marks no person" if brightest == 0 else "is nowhere brighter than 1"
+                return seen._replace(trouble="mask", message=f"{level}: write the person as 255")
+        return seen
+    except BadImage as error:
+        return _Look(trouble="missing" if error.missing else "broken", message=error.trouble)
 
 
 def _not_there(root: Path, layout: Layout, records: Mapping[str, ImageRecord]) -> Iterator[Finding]:

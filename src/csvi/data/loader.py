@@ -4,76 +4,110 @@ import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from csvi.config import DataConfig
-from csvi.data.cache import ImageCache, cached_images
+from csvi.data.cache import CachedPixels, cached_images, cached_masks
 from csvi.data.records import ImageRecord
 from csvi.data.sampler import CrossModalitySampler, Draw
-from csvi.data.transforms import TrainingTransform, Transform, evaluation_transform
+from csvi.data.transforms import draw_variation, vary
 
 EVALUATION_BATCH = 64
 
 
 class ImageDataset(Dataset[dict[str, Tensor]]):
-    """Items of `image` (3, H, W), `modality` (), `identity` () and, where the cache has masks, `mask` (1, H, W).
+    """Batches of images: `image` (B, 3, H, W) uint8, `modality`, `identity` (B,), perhaps `mask` (B, 1, H, W) uint8.
+
+    An item is a whole batch, so that nothing is left to collate. Pixels are bytes, and become four times as many in
+    `csvi.data.transforms.normalize` where the network is; they lie in memory as the networks want, `channels_last`.
 
     Args:
         records: the images.
-        cache: their pixels, in the same order.
-        labels: dataset's identity -> label; by default the dataset's own number.
-        transform: see `csvi.data.transforms`.
+        images: their pixels, in the same order.
+        masks: theirs, 255 = person.
+        labels: dataset's identity -> label, -1 for others; by default the dataset's own number.
     """
 
     def __init__(
         self,
         records: Sequence[ImageRecord],
-        cache: ImageCache,
+        images: CachedPixels,
+        masks: CachedPixels | None = None,
         labels: Mapping[int, int] | None = None,
-        transform: Transform = evaluation_transform,
     ):
-        self.records, self.cache, self.labels, self.transform = records, cache, labels, transform
+        self.images, self.masks = images, masks
+        self.modality = torch.tensor([record.modality for record in records])
+        self.identity = torch.tensor(
+            [record.identity if labels is None else labels.get(record.identity, -1) for record in records]
+        )
 
-    def __len__(self) -> int:
-        return len(self.records)
+    def __getitem__(self, index: Sequence[int]) -> dict[str, Tensor]:
+        index = list(index)
+        images = torch.from_numpy(np.stack([self.images[i] for i in index]))
+        batch = {
+            "image": images.permute(0, 3, 1, 2),
+            "modality": self.modality[index],
+            "identity": self.identity[index],
+        }
+        if self.masks is not None:
+            batch["mask"] = torch.from_numpy(np.stack([self.masks[i] for i in index]))[:, None]
+        return batch
 
-    def __getitem__(self, draw: int | Draw) -> dict[str, Tensor]:
-        if isinstance(draw, Draw):
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(draw.seed)
-                return self._item(draw.image)
-        return self._item(draw)
 
-    def _item(self, index: int) -> dict[str, Tensor]:
-        record, masks = self.records[index], self.cache.masks
-        image = torch.from_numpy(self.cache.images[index].copy()).permute(2, 0, 1)
-        mask = None if masks is None else torch.from_numpy(masks[index].copy())[None]
-        image, mask = self.transform(image, mask, record.modality)
-        identity = record.identity if self.labels is None else self.labels[record.identity]
-        item = {"image": image, "modality": torch.tensor(int(record.modality)), "identity": torch.tensor(identity)}
-        return item if mask is None else item | {"mask": mask}
+class VariedDataset(Dataset[dict[str, Tensor]]):
+    """The same of images that are drawn by a sampler, each varied as its draw and the settings say."""
+
+    def __init__(self, plain: ImageDataset, config: DataConfig):
+        self.plain, self.config = plain, config
+
+    def __getitem__(self, draws: Sequence[Draw]) -> dict[str, Tensor]:
+        batch = self.plain[[draw.image for draw in draws]]
+        modalities = batch["modality"].tolist()
+        return vary(batch, [draw_variation(d.seed, m, self.config) for d, m in zip(draws, modalities, strict=True)])
 
 
 def training_loader(
-    root: Path, records: Sequence[ImageRecord], config: DataConfig, seed: int, rank: int = 0, world_size: int = 1
+    root: Path,
+    records: Sequence[ImageRecord],
+    config: DataConfig,
+    seed: int,
+    masks: bool,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> tuple[DataLoader[dict[str, Tensor]], CrossModalitySampler, list[int]]:
     """Endless supply of training batches, epoch by epoch.
 
+    Args:
+        root, records: the images.
+        config: what a batch is, and how images are varied.
+        seed: of what is drawn and how it is varied.
+        masks: whether batches have them, as co-segmentation needs and the Baseline does not.
+        rank, world_size: of this process.
+
     Returns:
         The loader; its sampler, whose `start` says which epoch and step come next; and the identities in the order
-        of their labels. Batches hold `image` (B, 3, H, W), `modality`, `identity` (B,) and, with masks for all
-        images, `mask` (B, 1, H, W); visible images first, then infrared.
+        of their labels. Batches are those of `ImageDataset`; visible images first, then infrared.
+
+    Raises:
+        CsviError: see `CrossModalitySampler`, `cached_images` and `cached_masks`.
     """
-    sampler = CrossModalitySampler(records, config.identities, config.images, seed, rank, world_size)
+    cached = root, records, config.height, config.width, Path(config.cache), config.on_error == "skip"
+    images = cached_images(*cached)
+    masks_of = cached_masks(*cached) if masks else None
+    bad = (masks_of.bad if masks_of else {}) | images.bad
+    sampler = CrossModalitySampler(
+        records, config.identities, config.images, seed, rank, world_size, skipped={i: bad[i] for i in sorted(bad)}
+    )
     identities = sorted({records[i].identity for both in sampler.members for i in both[0]})
-    cache = cached_images(root, records, config.height, config.width, Path(config.cache))
     labels = {identity: label for label, identity in enumerate(identities)}
-    dataset = ImageDataset(records, cache, labels, TrainingTransform(config))
+    plain = ImageDataset(records, images, masks_of, labels)
     loader = DataLoader(
-        dataset,
-        batch_sampler=sampler,
+        VariedDataset(plain, config),
+        batch_size=None,  # the sampler gives batches, and the dataset takes them
+        sampler=sampler,
         num_workers=config.workers,
         persistent_workers=config.workers > 0,
         worker_init_fn=_leave_signals_to_the_main_process,
@@ -91,12 +125,13 @@ def _leave_signals_to_the_main_process(worker: int) -> None:
 def evaluation_loader(
     root: Path, records: Sequence[ImageRecord], config: DataConfig, batches: Sequence[Sequence[int]] | None = None
 ) -> DataLoader[dict[str, Tensor]]:
-    """Images without augmentation: these batches of indices, or by default all in the order of the records."""
-    cache = cached_images(root, records, config.height, config.width, Path(config.cache))
+    """Images as they are, without masks: these batches of indices, or by default all in the order of the records."""
+    images = cached_images(root, records, config.height, config.width, Path(config.cache))
     order = range(len(records))
     return DataLoader(
-        ImageDataset(records, cache),
-        batch_sampler=batches or [order[i : i + EVALUATION_BATCH] for i in order[::EVALUATION_BATCH]],  # type: ignore[arg-type]
+        ImageDataset(records, images),
+        batch_size=None,
+        sampler=batches or [order[i : i + EVALUATION_BATCH] for i in order[::EVALUATION_BATCH]],
         num_workers=config.workers,
         worker_init_fn=_leave_signals_to_the_main_process,
         pin_memory=torch.cuda.is_available(),

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +34,7 @@ class CrossModalitySampler(Sampler[list[Draw]]):
         images: K.
         seed: fixes every batch and every augmentation.
         rank, world_size: this process draws every world_size-th batch, from the rank-th on.
+        skipped: numbers of records that are never drawn, and why.
 
     Raises:
         CsviError: fewer than N identities have both modalities.
@@ -47,10 +48,14 @@ class CrossModalitySampler(Sampler[list[Draw]]):
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        skipped: Mapping[int, str] | None = None,
     ):
+        self.skipped = dict(skipped or {})
         self.identities, self.images, self.seed, self.rank, self.world_size = identities, images, seed, rank, world_size
         members: dict[int, tuple[list[int], list[int]]] = {}
         for index, record in enumerate(records):
+            if index in self.skipped:
+                continue
             members.setdefault(record.identity, ([], []))[record.modality].append(index)
         self.members = [both for both in members.values() if all(both)]
         left_out = len(members) - len(self.members)

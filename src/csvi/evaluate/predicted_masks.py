@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
 from csvi.config import Config
 from csvi.data import ImageRecord, Modality
-from csvi.data.cache import cached_images
+from csvi.data.cache import cached_masks
 from csvi.data.loader import evaluation_loader
 from csvi.evaluate.masks import best_constant_mask, full_size, mask_iou
 from csvi.fabric import on_device
@@ -71,12 +72,11 @@ def compare_masks(
         root, records: the images, all with a mask.
     """
     size = (config.data.height, config.data.width)
-    cache = cached_images(root, records, *size, Path(config.data.cache))
-    assert cache.masks is not None
+    masks = cached_masks(root, records, *size, Path(config.data.cache))
     results = {}
     for modality in Modality:
         index = [i for i, record in enumerate(records) if record.modality == modality]
-        true = torch.from_numpy(cache.masks[index] > 127)
+        true = torch.from_numpy(np.stack([masks[i] > 127 for i in index]))
         iou = torch.cat(
             [
                 mask_iou(full_size(p, *size) > 0.5, t)

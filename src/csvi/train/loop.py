@@ -3,11 +3,12 @@
 import contextlib
 import copy
 import dataclasses
+import json
 import logging
 import math
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -34,6 +35,7 @@ from csvi.train.optimizer import build_optimizer, set_learning_rate
 log = logging.getLogger(__name__)
 
 CHECKPOINT = "last.ckpt"
+SKIPPED = "skipped.json"
 MAY_CHANGE = {"data.root", "data.masks", "data.workers", "data.cache", "train.validate_every", "precision"}
 """Settings that a resumed run may have anew; all others say which batches and which losses it has."""
 
@@ -67,12 +69,15 @@ def train(config: Config, run: Path, resume: str | None = None) -> None:
     if fabric.is_global_zero:
         _make_folder(run)
     with fabric.rank_zero_first(local=True):  # the others find the images decoded
+        masks = config.model.auxiliary != "none"
         loader, sampler, identities = training_loader(
-            benchmark.root, records, config.data, config.seed, fabric.global_rank, fabric.world_size
+            benchmark.root, records, config.data, config.seed, masks, fabric.global_rank, fabric.world_size
         )
         if validates(config, config.train.epochs):
             _check_searchable(benchmark)
             evaluation_loader(benchmark.root, benchmark.val, config.data)  # decodes: what cannot be read is found now
+    if sampler.skipped and fabric.is_global_zero:
+        _list_skipped(run / SKIPPED, records, sampler.skipped)
     fabric.seed_everything(config.seed, verbose=False)
     network = build_network(config, len(identities))
     if weights is not None:
@@ -282,12 +287,18 @@ def _training_records(benchmark: Benchmark, config: Config) -> list[ImageRecord]
         if config.train.validate_every and benchmark.val:
             log.info("no validation: the val identities are trained on (--data.train_on train leaves them out)")
     missing = sum(record.mask is None for record in records)
-    if config.model.auxiliary != "none" and missing:
+    if config.model.auxiliary != "none" and missing and (config.data.on_error == "stop" or missing == len(records)):
         raise CsviError(
             f"{missing} of {len(records)} training images have no mask, which the auxiliary {config.model.auxiliary!r} "
             "learns from: give their folder with --data.masks, or train with --model.auxiliary none"
         )
     return records
+
+
+def _list_skipped(file: Path, records: list[ImageRecord], skipped: Mapping[int, str]) -> None:
+    """Write which images are not trained on, and why: (path -> reason) as JSON."""
+    file.write_text(json.dumps({records[i].path: why for i, why in skipped.items()}, indent=1) + "\n")
+    log.warning("%d of %d training images are left out, listed in %s", len(skipped), len(records), file)
 
 
 def _progress_bar(disable: bool) -> Progress:
