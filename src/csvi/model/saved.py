@@ -5,7 +5,7 @@ auxiliary.safetensors             what training added, for figures of its masks;
 """
 
 import json
-import tempfile
+import shutil
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -14,18 +14,29 @@ from safetensors.torch import load_model, save_model
 from csvi.config import Config
 from csvi.errors import CsviError
 from csvi.model.network import TrainingNetwork, VIReIDNet, build_network
+from csvi.writing import put_in_place
 
 
 def save_network(network: TrainingNetwork, run: Path) -> None:
-    """Write the network and its auxiliary into a run folder; each file replaces the one before when it is complete."""
-    with tempfile.TemporaryDirectory(prefix="saving.", dir=run) as partial:
+    """Write the network and its auxiliary into a run folder; when all files are complete each replaces the one before.
+
+    Raises:
+        CsviError: they cannot be written; the ones before are as they were.
+    """
+    partial = run / ".saving"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed
         network.net.save_pretrained(partial)
         names = ["config.json", "model.safetensors"]
         if network.auxiliary is not None:
             names.append("auxiliary.safetensors")
-            save_model(network.auxiliary, str(Path(partial) / names[-1]))
+            save_model(network.auxiliary, str(partial / names[-1]))
         for name in names:
-            (Path(partial) / name).replace(run / name)
+            put_in_place(partial / name, run / name)
+    except (OSError, SafetensorError) as error:
+        raise CsviError(f"cannot write the network to {run}: {' '.join(str(error).split())}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def load_net(run: str | Path) -> VIReIDNet:
