@@ -56,11 +56,11 @@ def test_a_full_disk_leaves_the_checkpoints_and_nothing_else(fabric, saved, monk
     network, optimizer, file = saved
     before = file.read_bytes()
 
-    def save(path, state):
+    def save(state, path):
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(fabric, "save", save)
+    monkeypatch.setattr(torch, "save", save)
     with pytest.raises(CsviError, match=r"cannot write .*last\.ckpt: No space left on device"):
         save_checkpoint(fabric, file.parent, network, optimizer, 5, 0, [3, 5])
     assert list(file.parent.iterdir()) == [file]

@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from csvi.cli import main
 from csvi.config import load_config, save_config
 
 STEPS = 8
@@ -21,6 +20,9 @@ def processes():
     """Children of a process that has torch already, so that a start takes no seconds of imports."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["csvi.train.loop", "csvi.cli"])
+    first = context.Process(target=time.sleep, args=(0,))
+    first.start()
+    first.join()
     return context
 
 
@@ -35,9 +37,17 @@ def settings(config, tmp_path, monkeypatch):
     return tmp_path / "settings.yaml"
 
 
+COMMAND = """
+import multiprocessing, sys
+from csvi.cli import main
+multiprocessing.set_start_method("fork", force=True)  # of the loader's, as in a process that is started as such
+sys.exit(main({}))
+"""
+
+
 def start(processes, settings, run, workers):
     arguments = ["train", f"--config={settings}", f"--run={run}", "--resume=auto", f"--data.workers={workers}"]
-    process = processes.Process(target=main, args=(arguments,))
+    process = processes.Process(target=exec, args=(COMMAND.format(arguments),))
     process.start()
     return process
 
@@ -85,6 +95,10 @@ def assert_same(run, other):
     assert [event.step for event in events.Scalars("train/loss")] == list(range(1, STEPS + 1))
 
 
+def modified(file):
+    return file.stat().st_mtime_ns if file.exists() else None
+
+
 def kill_at_random(processes, settings, folder, kills, seed):
     """So many kills over as many runs as it takes, workers or not; returns the positions that the kills found."""
     rng = random.Random(seed)
@@ -95,10 +109,18 @@ def kill_at_random(processes, settings, folder, kills, seed):
     found, number = [], 0
     while len(found) < kills:
         run, number = folder / f"killed-{number}", number + 1
-        before = -1
+        before, goal = -1, min(kills, len(found) + 4)  # then it may end, and the next be killed from its first step on
         while True:
             process = start(processes, settings, run, workers=rng.randrange(2))
-            process.join(rng.uniform(0, lasts) if len(found) < kills else None)
+            if len(found) == goal:
+                process.join()
+            elif rng.random() < 0.5:  # at any moment, be it of the start
+                process.join(rng.uniform(0, lasts))
+            else:  # between steps, most of which is writing
+                written = modified(run / "last.ckpt")
+                while process.is_alive() and modified(run / "last.ckpt") == written:
+                    time.sleep(0.001)
+                process.join(rng.uniform(0, lasts / 4))
             if process.exitcode is not None:
                 break
             process.kill()

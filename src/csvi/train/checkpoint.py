@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning_fabric import Fabric
 from torch import nn
 from torch.optim import Optimizer
@@ -30,19 +31,21 @@ def save_checkpoint(
     Raises:
         CsviError: it cannot be written; the checkpoints are as they were.
     """
+    if not fabric.is_global_zero:
+        return
     state = {
-        "network": network,
-        "optimizer": optimizer,
+        "network": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
         "scaler": fabric.strategy.precision.state_dict(),  # of float16's losses
         "epoch": epoch,
         "step": step,
         "identities": identities,
     }
-    if not fabric.is_global_zero:
-        fabric.save(run / CHECKPOINT, state)  # writes nothing, but may have to help
-        return
     with replacing(run / CHECKPOINT, keep=run / PREVIOUS) as partial:
-        fabric.save(partial, state)
+        try:
+            torch.save(state, partial)  # not fabric.save: it goes through the folder of temporary files
+        except RuntimeError as error:  # of what writing failed in torch, which does not say why
+            raise OSError(f"no more than {partial.stat().st_size} bytes can be written, is the disk full?") from error
 
 
 def load_checkpoint(
@@ -56,7 +59,7 @@ def load_checkpoint(
     Raises:
         CsviError: none is readable, or it is of another network or other identities.
     """
-    file, saved = _first_readable(fabric, files)
+    file, saved = _first_readable(files)
     if saved["identities"] != identities:
         raise CsviError(f"the checkpoint {file} was trained on other identities than these data have")
     try:
@@ -71,10 +74,10 @@ def load_checkpoint(
     return saved["epoch"], saved["step"]
 
 
-def _first_readable(fabric: Fabric, files: Sequence[Path]) -> tuple[Path, dict[str, Any]]:
+def _first_readable(files: Sequence[Path]) -> tuple[Path, dict[str, Any]]:
     for number, file in enumerate(files):
         try:
-            return file, _read(fabric, file)
+            return file, _read(file)
         except CsviError as error:
             if number == len(files) - 1:
                 raise
@@ -82,12 +85,12 @@ def _first_readable(fabric: Fabric, files: Sequence[Path]) -> tuple[Path, dict[s
     raise ValueError("no checkpoint was given")
 
 
-def _read(fabric: Fabric, file: Path) -> dict[str, Any]:
+def _read(file: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(file) as parts:
             if parts.testzip() is not None:  # torch does not look at the checksums
                 raise ValueError("a checksum is wrong")
-        saved = fabric.load(file, weights_only=True)
+        saved = torch.load(file, map_location="cpu", weights_only=True)
         if not {"network", "optimizer", "epoch", "step", "identities"} <= saved.keys():
             raise ValueError("something is missing")
     except Exception as error:  # a file that is something else fails in every way there is

@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 
 from csvi.config import Config, flatten, load_config
@@ -67,26 +68,31 @@ def locked(run: Path) -> Iterator[None]:
     Raises:
         CsviError: the folder cannot be written, or another process trains there.
     """
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        file = (run / ".lock").open("a+")
-    except OSError as error:
-        raise CsviError(f"cannot write the run to {run}: {error.strerror}") from error
-    with file:
+    with contextlib.ExitStack() as held:
         try:
-            if fcntl is None:
-                raise OSError("not on this system")
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: loader processes would inherit it
-        except (BlockingIOError, PermissionError) as error:
-            file.seek(0)
-            raise CsviError(
-                f"{run} is being trained by {file.read().strip() or 'another process'}: wait for it or stop it, or "
-                "name another folder with --run"
-            ) from error
+            run.mkdir(parents=True, exist_ok=True)
+            file = held.enter_context((run / ".lock").open("ab+", buffering=0))
+            if _lock(file, run):
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         except OSError as error:
-            log.warning("cannot lock %s (%s): let no other process train there", run, error)
-        else:
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            file.flush()
+            raise CsviError(f"cannot write the run to {run}: {error.strerror}") from error
         yield
+
+
+def _lock(file: FileIO, run: Path) -> bool:
+    """Whether it is locked now; raises `CsviError` if another process has done so."""
+    try:
+        if fcntl is None:
+            raise OSError("not on this system")
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock, which loader processes would inherit
+    except (BlockingIOError, PermissionError) as error:
+        file.seek(0)
+        other = file.read().decode(errors="replace").strip() or "another process"
+        raise CsviError(
+            f"{run} is being trained by {other}: wait for it or stop it, or name another folder with --run"
+        ) from error
+    except OSError as error:
+        log.warning("cannot lock %s (%s): let no other process train there", run, error)
+        return False
+    return True
