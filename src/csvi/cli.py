@@ -3,8 +3,10 @@
 import dataclasses
 import json
 import logging
+import math
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, get_args, get_type_hints
@@ -13,7 +15,7 @@ from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from csvi import __version__
 from csvi.config import Config, DataConfig, ModelConfig, SynthConfig, load_config, shipped_config
-from csvi.errors import CsviError
+from csvi.errors import CsviError, StoppedError
 
 if TYPE_CHECKING:
     from csvi.evaluate.runs import EvaluationOptions
@@ -44,12 +46,15 @@ def synth(settings: Namespace) -> None:
 
 
 def train(settings: Namespace) -> None:
+    from csvi.train.time_limit import seconds
+
+    until = time.monotonic() + (seconds(settings.max_time) if settings.max_time else math.inf)
     from csvi.train.loop import train
 
     config = _settings(Config, settings)
     dataset = f"regdb-{config.data.trial}" if config.data.dataset == "regdb" else config.data.dataset
     run = Path(settings.run or f"runs/{dataset}-{config.model.backbone}-{config.model.auxiliary}-{config.seed}")
-    train(config, run, settings.resume)
+    train(config, run, settings.resume, until)
     print(f"run: {run}\nnext: csvi evaluate {run}")
 
 
@@ -130,7 +135,11 @@ def reproduce(settings: Namespace) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit status: 0; 1 for a CsviError or what a check finds; 2 for wrong arguments."""
+    """Run one command; returns its exit status.
+
+    0; 1 for a CsviError or what a check finds; 2 for wrong arguments; 75 for what stopped and can go on; 130 for what
+    was interrupted.
+    """
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("csvi").setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was started is ended too
@@ -140,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return commands[settings.command](parser.instantiate(settings)[settings.command]) or 0
     except (CsviError, OSError) as error:  # an OSError is a full disk or a folder that cannot be written
         print(f"csvi {settings.command}: {error}", file=sys.stderr)
-        return 1
+        return 75 if isinstance(error, StoppedError) else 1
     except KeyboardInterrupt:
         print(f"csvi {settings.command}: interrupted", file=sys.stderr)
         return 130
@@ -179,6 +188,9 @@ def _parser() -> tuple[ArgumentParser, dict[str, Command]]:
     child.add_class_arguments(Config)
     child.add_argument("--run", help="folder of the run; by default runs/DATASET-BACKBONE-AUXILIARY-SEED")
     child.add_argument("--resume", help="auto: go on where RUN stopped; or the path of a checkpoint")
+    child.add_argument(
+        "--max-time", help="stop before so long (90s, 30m, 2h, 1h30m), all of it saved, with exit status 75"
+    )
 
     child = command(check, "Look through a dataset: what it holds, and what is broken, missing or double.")
     child.add_argument("root", help="folder of the dataset")

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import yaml
 
 from csvi.errors import CsviError
+from csvi.writing import replacing
 
 
 @dataclass
@@ -169,10 +170,15 @@ class TrainConfig:
     """Steps of linear warm-up."""
     validate_every: int = 2
     """Epochs between two validations on the val identities, if `data.train_on` leaves them out; 0 for never."""
+    checkpoint_every: float = 5.0
+    """Minutes between two checkpoints within an epoch, all that a kill can lose; 0 for none but at its end."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """What a loss or gradient that is not finite does. stop: end the run, checked every few steps without waiting for
+    the device; skip: leave the step out, which waits for the device at every step, and stop if it happens often."""
 
     def __post_init__(self) -> None:
         _check(self, 1, 100_000, "epochs", "decay_every")
-        _check(self, 0, math.inf, "lr", "lr_pretrained", "weight_decay", "warmup", "validate_every")
+        _check(self, 0, math.inf, "lr", "lr_pretrained", "weight_decay", "warmup", "validate_every", "checkpoint_every")
 
 
 @dataclass
@@ -233,7 +239,8 @@ def _check(settings: object, least: float, most: float, *names: str) -> None:
 def save_config(config: Config, file: Path) -> None:
     """Write a configuration as YAML, readable by `load_config` and by `csvi train --config`."""
     plain = json.loads(json.dumps(dataclasses.asdict(config)))  # tuples as lists
-    file.write_text(yaml.safe_dump(plain, sort_keys=False))
+    with replacing(file) as partial:
+        partial.write_text(yaml.safe_dump(plain, sort_keys=False))
 
 
 def shipped_config(name: str) -> Path:

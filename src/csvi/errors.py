@@ -1,4 +1,4 @@
-"""The one exception that users are meant to read."""
+"""The exceptions that users are meant to read."""
 
 
 class CsviError(Exception):
@@ -7,3 +7,7 @@ class CsviError(Exception):
 
 class NothingToScoreError(CsviError):
     """No query has an image of its identity in the gallery."""
+
+
+class StoppedError(CsviError):
+    """Stopped before the end with nothing lost: the same command goes on. Exit status 75, "try again" of sysexits.h."""

@@ -1,9 +1,13 @@
 """What a run folder holds of a network, and that it comes back the same."""
 
 import json
+import logging
+import resource
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from csvi.errors import CsviError
@@ -122,6 +126,80 @@ def test_damaged_model_is_refused_and_never_half_loaded(network, tmp_path, damag
     damage(tmp_path)
     with pytest.raises(CsviError, match=r"config\.json and model\.safetensors of .* are no network"):
         load_net(tmp_path)
+
+
+def test_sizes_that_config_json_makes_up_take_no_memory(network, tmp_path):
+    save_network(network, tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for identities in (10**8, 10**15):  # 19 GB of classifiers; more than there is anywhere
+        (tmp_path / "config.json").write_text(json.dumps(settings | {"identities": identities}))
+        with pytest.raises(CsviError, match=r"config\.json and model\.safetensors of .* are no network"):
+            load_net(tmp_path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 2**18  # KiB
+
+
+def test_weights_of_half_the_length_are_embedded_with_in_float32(network, tmp_path):
+    save_network(network, tmp_path)
+    file = tmp_path / "model.safetensors"
+    save_file({name: t.half() if t.is_floating_point() else t for name, t in load_file(file).items()}, file)
+    assert {parameter.dtype for parameter in load_net(tmp_path).parameters()} == {torch.float32}
+
+
+def test_a_full_disk_leaves_the_files_before_and_nothing_else(network, tmp_path, monkeypatch):
+    save_network(network, tmp_path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+
+    def save(model, file):
+        Path(file).write_bytes(b"half")
+        raise SafetensorError("No space left on device (os error 28)")
+
+    monkeypatch.setattr("csvi.model.saved.save_model", save)
+    with torch.no_grad():
+        network.net.part_module.embed.bias += 1
+    with pytest.raises(CsviError, match=r"cannot write the network to .*: No space left on device"):
+        save_network(network, tmp_path)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_what_a_killed_process_left_is_written_over(network, tmp_path):
+    (tmp_path / ".saving").mkdir()
+    (tmp_path / ".saving" / "model.safetensors").write_bytes(b"half")
+    save_network(network, tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {"auxiliary.safetensors", "config.json", "model.safetensors"}
+    load_net(tmp_path)
+
+
+@pytest.fixture
+def hub(network, tmp_path, monkeypatch):
+    """A stand-in for the Hub with one model; returns what was asked of it."""
+    commit = tmp_path / "0123abc"
+    commit.mkdir()
+    save_network(network, commit)
+    asked = []
+
+    def snapshot_download(name, revision, allow_patterns):
+        asked.append((name, revision))
+        assert allow_patterns == ["config.json", "model.safetensors"]
+        if name != "owner/name":
+            raise OSError("404")
+        return str(commit)
+
+    monkeypatch.setattr("csvi.model.saved.snapshot_download", snapshot_download)
+    return asked
+
+
+@pytest.mark.parametrize(("model", "revision"), [("owner/name", None), ("owner/name@v1.0", "v1.0")])
+def test_a_model_of_the_hub_is_pinned_and_its_commit_logged(hub, network, images, caplog, model, revision):
+    with caplog.at_level(logging.INFO), torch.inference_mode():
+        assert torch.allclose(load_net(model)(*images), network.net(*images), atol=1e-6)
+    assert hub == [("owner/name", revision)]
+    assert f"{model} is commit 0123abc" in caplog.text
+
+
+def test_no_model_of_the_hub(hub):
+    with pytest.raises(CsviError, match="owner/nothing is neither a run folder nor a model of the Hub: 404"):
+        load_net("owner/nothing")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """`last.ckpt`: all of a run comes back, and what is not one is refused."""
 
+import errno
 import pickle
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import nn
 
 from csvi.errors import CsviError
 from csvi.train.checkpoint import load_checkpoint, save_checkpoint
+from csvi.train.run_folder import checkpoints_to_resume
 
 
 @pytest.fixture(scope="module")
@@ -35,52 +38,92 @@ def train(fabric, network, optimizer, steps, seed):
 def saved(fabric, tmp_path):
     network, optimizer = built(fabric)
     train(fabric, network, optimizer, 3, seed=1)
-    save_checkpoint(fabric, tmp_path / "last.ckpt", network, optimizer, 4, 7, [3, 5])
+    save_checkpoint(fabric, tmp_path, network, optimizer, 4, 7, [3, 5])
     return network, optimizer, tmp_path / "last.ckpt"
 
 
 def test_network_optimiser_and_position_come_back(fabric, saved):
     network, optimizer, file = saved
     other, other_optimizer = built(fabric, seed=9)
-    assert load_checkpoint(fabric, file, other, other_optimizer, [3, 5]) == (4, 7)
+    assert load_checkpoint(fabric, [file], other, other_optimizer, [3, 5]) == (4, 7)
     for some in ((network, optimizer), (other, other_optimizer)):
         train(fabric, *some, 3, seed=2)  # the momentum counts, and the running statistics
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, other.state_dict()[name]), name
 
 
-def test_a_broken_off_write_leaves_the_checkpoint_before(fabric, saved, monkeypatch):
+def test_a_full_disk_leaves_the_checkpoints_and_nothing_else(fabric, saved, monkeypatch):
     network, optimizer, file = saved
     before = file.read_bytes()
 
-    def save(path, state):
+    def save(state, path):
         path.write_bytes(b"half")
-        raise OSError("no space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(fabric, "save", save)
-    with pytest.raises(OSError, match="no space"):
-        save_checkpoint(fabric, file, network, optimizer, 5, 0, [3, 5])
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(CsviError, match=r"cannot write .*last\.ckpt: No space left on device"):
+        save_checkpoint(fabric, file.parent, network, optimizer, 5, 0, [3, 5])
+    assert list(file.parent.iterdir()) == [file]
     assert file.read_bytes() == before
 
 
-def test_a_new_checkpoint_replaces_the_one_before_and_leaves_nothing_else(fabric, saved):
+def test_the_checkpoint_before_is_kept(fabric, saved):
     network, optimizer, file = saved
-    save_checkpoint(fabric, file, network, optimizer, 5, 0, [3, 5])
-    assert list(file.parent.iterdir()) == [file]
-    assert load_checkpoint(fabric, file, network, optimizer, [3, 5]) == (5, 0)
+    first = file.read_bytes()
+    for epoch in (5, 6):
+        second = file.read_bytes()
+        save_checkpoint(fabric, file.parent, network, optimizer, epoch, 0, [3, 5])
+    assert {path.name for path in file.parent.iterdir()} == {"last.ckpt", "previous.ckpt"}
+    assert file.with_name("previous.ckpt").read_bytes() == second != first
+    assert load_checkpoint(fabric, [file], network, optimizer, [3, 5]) == (6, 0)
+
+
+@pytest.mark.parametrize("state", ["nothing renamed", "first renamed"])
+def test_a_kill_between_the_renamings_leaves_one_to_go_on_from(fabric, saved, monkeypatch, state):
+    network, optimizer, file = saved
+    save_checkpoint(fabric, file.parent, network, optimizer, 5, 0, [3, 5])
+
+    def killed(self, target, replace=Path.replace):
+        if (target == file) == (state == "first renamed"):
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(fabric, file.parent, network, optimizer, 6, 0, [3, 5])
+    assert load_checkpoint(fabric, checkpoints_to_resume(file.parent, "auto"), network, optimizer, [3, 5]) == (5, 0)
+
+
+def test_the_checkpoint_before_takes_the_place_of_an_unreadable_one(fabric, saved, caplog):
+    network, optimizer, file = saved
+    save_checkpoint(fabric, file.parent, network, optimizer, 5, 0, [3, 5])
+    file.write_bytes(file.read_bytes()[:-100])
+    assert load_checkpoint(fabric, checkpoints_to_resume(file.parent, "auto"), network, optimizer, [3, 5]) == (4, 7)
+    assert "last.ckpt is damaged or no checkpoint of csvi: going on from" in caplog.text
+    with pytest.raises(CsviError, match=r"last\.ckpt is damaged"):  # who names a file means this one
+        load_checkpoint(fabric, checkpoints_to_resume(file.parent, str(file)), network, optimizer, [3, 5])
+
+
+def test_a_flipped_bit_is_found(fabric, saved):
+    network, optimizer, file = saved
+    whole, weights = file.read_bytes(), network.state_dict()["0.weight"].numpy().tobytes()
+    place = whole.index(weights)
+    file.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+    with pytest.raises(CsviError, match=r"last\.ckpt is damaged"):
+        load_checkpoint(fabric, [file], network, optimizer, [3, 5])
 
 
 @pytest.mark.parametrize("identities", [[3], [5, 3], [3, 6], []])
 def test_other_identities_are_refused(fabric, saved, identities):
     network, optimizer, file = saved
     with pytest.raises(CsviError, match=r"last\.ckpt was trained on other identities"):
-        load_checkpoint(fabric, file, network, optimizer, identities)
+        load_checkpoint(fabric, [file], network, optimizer, identities)
 
 
 def test_another_network_is_refused_and_the_difference_named(fabric, saved):
     message = r"last\.ckpt does not fit the settings of this run: .*size mismatch for 0\.weight"
     with pytest.raises(CsviError, match=message) as caught:
-        load_checkpoint(fabric, saved[2], *built(fabric, width=2), [3, 5])
+        load_checkpoint(fabric, [saved[2]], *built(fabric, width=2), [3, 5])
     assert "\n" not in str(caught.value)
 
 
@@ -91,7 +134,7 @@ def test_damaged_checkpoints_are_refused(fabric, saved):
     for content in [b"", b"something else", *cut, *(rng.randbytes(40) for _ in range(30))]:
         file.write_bytes(content)
         with pytest.raises(CsviError, match=r"last\.ckpt is damaged or no checkpoint of csvi"):
-            load_checkpoint(fabric, file, network, optimizer, [3, 5])
+            load_checkpoint(fabric, [file], network, optimizer, [3, 5])
 
 
 def test_another_file_of_torch_is_refused(fabric, saved):
@@ -99,7 +142,7 @@ def test_another_file_of_torch_is_refused(fabric, saved):
     for content in ({"a": torch.ones(2)}, [1, 2]):
         torch.save(content, file)
         with pytest.raises(CsviError, match=r"last\.ckpt is damaged or no checkpoint of csvi"):
-            load_checkpoint(fabric, file, network, optimizer, [3, 5])
+            load_checkpoint(fabric, [file], network, optimizer, [3, 5])
 
 
 class Trap:
@@ -117,5 +160,5 @@ def test_code_in_a_checkpoint_does_not_run(fabric, saved, save):
     network, optimizer, file = saved
     save({"network": Trap(file.parent / "ran")}, file)
     with pytest.raises(CsviError, match=r"last\.ckpt is damaged or no checkpoint of csvi"):
-        load_checkpoint(fabric, file, network, optimizer, [3, 5])
+        load_checkpoint(fabric, [file], network, optimizer, [3, 5])
     assert not (file.parent / "ran").exists()

@@ -54,7 +54,7 @@ def validation_curves(run: Path) -> str | None:
     return _svg(draw)
 
 
-_NOT_A_TERM = {"train/loss", "train/lr", "train/images_per_second"}
+_NOT_A_TERM = {"train/loss", "train/lr", "train/images_per_second", "train/skipped"}
 
 
 def _running_mean(values: Sequence[float], length: int) -> list[float]:

@@ -1,5 +1,6 @@
 """Identity-balanced cross-modality batches (Section 4.2)."""
 
+import itertools
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -78,13 +79,25 @@ class CrossModalitySampler(Sampler[list[Draw]]):
         return max(self.batches - self.step, 0)
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        rng = np.random.default_rng((self.seed, self.epoch))
-        for number, chosen in zip(range(self.batches * self.world_size), self._identities(rng), strict=False):
+        first = self.step
+        for number, batch in enumerate(self._all_batches(self.epoch)):
+            step, rank = divmod(number, self.world_size)
+            if rank == self.rank and step >= first:
+                yield batch
+
+    def images_of(self, epoch: int, step: int) -> list[int]:
+        """Indices of the images that a step draws or drew, in the batches of all processes together."""
+        first = step * self.world_size
+        batches = itertools.islice(self._all_batches(epoch), first, first + self.world_size)
+        return [draw.image for batch in batches for draw in batch]
+
+    def _all_batches(self, epoch: int) -> Iterator[list[Draw]]:
+        """Of all processes in turn."""
+        rng = np.random.default_rng((self.seed, epoch))
+        for _, chosen in zip(range(self.batches * self.world_size), self._identities(rng), strict=False):
             drawn = [self._draw(self.members[n][m], rng) for m in Modality for n in chosen]
             seeds = iter(rng.integers(2**63, size=2 * self.identities * self.images).tolist())
-            step, rank = divmod(number, self.world_size)
-            if rank == self.rank and step >= self.step:
-                yield [Draw(index, next(seeds)) for indices in drawn for index in indices]
+            yield [Draw(index, next(seeds)) for indices in drawn for index in indices]
 
     def _identities(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
         """N different identities after another, all of them once before any comes again."""

@@ -102,7 +102,7 @@ def evaluate_run(run: str | Path, options: EvaluationOptions = EvaluationOptions
     """Evaluate a run on the test split of a dataset.
 
     Args:
-        run: folder of the run, or of a model alone, or the Hub id of one.
+        run: folder of the run, or of a model alone, or one of the Hub, see `load_net`.
         options: by default the dataset that the run was trained on, as its protocols say.
 
     Raises:
@@ -233,7 +233,7 @@ def _settings(run: str | Path, options: EvaluationOptions) -> tuple[Config, VIRe
         trained = config.data
         config.data = _data(trained, options)
         return config, None, trained
-    if not Path(run).is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+", str(run)):
+    if not Path(run).is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", str(run)):
         raise CsviError(f"{run} is not the folder of a run: there is no such folder")
     if not options.root:
         raise CsviError(

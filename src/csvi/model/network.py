@@ -1,10 +1,13 @@
 """The network that is kept (`VIReIDNet`) and what training wraps around it (`TrainingNetwork`)."""
 
+from typing import Any, NoReturn
+
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from csvi.config import Config, LossConfig
+from csvi.errors import CsviError
 from csvi.model.auxiliary import Auxiliary, Features
 from csvi.model.backbone import TwoStreamBackbone
 from csvi.model.coseg import CoSegmentation, CoSegmentationPlus
@@ -55,6 +58,11 @@ class VIReIDNet(nn.Module, PyTorchModelHubMixin, library_name="csvi", tags=["vis
         self.backbone = TwoStreamBackbone(backbone)
         self.guide = SegmentationGuide(self.backbone.specific_channels, self.backbone.channels) if guide else None
         self.part_module = PartModule(self.backbone.channels, identities, parts, part_dim, part_norm, share_classifier)
+
+    @classmethod
+    def _load_as_pickle(cls, model: Any, model_file: str, map_location: str, strict: bool) -> NoReturn:
+        """Where there is no model.safetensors, `from_pretrained` turns to a pickle, which may hold any code."""
+        raise CsviError(f"{model_file} is not read, as it may hold code: ask for the weights as model.safetensors")
 
     def forward(self, image: Tensor, modality: Tensor) -> Tensor:
         """Embed images: each part L2-normalised, then concatenated; compare by Euclidean distance (Section 4.2).

@@ -5,49 +5,80 @@ auxiliary.safetensors             what training added, for figures of its masks;
 """
 
 import json
-import tempfile
+import logging
+import shutil
 from pathlib import Path
 
+import torch
+from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_file, load_model, save_model
 
 from csvi.config import Config
 from csvi.errors import CsviError
 from csvi.model.network import TrainingNetwork, VIReIDNet, build_network
+from csvi.writing import put_in_place
+
+log = logging.getLogger(__name__)
 
 
 def save_network(network: TrainingNetwork, run: Path) -> None:
-    """Write the network and its auxiliary into a run folder; each file replaces the one before when it is complete."""
-    with tempfile.TemporaryDirectory(prefix="saving.", dir=run) as partial:
+    """Write the network and its auxiliary into a run folder; when all files are complete each replaces the one before.
+
+    Raises:
+        CsviError: they cannot be written; the ones before are as they were.
+    """
+    partial = run / ".saving"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed
         network.net.save_pretrained(partial)
         names = ["config.json", "model.safetensors"]
         if network.auxiliary is not None:
             names.append("auxiliary.safetensors")
-            save_model(network.auxiliary, str(Path(partial) / names[-1]))
+            save_model(network.auxiliary, str(partial / names[-1]))
         for name in names:
-            (Path(partial) / name).replace(run / name)
+            put_in_place(partial / name, run / name)
+    except (OSError, SafetensorError) as error:
+        raise CsviError(f"cannot write the network to {run}: {' '.join(str(error).split())}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def load_net(run: str | Path) -> VIReIDNet:
-    """The network of a run folder or of a Hub id, on the CPU, ready to embed images.
+    """The network of a run folder or from the Hub, on the CPU, ready to embed images.
+
+    Args:
+        run: the folder; or `owner/name` of the Hub, or `owner/name@revision` for one commit, tag or branch of it.
 
     Raises:
         CsviError: there is none, or its files do not fit each other.
     """
     folder = Path(run)
-    if folder.is_dir() and not (folder / "model.safetensors").is_file():
-        raise CsviError(f"{folder} holds no trained model (model.safetensors): has its training finished an epoch?")
+    if not folder.is_dir():
+        folder = _downloaded(str(run))
+    file = folder / "model.safetensors"
+    if not file.is_file():
+        raise CsviError(f"{run} holds no trained model (model.safetensors): has its training finished an epoch?")
     try:
-        if not folder.is_dir():
-            return VIReIDNet.from_pretrained(str(run), strict=True).eval()
-        net = VIReIDNet(**json.loads((folder / "config.json").read_text()))
-        load_model(net, folder / "model.safetensors")
+        with torch.device("meta"):  # whatever sizes config.json names, memory is taken for what there is alone
+            net = VIReIDNet(**json.loads((folder / "config.json").read_text()))
+        net.to_empty(device="cpu").load_state_dict(load_file(file))
         return net.eval()
-    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError, MemoryError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
-        if folder.is_dir():
-            raise CsviError(f"config.json and model.safetensors of {folder} are no network: {reason}") from error
-        raise CsviError(f"{run} is neither a run folder nor a model of the Hub: {reason}") from error
+        raise CsviError(f"config.json and model.safetensors of {run} are no network: {reason}") from error
+
+
+def _downloaded(model: str) -> Path:
+    """Both files of one commit, which the log names; nothing else is asked for, least of all pickled weights."""
+    name, _, revision = model.partition("@")
+    try:
+        folder = snapshot_download(name, revision=revision or None, allow_patterns=["config.json", "model.safetensors"])
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CsviError(f"{model} is neither a run folder nor a model of the Hub: {reason}") from error
+    log.info("%s is commit %s", model, Path(folder).name)
+    return Path(folder)
 
 
 def has_auxiliary(run: Path) -> bool:

@@ -39,12 +39,15 @@ def initial_weights(backbone: str, source: str) -> dict[str, Tensor] | None:
 def _download(backbone: str) -> dict[str, Tensor]:
     weights = torchvision.models.get_model_weights(backbone).IMAGENET1K_V1  # those of the paper's time
     try:
-        return weights.get_state_dict(progress=False, check_hash=True, map_location="cpu")
+        return weights.get_state_dict(progress=False, check_hash=True, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError) as error:  # URLError is an OSError; a broken download a RuntimeError
         raise CsviError(
             f"could not download the ImageNet weights of {backbone} ({error}): "
             "give a file with --model.weights PATH, or start from scratch with --model.weights none"
         ) from error
+    except Exception as error:  # the file of an earlier download is not what was downloaded
+        cache = Path(torch.hub.get_dir()) / "checkpoints"
+        raise CsviError(f"the ImageNet weights of {backbone} in {cache} are damaged: remove that file") from error
 
 
 def _packaged(backbone: str) -> dict[str, Tensor]:

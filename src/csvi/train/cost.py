@@ -54,7 +54,7 @@ def _measure(config: Config, identities: int, steps: int) -> Cost:
     seconds = []
     for _ in range(WARM_UP + steps):
         start = time.perf_counter()
-        terms = train_step(fabric, network, wrapped, optimizer, batch, config.loss)
+        terms, _ = train_step(fabric, network, wrapped, optimizer, batch, config.loss)
         float(torch.stack(list(terms.values())).sum().detach())  # waits for the device
         seconds.append(time.perf_counter() - start)
     on_gpu = fabric.device.type == "cuda"

@@ -8,19 +8,21 @@ import logging
 import math
 import signal
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from csvi.config import Config, LossConfig, flatten, load_config, save_config
+from csvi.config import Config, LossConfig, save_config
 from csvi.data import Benchmark, ImageRecord, read_benchmark
 from csvi.data.loader import evaluation_loader, training_loader
-from csvi.errors import CsviError
+from csvi.errors import CsviError, StoppedError
 from csvi.evaluate.embed import embed
 from csvi.evaluate.protocols import protocols_of
 from csvi.evaluate.scoring import evaluate_protocol
@@ -30,44 +32,61 @@ from csvi.model.saved import save_network
 from csvi.model.weights import initial_weights
 from csvi.train.checkpoint import load_checkpoint, save_checkpoint
 from csvi.train.metrics_log import MetricsLog
+from csvi.train.nonfinite import NonFinite, check_weights, gradients_are_finite
 from csvi.train.optimizer import build_optimizer, set_learning_rate
+from csvi.train.run_folder import PREVIOUS, check_same_settings, checkpoints_to_resume, locked
+from csvi.train.time_limit import TimeLimit
+from csvi.writing import replacing
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT = "last.ckpt"
 SKIPPED = "skipped.json"
-MAY_CHANGE = {"data.root", "data.masks", "data.workers", "data.cache", "train.validate_every", "precision"}
-"""Settings that a resumed run may have anew; all others say which batches and which losses it has."""
 
 
-def train(config: Config, run: Path, resume: str | None = None) -> None:
+def train(config: Config, run: Path, resume: str | None = None, until: float = math.inf) -> None:
     """Train a network and leave it in a run folder.
 
-    The folder gets `config.yaml`, `metrics.jsonl`, TensorBoard events, `last.ckpt` and the network's files. SIGINT and
-    SIGTERM finish the step, save a checkpoint and end the run with a CsviError that says how to go on.
+    The folder gets `config.yaml`, `metrics.jsonl`, TensorBoard events, `last.ckpt`, the checkpoint before that as
+    `previous.ckpt` until the end, and the network's files. SIGINT, SIGTERM and a time limit finish the step, save a
+    checkpoint and end the run with a StoppedError that says how to go on.
 
     Args:
         config: all settings.
         run: folder to write; it may hold a run already only if that one is resumed.
-        resume: `auto` goes on from RUN/last.ckpt where there is one; otherwise the path of a checkpoint.
+        resume: `auto` goes on from the checkpoints in RUN where there are any; otherwise the path of a checkpoint.
+        until: `time.monotonic()` at which it must be over, as far as can be told from how long steps take.
 
     Raises:
-        CsviError: bad data or settings, losses that are not finite, or a signal to stop.
+        StoppedError: a signal or the time limit came before the end.
+        CsviError: bad data or settings, losses that are not finite, a folder that cannot be written, or one in which
+            another process trains.
     """
-    checkpoint = _checkpoint(run, resume)
-    if checkpoint is not None:
-        _check_same_settings(config, checkpoint.parent / "config.yaml")
+    checkpoints_to_resume(run, resume)  # what is wrong with them is said before anything else is done
     fabric = make_fabric(config, config.devices, config.nodes)
     fabric.launch()
-
     benchmark = read_benchmark(config.data)
     config = _with_absolute_paths(config)
     if not benchmark.val:  # RegDB and LLCM have no identities to validate on
         config.train.validate_every = 0
     records = _training_records(benchmark, config)
     weights = initial_weights(config.model.backbone, config.model.weights)
-    if fabric.is_global_zero:
-        _make_folder(run)
+    with locked(run) if fabric.is_global_zero else contextlib.nullcontext():
+        _train(fabric, config, run, checkpoints_to_resume(run, resume), benchmark, records, weights, until)
+
+
+def _train(
+    fabric: Fabric,
+    config: Config,
+    run: Path,
+    checkpoints: list[Path],
+    benchmark: Benchmark,
+    records: list[ImageRecord],
+    weights: dict[str, Tensor] | None,
+    until: float,
+) -> None:
+    """As `train`, in a folder that is ours."""
+    if checkpoints:
+        check_same_settings(config, checkpoints[0].parent / "config.yaml")
     with fabric.rank_zero_first(local=True):  # the others find the images decoded
         masks = config.model.auxiliary != "none"
         loader, sampler, identities = training_loader(
@@ -85,9 +104,8 @@ def train(config: Config, run: Path, resume: str | None = None) -> None:
     network.to(memory_format=torch.channels_last)
     wrapped, optimizer = fabric.setup(network, build_optimizer(network, config.train, weights is not None))
     epoch, step = 0, 0
-    if checkpoint is not None:
-        epoch, step = load_checkpoint(fabric, checkpoint, wrapped, optimizer, identities)
-        log.info("going on at epoch %d, step %d, from %s", epoch + 1, step + 1, checkpoint)
+    if checkpoints:
+        epoch, step = load_checkpoint(fabric, checkpoints, wrapped, optimizer, identities)
 
     if fabric.is_global_zero:
         save_config(config, run / "config.yaml")
@@ -95,10 +113,41 @@ def train(config: Config, run: Path, resume: str | None = None) -> None:
     log.info("%d images of %d identities, %s on %s", len(records), len(identities), precision, fabric.device)
     steps = sampler.batches
     batch_size = 2 * config.data.identities * config.data.images * fabric.world_size
-    metrics = MetricsLog(run if fabric.is_global_zero else None, epoch * steps + step, batch_size)
-    stopping = False
+    skip = config.train.on_nonfinite == "skip"
+    nonfinite = NonFinite(
+        run if fabric.is_global_zero else None,
+        skip,
+        precision == "16-mixed",
+        lambda number: [records[i].path for i in sampler.images_of(*divmod(number - 1, steps))],
+    )
+    metrics = MetricsLog(run if fabric.is_global_zero else None, epoch * steps + step, batch_size, nonfinite)
+    limit = TimeLimit(until, validation=len(benchmark.val) / batch_size)
+    saved = time.monotonic()
+
+    def save(with_network: bool = False) -> None:
+        """Network first, so that what the last checkpoint of a run says is done is there."""
+        nonlocal saved
+        metrics.flush()
+        check_weights(network, epoch * steps + step)
+        with limit.timed("saving"):
+            if with_network and fabric.is_global_zero:
+                save_network(network, run)
+            save_checkpoint(fabric, run, wrapped, optimizer, epoch, step, identities)
+        saved = time.monotonic()
+
+    def must_stop() -> bool:
+        ahead = _ahead(config, epoch, step, steps)
+        return _any_process(fabric, stop.is_set() or not limit.fits(*ahead))
+
     with stop_signal() as stop, contextlib.closing(metrics):
+        if not checkpoints:
+            save()  # so that what cannot be saved is found now, and the folder always holds something to go on from
         while epoch < config.train.epochs:
+            if stopping := must_stop():
+                raise StoppedError(
+                    f"stopped after {epoch * steps + step} of {config.train.epochs * steps} steps, all of it saved in "
+                    f"{run}: the same command goes on there (csvi train with --resume auto)"
+                )
             sampler.start(epoch, step)
             wrapped.train()
             metrics.restart_clock()
@@ -106,32 +155,41 @@ def train(config: Config, run: Path, resume: str | None = None) -> None:
                 task = progress.add_task(
                     f"epoch {epoch + 1}/{config.train.epochs}", total=steps, completed=step, note=""
                 )
+                begun = time.monotonic()
                 for batch in loader:
                     done = epoch * steps + step
                     lr = set_learning_rate(optimizer, done, steps, config.train)
-                    terms = train_step(fabric, network, wrapped, optimizer, batch, loss_settings(config.loss, done))
+                    seed_step(config.seed, done, fabric.global_rank)
+                    terms, finite = train_step(
+                        fabric, network, wrapped, optimizer, batch, loss_settings(config.loss, done), skip
+                    )
                     step += 1
-                    latest = metrics.losses(done + 1, lr, terms)
+                    latest = metrics.losses(done + 1, lr, terms, finite)
                     progress.update(task, advance=1)
                     if latest:
                         progress.update(task, note=f"loss {sum(latest.values()):.1f}  {metrics.speed:.0f} images/s")
                         warn_of_center_loss(latest, done + 1, len(identities), config)
-                    if stopping := _any_process(stop.is_set(), fabric):
-                        break
+                    limit.took("step", time.monotonic() - begun)
+                    if fabric.world_size == 1 or latest or step == steps:  # else nobody waits for the others
+                        if stopping := must_stop():
+                            break
+                        due = 0 < 60 * config.train.checkpoint_every <= time.monotonic() - saved
+                        if step < steps and _any_process(fabric, due):
+                            save()
+                    begun = time.monotonic()
             metrics.flush()
-            if step >= steps:
+            # A validation that would outlast what stops the run is left to the one that goes on.
+            if step == steps and not (stopping and validates(config, epoch + 1)):
                 epoch, step = epoch + 1, 0
-                log.info("epoch %d/%d: %s", epoch, config.train.epochs, _summary(terms))
+                if metrics.latest:
+                    log.info("epoch %d/%d: %s", epoch, config.train.epochs, _summary(metrics.latest))
                 if validates(config, epoch):
-                    metrics.write(epoch * steps, validate(network.net, benchmark, config, fabric))
-            save_checkpoint(fabric, run / CHECKPOINT, wrapped, optimizer, epoch, step, identities)
-            if fabric.is_global_zero:
-                save_network(network, run)
-            if stopping and epoch < config.train.epochs:
-                raise CsviError(
-                    f"stopped at epoch {epoch + 1}, step {step + 1}, all of it saved in {run}: "
-                    "the same command goes on there (csvi train with --resume auto)"
-                )
+                    with limit.timed("validation"):
+                        figures = validate(network.net, benchmark, config, fabric)
+                    metrics.write(epoch * steps, figures)
+            save(with_network=True)
+    if fabric.is_global_zero:
+        (run / PREVIOUS).unlink(missing_ok=True)
 
 
 def train_step(
@@ -141,14 +199,36 @@ def train_step(
     optimizer: Optimizer,
     batch: dict[str, Tensor],
     settings: LossConfig,
-) -> dict[str, Tensor]:
-    """One step on one batch; returns the weighted loss terms by name (Eq. 19 is their sum)."""
+    skip: bool = False,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """One step on one batch.
+
+    Args:
+        skip: leave weights, running statistics and optimiser as they were if a loss or a gradient is not finite; it
+            takes waiting for the device.
+
+    Returns:
+        The weighted loss terms by name (Eq. 19 is their sum), and whether the gradient is finite, () bool.
+    """
     batch = on_device(batch, fabric)
+    before = [buffer.clone() for buffer in network.buffers()] if skip else []
     terms = network.losses(wrapped(batch), batch, settings)
+    total = torch.stack(list(terms.values())).sum()
     optimizer.zero_grad(set_to_none=True)
-    fabric.backward(torch.stack(list(terms.values())).sum())
-    optimizer.step()
-    return terms
+    fabric.backward(total)
+    finite = gradients_are_finite(network)
+    if skip and _any_process(fabric, not (finite & total.isfinite())):
+        for buffer, value in zip(network.buffers(), before, strict=True):
+            buffer.copy_(value)
+        if fabric.strategy.precision.state_dict() == {}:  # no scaler of float16's losses
+            return terms, finite
+    optimizer.step()  # which leaves out by itself what overflowed, and scales the loss by less
+    return terms, finite
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Make all that a step draws (a dropout, say) follow from its number, so that nothing of it need be saved."""
+    torch.manual_seed(int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> 1))
 
 
 def loss_settings(settings: LossConfig, step: int) -> LossConfig:
@@ -218,27 +298,6 @@ def stop_signal() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _checkpoint(run: Path, resume: str | None) -> Path | None:
-    """The checkpoint to go on from, if any; a run that is in the folder and not gone on with must not be lost."""
-    ours = run / CHECKPOINT
-    file = ours if resume in (None, "auto") else Path(str(resume))
-    if file != ours and not file.is_file():
-        raise CsviError(f"no checkpoint {file}: --resume takes auto or the path of one")
-    goes_on = resume is not None and file.exists() and file.parent.resolve() == run.resolve()
-    if not goes_on and (ours.exists() or (run / "model.safetensors").exists()):
-        raise CsviError(f"{run} holds a run already: go on with it by --resume auto, or name another with --run")
-    return file if resume is not None and file.exists() else None
-
-
-def _make_folder(run: Path) -> None:
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        (run / ".writable").touch()
-        (run / ".writable").unlink()
-    except OSError as error:
-        raise CsviError(f"cannot write the run to {run}: {error.strerror}") from error
-
-
 def _with_absolute_paths(config: Config) -> Config:
     """So that the run can be evaluated from any folder."""
 
@@ -251,19 +310,13 @@ def _with_absolute_paths(config: Config) -> Config:
     return config
 
 
-def _check_same_settings(config: Config, file: Path) -> None:
-    if not file.exists():
-        return
-    ours, theirs = flatten(config), flatten(load_config(file))
-    may_change = set(MAY_CHANGE)
-    if config.train.schedule == "step":  # a cosine depends on where it ends
-        may_change.add("train.epochs")
-    changed = [f"{name} was {theirs[name]}" for name in ours if name not in may_change and ours[name] != theirs[name]]
-    if changed:
-        raise CsviError(f"cannot go on with {file.parent} under other settings ({'; '.join(changed)}): start a new run")
+def _ahead(config: Config, epoch: int, step: int, steps: int) -> list[str]:
+    """What there must be time for before the run can next be stopped."""
+    validation = ["validation"] if step >= steps - 1 and validates(config, epoch + 1) else []
+    return [*(["step"] if step < steps else []), *validation, "saving"]
 
 
-def _any_process(condition: bool, fabric: Fabric) -> bool:
+def _any_process(fabric: Fabric, condition: bool) -> bool:
     """Whether it holds in any of them, so that all leave the loop at the same step."""
     if fabric.world_size == 1:
         return condition
@@ -297,7 +350,8 @@ def _training_records(benchmark: Benchmark, config: Config) -> list[ImageRecord]
 
 def _list_skipped(file: Path, records: list[ImageRecord], skipped: Mapping[int, str]) -> None:
     """Write which images are not trained on, and why: (path -> reason) as JSON."""
-    file.write_text(json.dumps({records[i].path: why for i, why in skipped.items()}, indent=1) + "\n")
+    with replacing(file) as partial:
+        partial.write_text(json.dumps({records[i].path: why for i, why in skipped.items()}, indent=1) + "\n")
     log.warning("%d of %d training images are left out, listed in %s", len(skipped), len(records), file)
 
 
@@ -306,6 +360,5 @@ def _progress_bar(disable: bool) -> Progress:
     return Progress(*columns, TextColumn("{task.fields[note]}"), disable=disable)
 
 
-def _summary(terms: dict[str, Tensor]) -> str:
-    values = {name: term.item() for name, term in terms.items()}
-    return f"loss {sum(values.values()):.1f} = " + " + ".join(f"{value:.1f} {name}" for name, value in values.items())
+def _summary(terms: dict[str, float]) -> str:
+    return f"loss {sum(terms.values()):.1f} = " + " + ".join(f"{value:.1f} {name}" for name, value in terms.items())

@@ -1,0 +1,104 @@
+"""Losses, gradients and weights that are not finite numbers."""
+
+import json
+import logging
+import math
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from csvi.errors import CsviError
+from csvi.writing import replacing
+
+log = logging.getLogger(__name__)
+
+FILE = "nonfinite.json"
+AT_MOST, OF_LAST = 10, 100
+"""So many of the last steps may be left out before the run stops all the same."""
+
+
+def gradients_are_finite(network: nn.Module) -> Tensor:
+    """() bool on the device, which nobody waits for."""
+    gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+    return torch.nn.utils.get_total_norm(gradients, float("inf")).isfinite()
+
+
+def check_weights(network: nn.Module, step: int) -> None:
+    """Raises `CsviError` if a weight or running statistic is not finite: it must not be saved."""
+    for name, tensor in network.state_dict().items():
+        if not tensor.isfinite().all():
+            raise CsviError(f"after step {step} {name} is not finite: {_advice()}")
+
+
+class NonFinite:
+    """What comes of steps with a loss or a gradient that is not finite: the run stops, or goes on without the step.
+
+    Args:
+        run: its folder, for nonfinite.json; None writes nothing.
+        skip: such steps were left out, and the run goes on unless there are many.
+        scaled: the loss is scaled (float16), whose gradients now and then are infinite; the scaler leaves out the step.
+        images: paths of the images of a step.
+    """
+
+    def __init__(
+        self,
+        run: Path | None = None,
+        skip: bool = False,
+        scaled: bool = False,
+        images: Callable[[int], list[str]] = lambda step: [],
+    ):
+        self.file = None if run is None else run / FILE
+        self.skip, self.scaled, self.images = skip, scaled, images
+        self.left_out: deque[bool] = deque(maxlen=OF_LAST)
+
+    def check(self, step: int, terms: dict[str, float], gradient: bool) -> bool:
+        """Whether the step was left out; to be asked of every step once, in their order.
+
+        Args:
+            step: from 1.
+            terms: losses by name.
+            gradient: whether all of it is finite.
+
+        Raises:
+            CsviError: the run must stop.
+        """
+        bad = [name for name, value in terms.items() if not math.isfinite(value)]
+        self.left_out.append(bool(bad) or not gradient)
+        if not self.left_out[-1]:
+            return False
+        looks_for_scale = self.scaled and not bad
+        often = sum(self.left_out) > AT_MOST
+        if looks_for_scale and not often:
+            return True
+        what = f"the {' and '.join(bad)} loss" if bad else "the gradient"
+        where = self._write(step, terms, gradient)
+        if often:
+            where += f", nor were {sum(self.left_out) - 1} of the {len(self.left_out) - 1} steps before"
+        if often or not self.skip:
+            raise CsviError(f"{what} of step {step} is not finite{where}: {_advice(may_skip=not self.skip)}")
+        log.warning("%s of step %d is not finite%s: left out", what, step, where)
+        return True
+
+    def _write(self, step: int, terms: dict[str, float], gradient: bool) -> str:
+        if self.file is None:
+            return ""
+        found = {
+            "step": step,
+            "losses": {name: value if math.isfinite(value) else str(value) for name, value in terms.items()},
+            "gradient": "finite" if gradient else "not finite",
+            "images": self.images(step),
+        }
+        with replacing(self.file) as partial:
+            partial.write_text(json.dumps(found, indent=1) + "\n")
+        return f" (its images are in {self.file})"
+
+
+def _advice(may_skip: bool = True) -> str:
+    skip = "--train.on_nonfinite skip or " if may_skip else ""
+    return (
+        f"go on from the last checkpoint by --resume auto with {skip}--precision 32-true, or start a new run with a "
+        "lower --train.lr or more --train.warmup"
+    )

@@ -1,0 +1,169 @@
+"""Files of strangers: whatever may hold code is refused, and none of it runs."""
+
+import ast
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+import csvi
+from csvi.cli import main
+from csvi.config import save_config
+from csvi.errors import CsviError
+from csvi.model import VIReIDNet, build_network
+from csvi.model.saved import save_network
+from csvi.train.loop import train
+
+
+class Trap:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return open, (str(self.file), "w")
+
+
+@pytest.fixture
+def ran(tmp_path):
+    """The file that would be there if code had run; it works."""
+    control = tmp_path / "control"
+    pickle.loads(pickle.dumps(Trap(control))).close()
+    assert control.exists()
+    yield tmp_path / "ran"
+    assert not (tmp_path / "ran").exists()
+
+
+# torch says itself that it may not know protocol 4
+pytestmark = pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+PICKLES = [
+    lambda what, file: torch.save(what, file),
+    lambda what, file: torch.save(what, file, _use_new_zipfile_serialization=False),
+    lambda what, file: file.write_bytes(pickle.dumps(what)),
+    lambda what, file: file.write_bytes(pickle.dumps(what, protocol=0)),
+]
+
+
+@pytest.fixture
+def csvi_train(config, tmp_path, capsys):
+    def refused(*arguments):
+        save_config(config, tmp_path / "settings.yaml")
+        config_file = f"--config={tmp_path / 'settings.yaml'}"
+        assert main(["train", config_file, f"--run={tmp_path / 'run'}", *map(str, arguments)]) == 1
+        message = capsys.readouterr().err
+        assert "weights_only" not in message  # torch would advise to run it
+        return message.splitlines()[-1]
+
+    return refused
+
+
+@pytest.mark.parametrize("save", PICKLES)
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors", "weights"])
+def test_initial_weights(ran, csvi_train, tmp_path, save, name):
+    save({"0.0.weight": Trap(ran)}, tmp_path / name)
+    assert f"{name} is damaged or no state dict" in csvi_train(f"--model.weights={tmp_path / name}")
+
+
+@pytest.mark.parametrize("save", PICKLES)
+def test_the_file_of_an_earlier_download(ran, csvi_train, config, tmp_path, monkeypatch, save):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    config.model.backbone = "resnet18"
+    url = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url
+    save({"conv1.weight": Trap(ran)}, tmp_path / "hub" / "checkpoints" / url.rpartition("/")[2])
+    assert "the ImageNet weights of resnet18" in csvi_train("--model.weights=imagenet")
+
+
+@pytest.mark.parametrize("save", PICKLES)
+def test_a_checkpoint_to_resume(ran, csvi_train, tmp_path, save):
+    save({"network": Trap(ran), "optimizer": {}, "epoch": 0, "step": 0, "identities": []}, tmp_path / "some.ckpt")
+    assert "some.ckpt is damaged or no checkpoint of csvi" in csvi_train(f"--resume={tmp_path / 'some.ckpt'}")
+
+
+@pytest.fixture
+def run(config, tmp_path):
+    (tmp_path / "trained").mkdir()
+    save_network(build_network(config, identities=8), tmp_path / "trained")
+    save_config(config, tmp_path / "trained" / "config.yaml")
+    return tmp_path / "trained"
+
+
+@pytest.mark.parametrize("save", PICKLES)
+@pytest.mark.parametrize("name", ["model.safetensors", "auxiliary.safetensors"])
+def test_the_network_of_a_run(ran, run, capsys, save, name):
+    save({"a": Trap(ran)}, run / name)
+    assert main(["evaluate", str(run)]) == 1
+    assert name in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_model_of_the_hub_without_safetensors(ran, run, tmp_path, monkeypatch):
+    """huggingface_hub would go on to pytorch_model.bin."""
+    torch.save({"a": Trap(ran)}, run / "pytorch_model.bin")
+    (run / "model.safetensors").unlink()
+    with pytest.raises((CsviError, OSError)):
+        VIReIDNet.from_pretrained(run)
+
+    from huggingface_hub import hub_mixin
+    from huggingface_hub.errors import EntryNotFoundError
+
+    def hf_hub_download(filename, **_):
+        if not (run / filename).exists():
+            raise EntryNotFoundError(filename)
+        return str(run / filename)
+
+    monkeypatch.setattr(hub_mixin, "hf_hub_download", hf_hub_download)
+    with pytest.raises(CsviError, match=r"pytorch_model\.bin is not read, as it may hold code"):
+        VIReIDNet.from_pretrained("owner/name")
+    monkeypatch.setattr("csvi.model.saved.snapshot_download", lambda *_, **__: str(run))
+    assert main(["evaluate", "owner/name", "--data.root=nowhere"]) == 1
+    shutil.rmtree(run)
+
+
+def test_embeddings_from_elsewhere(ran, sysu_root, tmp_path, capsys):
+    file = tmp_path / "features.npz"
+    for save in (
+        lambda: np.savez(file, embedding=np.array([Trap(ran)], dtype=object), path=np.array(["a"])),
+        lambda: file.write_bytes(pickle.dumps({"embedding": Trap(ran)})),
+    ):
+        save()
+        assert main(["evaluate", f"--features={file}", f"--data.root={sysu_root}"]) == 1
+        assert "is no .npz of plain arrays" in capsys.readouterr().err
+
+
+def test_decoded_images_in_the_cache(ran, config, tmp_path):
+    config.data.cache = str(tmp_path / "cache")
+    train(config, tmp_path / "run")
+    for save in (
+        lambda file: np.save(file, np.array([Trap(ran)], dtype=object), allow_pickle=True),
+        lambda file: file.write_bytes(pickle.dumps(Trap(ran))),
+    ):
+        for file in (tmp_path / "cache").rglob("*.npy"):
+            save(file)
+        with pytest.raises((CsviError, ValueError)):
+            train(config, tmp_path / "other")
+
+
+def test_nothing_is_read_that_may_hold_code():
+    """Every call that could: torch.load only of weights, arrays without pickles, YAML without objects."""
+    forbidden = {"load_state_dict_from_url", "literal_eval", "eval", "exec", "unsafe_load", "full_load", "Unpickler"}
+    for file in Path(csvi.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = {alias.name for alias in node.names} | {getattr(node, "module", None)}
+                assert not names & {"pickle", "cPickle", "dill", "joblib", "cloudpickle", "shelve", "marshal"}, file
+            if not isinstance(node, ast.Call):
+                continue
+            name, where = ast.unparse(node.func), f"{file}:{node.lineno}"
+            keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            assert name not in forbidden, where
+            assert name.rpartition(".")[2] not in forbidden - {"eval"}, where
+            if name in ("torch.load", "fabric.load") or name.endswith(".get_state_dict"):
+                assert keywords.get("weights_only") == "True", where
+            assert keywords.get("allow_pickle", "False") == "False", where
+            if name.startswith("yaml."):
+                assert name.startswith("yaml.safe_"), where

@@ -1,0 +1,74 @@
+"""One seed, one result: whatever ran before, however many loader processes, wherever it was stopped."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from csvi.config import save_config
+from csvi.errors import StoppedError
+from csvi.train import loop
+from csvi.train.loop import seed_step, train, train_step
+
+
+@pytest.fixture
+def settings(config, tmp_path):
+    """Two epochs of four steps, validated."""
+    config.data.identities, config.train.epochs, config.train.validate_every = 4, 2, 1
+    save_config(config, tmp_path / "settings.yaml")
+    return config
+
+
+def outcome(run):
+    """Figures but for the speed, and weights."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        line.pop("train/images_per_second", None)
+    return lines, load_file(run / "model.safetensors") | load_file(run / "auxiliary.safetensors")
+
+
+def assert_same(run, other):
+    (lines, tensors), (other_lines, other_tensors) = outcome(run), outcome(other)
+    assert lines == other_lines
+    assert tensors.keys() == other_tensors.keys()
+    assert all(torch.equal(tensor, other_tensors[name]) for name, tensor in tensors.items())
+
+
+def test_two_processes_and_any_number_of_loaders(settings, tmp_path):
+    code = "import sys; from csvi.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "train", f"--config={tmp_path / 'settings.yaml'}", "--seed=7"]
+    for name, workers in (("a", 0), ("b", 0), ("c", 2)):
+        subprocess.run([*command, f"--run={tmp_path / name}", f"--data.workers={workers}"], check=True)
+    assert_same(tmp_path / "a", tmp_path / "b")
+    assert_same(tmp_path / "a", tmp_path / "c")
+
+
+def test_random_numbers_of_a_step_are_the_same_in_a_run_that_goes_on(settings, tmp_path, monkeypatch):
+    """As a dropout would draw them."""
+    steps = []
+
+    def noisy(fabric, network, wrapped, optimizer, batch, *rest):
+        steps.append(batch["image"].add_(torch.randn_like(batch["image"])))
+        return train_step(fabric, network, wrapped, optimizer, batch, *rest)
+
+    monkeypatch.setattr(loop, "train_step", noisy)
+    train(settings, tmp_path / "whole")
+    assert len(steps) == 8
+    monkeypatch.setattr(loop.TimeLimit, "fits", lambda *_: len(steps) != 14)
+    with pytest.raises(StoppedError, match="stopped after 6 of 8 steps"):
+        train(settings, tmp_path / "stopped")
+    steps.append(None)
+    train(settings, tmp_path / "stopped", resume="auto")
+    assert_same(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_steps_processes_and_seeds_draw_apart():
+    drawn = set()
+    for key in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (2**32 - 1, 10**6, 7)]:
+        for _ in range(2):
+            seed_step(*key)
+            drawn.add(torch.rand(()).item())
+    assert len(drawn) == 5

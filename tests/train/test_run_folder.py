@@ -1,0 +1,262 @@
+"""The folder of a run: one process at a time, and nothing in it is lost to whatever is wrong."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from csvi.cli import main
+from csvi.config import load_config, save_config
+from csvi.errors import CsviError
+from csvi.train import run_folder
+from csvi.train.loop import train
+from csvi.train.run_folder import locked
+
+HOLD = """
+import sys
+from pathlib import Path
+from csvi.train.run_folder import locked
+with locked(Path(sys.argv[1])):
+    print("locked", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that trains in RUN."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, tmp_path / "run"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "locked\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def run_csvi(*arguments, capsys):
+    status = main([str(argument) for argument in arguments])
+    return status, capsys.readouterr().err
+
+
+@pytest.fixture
+def trained(config, tmp_path):
+    """A run of one epoch, and the settings of two."""
+    train(config, tmp_path / "run")
+    config.train.epochs = 2
+    save_config(config, tmp_path / "settings.yaml")
+    return tmp_path / "run"
+
+
+def goes_on(run, capsys):
+    arguments = ["train", "--config", run.parent / "settings.yaml", "--run", run, "--resume=auto"]
+    return run_csvi(*arguments, capsys=capsys)
+
+
+def contents(run):
+    return {file.name: file.read_bytes() for file in run.iterdir() if file.name != ".lock"}
+
+
+def test_a_folder_in_which_another_process_trains(config, holder, tmp_path):
+    for resume in (None, "auto"):
+        with pytest.raises(CsviError, match=rf"run is being trained by process {holder.pid} on \S+: wait for it"):
+            train(config, tmp_path / "run", resume)
+    assert {file.name for file in (tmp_path / "run").iterdir()} == {".lock"}
+
+
+def test_a_killed_process_holds_no_lock(holder, tmp_path):
+    holder.kill()
+    holder.wait()
+    with locked(tmp_path / "run"):
+        assert str(os.getpid()) in (tmp_path / "run" / ".lock").read_text()
+
+
+def test_children_of_a_killed_process_hold_no_lock(tmp_path):
+    """Loader processes outlive a killed run by some seconds."""
+    code = "import os\n" + HOLD.replace("    sys.stdin", "    os.fork()\n    sys.stdin")
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "locked\n"
+    process.kill()
+    process.wait()
+    with locked(tmp_path):
+        pass
+    process.communicate()
+
+
+@pytest.mark.parametrize("system", ["no locks here", "Windows"])
+def test_where_nothing_can_be_locked_training_goes_on(config, tmp_path, monkeypatch, caplog, system):
+    class Unsupported:
+        LOCK_EX = LOCK_NB = 0
+
+        @staticmethod
+        def lockf(file, flags):
+            raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(run_folder, "fcntl", None if system == "Windows" else Unsupported)
+    train(config, tmp_path / "run")
+    assert "let no other process train there" in caplog.text
+    assert (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_a_run_that_is_being_trained_can_be_evaluated(trained, capsys):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, trained], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    process.stdout.readline()
+    assert run_csvi("evaluate", trained, capsys=capsys)[0] == 0
+    assert run_csvi("report", trained, capsys=capsys)[0] == 0
+    process.communicate("\n")
+
+
+def test_a_kill_before_the_first_checkpoint(config, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("csvi.train.loop.save_checkpoint", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tmp_path / "run", resume="auto")
+    assert (tmp_path / "run" / "config.yaml").exists()
+    assert not (tmp_path / "run" / "last.ckpt").exists()
+    train(config, tmp_path / "run", resume="auto")
+    assert (tmp_path / "run" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("error", [errno.EACCES, errno.EROFS, errno.ENOSPC])
+def test_a_folder_that_cannot_be_written(config, tmp_path, monkeypatch, capsys, error):
+    def refuse(*_, **__):
+        raise OSError(error, os.strerror(error))
+
+    save_config(config, tmp_path / "settings.yaml")
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    status, message = run_csvi("train", "--config", tmp_path / "settings.yaml", "--run=/none", capsys=capsys)
+    assert status == 1
+    assert message == f"csvi train: cannot write the run to /none: {os.strerror(error)}\n"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only to root")
+def test_a_read_only_run(trained, capsys):
+    before = contents(trained)
+    trained.chmod(0o500)
+    status, message = goes_on(trained, capsys)
+    trained.chmod(0o700)
+    assert status == 1
+    assert "cannot write" in message
+    assert contents(trained) == before
+
+
+FULL = """
+import resource, sys
+from csvi.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize(("share", "what"), [(0.5, "last.ckpt"), (0.1, "the network"), (0, "the run")])
+def test_no_room_for_a_file(trained, tmp_path, share, what, capsys):
+    """A limit on the length of files, as a full disk: what cannot be written is named, what was there stays."""
+    length = int(share * (trained / "last.ckpt").stat().st_size)
+    before = contents(trained)
+    arguments = ["train", "--config", tmp_path / "settings.yaml", "--run", trained, "--resume=auto"]
+    found = subprocess.run(
+        [sys.executable, "-c", FULL, str(length), *arguments], check=False, capture_output=True, text=True
+    )
+    assert found.returncode == 1
+    assert "Traceback" not in found.stderr
+    assert found.stderr.splitlines()[-1].startswith("csvi train: cannot write")
+    assert what in found.stderr.splitlines()[-1]
+    for name in ("last.ckpt", "auxiliary.safetensors", "config.json"):
+        assert (trained / name).read_bytes() == before[name] or (what == "last.ckpt" and name != what)
+    assert not list(trained.glob(".*partial"))
+    assert not (trained / ".saving").exists()
+    assert goes_on(trained, capsys)[0] == 0
+
+
+def test_a_full_disk(config, tmp_path):
+    """Where a small disk can be had."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if (
+        os.geteuid()
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", disk], check=False, capture_output=True
+        ).returncode
+    ):
+        pytest.skip("only root may mount a small disk")
+    try:
+        train(config, disk / "run")
+        before = contents(disk / "run")
+        free = os.statvfs(disk)
+        (disk / "other").write_bytes(bytes(free.f_bavail * free.f_frsize - 2**20))
+        config.train.epochs = 2
+        with pytest.raises(CsviError, match=r"cannot write .*: .*No space left on device"):
+            train(config, disk / "run", resume="auto")
+        assert (disk / "run" / "last.ckpt").read_bytes() == before["last.ckpt"]
+        (disk / "other").unlink()
+        train(config, disk / "run", resume="auto")
+        assert torch.load(disk / "run" / "last.ckpt", weights_only=True)["epoch"] == 2
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_settings_of_another_version(trained, capsys):
+    file = trained / "config.yaml"
+    settings = yaml.safe_load(file.read_text())
+    file.write_text(yaml.safe_dump(settings | {"loss": settings["loss"] | {"triplet": 1.0}}))
+    before = contents(trained)
+    for status, message in (goes_on(trained, capsys), run_csvi("evaluate", trained, capsys=capsys)):
+        assert status == 1
+        assert message.count("\n") == 1
+        assert "config.yaml is not a configuration of csvi" in message
+        assert "triplet" in message
+    assert contents(trained) == before
+
+
+def test_settings_of_an_older_version(trained, capsys):
+    """What it did not know has its default."""
+    file = trained / "config.yaml"
+    settings = yaml.safe_load(file.read_text())
+    del settings["train"]["checkpoint_every"], settings["train"]["on_nonfinite"]
+    file.write_text(yaml.safe_dump(settings))
+    assert goes_on(trained, capsys)[0] == 0
+    assert load_config(file).train.checkpoint_every == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"backbone": "resnet18"}, "model.backbone was mobilenet_v2"),
+        ({"part_dim": 8}, "model.part_dim was 16"),
+    ],
+)
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_checkpoint_of_another_network(trained, config, tmp_path, capsys, change, word, alone):
+    if alone:  # without the settings beside it, its tensors tell
+        (trained / "last.ckpt").rename(tmp_path / "last.ckpt")
+        word = "does not fit the settings of this run"
+    checkpoint = tmp_path / "last.ckpt" if alone else trained / "last.ckpt"
+    before = checkpoint.read_bytes()
+    for name, value in change.items():
+        setattr(config.model, name, value)
+    save_config(config, tmp_path / "other.yaml")
+    arguments = ["train", "--config", tmp_path / "other.yaml", "--run", tmp_path / "new", "--resume", checkpoint]
+    status, message = run_csvi(*arguments, capsys=capsys)
+    assert status == 1
+    assert message.count("\n") == 1
+    assert word in message
+    assert checkpoint.read_bytes() == before
+
+
+def test_a_checkpoint_of_other_classes(trained, config, tmp_path, capsys):
+    config.data.train_on = "train+val"
+    (trained / "last.ckpt").rename(tmp_path / "last.ckpt")
+    save_config(config, tmp_path / "other.yaml")
+    arguments = ["--config", tmp_path / "other.yaml", "--run", tmp_path / "new", "--resume", tmp_path / "last.ckpt"]
+    status, message = run_csvi("train", *arguments, capsys=capsys)
+    assert status == 1
+    assert "was trained on other identities than these data have" in message.splitlines()[-1]

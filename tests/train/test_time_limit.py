@@ -1,0 +1,92 @@
+"""Durations, and stopping before a limit."""
+
+import math
+import time
+
+import pytest
+
+from csvi.cli import main
+from csvi.errors import CsviError, StoppedError
+from csvi.train import loop
+from csvi.train.loop import train
+from csvi.train.time_limit import TimeLimit, seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("90s", 90), ("30m", 1800), ("2h", 7200), ("1h30m", 5400), ("1h0m5s", 3605), ("36h", 129600)],
+)
+def test_durations(text, expected):
+    assert seconds(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "90", "2 h", "h", "30m1h", "1.5h", "-1h", "0s", "2hours", "1h30", "٣h"])
+def test_what_is_no_duration(text, capsys):
+    with pytest.raises(CsviError, match="no duration: write it as 90s, 30m, 2h or 1h30m"):
+        seconds(text)
+    assert main(["train", f"--max-time={text}", "--data.root=nowhere"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_what_comes_next_must_fit(monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    limit = TimeLimit(until=1100.0, validation=3)
+    assert limit.fits("step", "validation", "saving")  # nothing is known yet
+    for duration in (10.0, 20.0, 1.0):
+        limit.took("step", duration)
+    limit.took("saving", 20.0)
+    assert limit.fits("step", "saving")  # 1.5 x 40 s
+    assert not limit.fits("step", "validation", "saving")  # three steps more
+    limit.took("validation", 5.0)
+    assert limit.fits("step", "validation", "saving")
+    now = 1050.0
+    assert not limit.fits("step", "saving")
+    assert TimeLimit().fits("step")
+    assert not TimeLimit(now).fits()
+
+
+@pytest.fixture
+def ticking(config, monkeypatch):
+    """Every step takes ten seconds, every validation fifty; from 1000 on."""
+    config.data.identities, config.train.epochs, config.train.validate_every = 4, 2, 1
+    clock = [1000.0]
+    step, validate = loop.train_step, loop.validate
+
+    def lasts(duration, work):
+        def patched(*arguments):
+            clock[0] += duration
+            return work(*arguments)
+
+        return patched
+
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(loop, "train_step", lasts(10, step))
+    monkeypatch.setattr(loop, "validate", lasts(50, validate))
+    return clock
+
+
+@pytest.mark.parametrize(
+    ("until", "steps", "ends"),
+    [
+        (1005, 1, 1010),  # there must be a first step to know how long one takes
+        (1020, 1, 1010),
+        (1035, 2, 1020),  # a third step would be over in time, but not with the margin
+        (1060, 3, 1030),  # a fourth and the validation would not
+        (1150, 7, 1120),  # here they fit once
+    ],
+)
+def test_a_run_stops_before_its_limit_and_goes_on(ticking, config, tmp_path, until, steps, ends):
+    with pytest.raises(StoppedError, match=rf"stopped after {steps} of 8 steps, all of it saved in"):
+        train(config, tmp_path / "run", until=until)
+    assert ticking[0] == ends
+    train(config, tmp_path / "run", resume="auto", until=math.inf)
+    text = (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert text.count("train/loss") == 8
+    assert text.count("val/R1") == 2
+
+
+def test_a_limit_that_is_over_already(ticking, config, tmp_path):
+    with pytest.raises(StoppedError, match="stopped after 0 of 8 steps"):
+        train(config, tmp_path / "run", until=999)
+    assert not (tmp_path / "run" / "model.safetensors").exists()
