@@ -181,6 +181,15 @@ def test_a_signal_in_the_last_step_changes_nothing(config, tmp_path, monkeypatch
     assert (tmp_path / "run" / "model.safetensors").exists()
 
 
+@pytest.fixture
+def in_front():
+    """As a process in front of a terminal: those that a script puts behind do not hear SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("in_front")
 def test_a_second_ctrl_c_interrupts_at_once():
     with stop_signal() as stop:
         signal.raise_signal(signal.SIGINT)
