@@ -98,10 +98,11 @@ def test_the_checkpoint_before_takes_the_place_of_an_unreadable_one(fabric, save
     network, optimizer, file = saved
     save_checkpoint(fabric, file.parent, network, optimizer, 5, 0, [3, 5])
     file.write_bytes(file.read_bytes()[:-100])
-    assert load_checkpoint(fabric, checkpoints_to_resume(file.parent, "auto"), network, optimizer, [3, 5]) == (4, 7)
-    assert "last.ckpt is damaged or no checkpoint of csvi: going on from" in caplog.text
     with pytest.raises(CsviError, match=r"last\.ckpt is damaged"):  # who names a file means this one
         load_checkpoint(fabric, checkpoints_to_resume(file.parent, str(file)), network, optimizer, [3, 5])
+    assert load_checkpoint(fabric, checkpoints_to_resume(file.parent, "auto"), network, optimizer, [3, 5]) == (4, 7)
+    assert "last.ckpt is damaged or no checkpoint of csvi: going on from" in caplog.text
+    assert {path.name for path in file.parent.iterdir()} == {"damaged.ckpt", "previous.ckpt"}
 
 
 def test_a_flipped_bit_is_found(fabric, saved):

@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from csvi.errors import CsviError
-from csvi.train.run_folder import CHECKPOINT, PREVIOUS
+from csvi.train.run_folder import CHECKPOINT, DAMAGED, PREVIOUS
 from csvi.writing import replacing
 
 log = logging.getLogger(__name__)
@@ -54,12 +54,12 @@ def load_checkpoint(
     """Restore network and optimiser; returns the epoch and the step to go on with.
 
     Args:
-        files: of which the first that is readable counts.
+        files: of which the first that is readable counts; one before it is renamed to damaged.ckpt.
 
     Raises:
         CsviError: none is readable, or it is of another network or other identities.
     """
-    file, saved = _first_readable(files)
+    file, saved = _first_readable(files, fabric.is_global_zero)
     if saved["identities"] != identities:
         raise CsviError(f"the checkpoint {file} was trained on other identities than these data have")
     try:
@@ -74,7 +74,7 @@ def load_checkpoint(
     return saved["epoch"], saved["step"]
 
 
-def _first_readable(files: Sequence[Path]) -> tuple[Path, dict[str, Any]]:
+def _first_readable(files: Sequence[Path], is_writer: bool) -> tuple[Path, dict[str, Any]]:
     for number, file in enumerate(files):
         try:
             return file, _read(file)
@@ -82,6 +82,8 @@ def _first_readable(files: Sequence[Path]) -> tuple[Path, dict[str, Any]]:
             if number == len(files) - 1:
                 raise
             log.warning("%s: going on from %s, the one before", error, files[number + 1])
+            if is_writer:  # out of the way, so that it never takes the place of the one that is whole
+                file.replace(file.with_name(DAMAGED))
     raise ValueError("no checkpoint was given")
 
 

@@ -61,7 +61,9 @@ def train(config: Config, run: Path, resume: str | None = None, until: float = m
         CsviError: bad data or settings, losses that are not finite, a folder that cannot be written, or one in which
             another process trains.
     """
-    checkpoints_to_resume(run, resume)  # what is wrong with them is said before anything else is done
+    checkpoints = checkpoints_to_resume(run, resume)  # what is wrong with them is said before anything else is done
+    if checkpoints:
+        check_same_settings(config, checkpoints[0].parent / "config.yaml")
     fabric = make_fabric(config, config.devices, config.nodes)
     fabric.launch()
     benchmark = read_benchmark(config.data)
@@ -71,7 +73,8 @@ def train(config: Config, run: Path, resume: str | None = None, until: float = m
     records = _training_records(benchmark, config)
     weights = initial_weights(config.model.backbone, config.model.weights)
     with locked(run) if fabric.is_global_zero else contextlib.nullcontext():
-        _train(fabric, config, run, checkpoints_to_resume(run, resume), benchmark, records, weights, until)
+        checkpoints = checkpoints_to_resume(run, resume)  # again, now that nobody else writes there
+        _train(fabric, config, run, checkpoints, benchmark, records, weights, until)
 
 
 def _train(
@@ -85,8 +88,6 @@ def _train(
     until: float,
 ) -> None:
     """As `train`, in a folder that is ours."""
-    if checkpoints:
-        check_same_settings(config, checkpoints[0].parent / "config.yaml")
     with fabric.rank_zero_first(local=True):  # the others find the images decoded
         masks = config.model.auxiliary != "none"
         loader, sampler, identities = training_loader(

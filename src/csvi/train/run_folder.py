@@ -18,7 +18,7 @@ except ImportError:  # Windows
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT, PREVIOUS = "last.ckpt", "previous.ckpt"
+CHECKPOINT, PREVIOUS, DAMAGED = "last.ckpt", "previous.ckpt", "damaged.ckpt"
 MAY_CHANGE = {
     "data.root", "data.masks", "data.workers", "data.cache", "precision",
     "train.validate_every", "train.checkpoint_every", "train.on_nonfinite",
