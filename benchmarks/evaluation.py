@@ -9,16 +9,14 @@ distances are close enough for rounding to decide; csvi is timed in float32 as w
 """
 
 import argparse
-import os
-import platform
 import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
+from common import machine, met
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -166,21 +164,17 @@ def compare(dimensions: int, trials: int, full: bool, identities: int | None, co
         taken, figures = time_style(style, protocols, measured, embeddings, records)
         taken *= trials / measured
         of = f"{measured} of {trials} trials{', scaled' if measured < trials else ''}"
-        target = f"≥ {TARGETS[name]} × float64: {_met(taken >= TARGETS[name] * seconds)}"
+        target = f"≥ {TARGETS[name]} × float64: {met(taken >= TARGETS[name] * seconds)}"
         equal &= add(name, taken, target, figures, of) <= TOLERANCE
     everything = f"{trials} of {trials} trials, least of 5"
     add("csvi, float64", seconds, "", expected, everything)
-    target = f"< {TARGET_SECONDS:g} s: {_met(single_seconds < TARGET_SECONDS)}"
+    target = f"< {TARGET_SECONDS:g} s: {met(single_seconds < TARGET_SECONDS)}"
     add("csvi, float32", single_seconds, target, single, everything)
     console.print(table)
     console.print(f"mean R1 {expected[..., 0].mean():.3f}, mAP {expected[..., 3].mean():.3f}; {machine()}")
     if not equal:
         console.print(f"[red]figures differ by more than {TOLERANCE:g}[/red]")
     return equal
-
-
-def _met(condition: bool) -> str:
-    return "met" if condition else "[red]not met[/red]"
 
 
 def large(images: int, dimensions: int, console: Console) -> bool:
@@ -202,17 +196,6 @@ def large(images: int, dimensions: int, console: Console) -> bool:
         f"R1 {score.cmc[0]:.3f}, mAP {score.mAP:.3f}; {machine()}"
     )
     return peak <= TARGET_BYTES
-
-
-def machine() -> str:
-    """Processor, cores, versions, and how busy it is now."""
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    return (
-        f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
-        f"torch {torch.__version__}, numpy {np.__version__}, load {load}"
-    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,13 +8,26 @@ import pytest
 SMALL = ["--quick", "--trials", "2", "--dimensions", "16"]
 
 
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
 @pytest.fixture
-def evaluation():
-    file = Path(__file__).parents[1] / "benchmarks" / "evaluation.py"
-    spec = importlib.util.spec_from_file_location("evaluation", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def benchmark(monkeypatch):
+    """A benchmark by its name, as a module."""
+    monkeypatch.syspath_prepend(FOLDER)  # where `common` is, as for a script that is run
+
+    def load(name):
+        spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture
+def evaluation(benchmark):
+    return benchmark("evaluation")
 
 
 def test_three_ways_to_evaluate_agree(evaluation, capsys):
