@@ -1,6 +1,7 @@
 """Devices and precision: how Lightning Fabric is set up."""
 
 import logging
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from csvi.config import Config
 from csvi.errors import CsviError
+from csvi.model.backbone import Route
 
 
 def make_fabric(config: Config, devices: int = 1, nodes: int = 1) -> Fabric:
@@ -23,10 +25,14 @@ def make_fabric(config: Config, devices: int = 1, nodes: int = 1) -> Fabric:
         raise CsviError(f"cannot use {devices} devices on {nodes} machines: {' '.join(str(error).split())}") from error
 
 
-def on_device(batch: dict[str, Tensor], fabric: Fabric) -> dict[str, Tensor]:
-    """A batch on the device of `fabric`, its images in the memory format that the networks are in."""
+def on_device(batch: dict[str, Tensor], fabric: Fabric) -> dict[str, Any]:
+    """A batch on the device of `fabric`, its images in the memory format that the networks are in, with their `route`.
+
+    The route through the streams is made of the modalities while these are on the CPU, as they come from a loader.
+    """
+    route = Route.of(batch["modality"], fabric.device)
     batch = fabric.to_device(batch)
-    return batch | {"image": batch["image"].contiguous(memory_format=torch.channels_last)}
+    return batch | {"image": batch["image"].contiguous(memory_format=torch.channels_last), "route": route}
 
 
 def choose_precision(setting: str = "auto") -> str:

@@ -13,7 +13,6 @@ from csvi.model.losses import (
     identity_mask_loss,
     mask_loss,
     mask_target,
-    modality_centers,
     reid_losses,
 )
 
@@ -103,14 +102,6 @@ def test_center_loss_has_a_finite_gradient_where_centers_coincide(squared, norma
     loss.backward()
     assert loss == 0
     assert x.grad.isfinite().all()
-
-
-def test_modality_centers_are_in_the_order_of_the_labels():
-    x = features()
-    visible, infrared = modality_centers(x, IDENTITY, MODALITY)
-    for n in (0, 1, 2):
-        torch.testing.assert_close(visible[n], sum(x[b] for b in members(n, 0)) / len(members(n, 0)))
-        torch.testing.assert_close(infrared[n], sum(x[b] for b in members(n, 1)) / len(members(n, 1)))
 
 
 def literal_identity_loss(scores):

@@ -28,9 +28,9 @@ def embed(net: VIReIDNet, batches: Iterable[dict[str, Tensor]], fabric: Fabric, 
     with torch.inference_mode(), fabric.autocast():
         for batch in progress(batches, "Embedding"):
             batch = on_device(batch, fabric)
-            embedding = net(batch["image"], batch["modality"]).float()
+            embedding = net(batch["image"], batch["route"]).float()
             if flip:
-                both = embedding + net(batch["image"].flip(3), batch["modality"]).float()
+                both = embedding + net(batch["image"].flip(3), batch["route"]).float()
                 embedding = F.normalize(both.unflatten(1, (net.part_module.parts, -1)), dim=2).flatten(1)
             embeddings.append(embedding.cpu())
     return torch.cat(embeddings)

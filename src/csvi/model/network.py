@@ -1,12 +1,14 @@
 """The network that is kept (`VIReIDNet`) and what training wraps around it (`TrainingNetwork`)."""
 
+from typing import Any
+
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from csvi.config import Config, LossConfig
 from csvi.model.auxiliary import Auxiliary, Features
-from csvi.model.backbone import TwoStreamBackbone
+from csvi.model.backbone import Route, TwoStreamBackbone
 from csvi.model.coseg import CoSegmentation
 from csvi.model.decode import Decode
 from csvi.model.losses import reid_losses
@@ -55,12 +57,12 @@ class VIReIDNet(nn.Module, PyTorchModelHubMixin, library_name="csvi", tags=["vis
         self.guide = SegmentationGuide(self.backbone.specific_channels, self.backbone.channels) if guide else None
         self.part_module = PartModule(self.backbone.channels, identities, parts, part_dim, part_norm, share_classifier)
 
-    def forward(self, image: Tensor, modality: Tensor) -> Tensor:
+    def forward(self, image: Tensor, modality: Tensor | Route) -> Tensor:
         """Embed images: each part L2-normalised, then concatenated; compare by Euclidean distance (Section 4.2).
 
         Args:
             image: (B, 3, H, W), normalised.
-            modality: (B,), 0 visible and 1 infrared, in any order.
+            modality: (B,), 0 visible and 1 infrared, in any order, or the route made of it.
 
         Returns:
             (B, P * C2).
@@ -68,7 +70,7 @@ class VIReIDNet(nn.Module, PyTorchModelHubMixin, library_name="csvi", tags=["vis
         parts, _ = self.part_module(self.features(image, modality).shared)
         return F.normalize(parts, dim=2).flatten(1)
 
-    def features(self, image: Tensor, modality: Tensor) -> Features:
+    def features(self, image: Tensor, modality: Tensor | Route) -> Features:
         """What the parts are cut from, and what an auxiliary reads; arguments as of `forward`."""
         specific = self.backbone.specific(image, modality)
         shared = self.backbone.shared(specific)
@@ -86,13 +88,15 @@ class TrainingNetwork(nn.Module):
         self.net = net
         self.auxiliary = auxiliary
 
-    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """What the losses need of a batch with `image` (B, 3, H, W), `identity`, `modality` (B,) and maybe `mask`.
+
+        With the `route` of the images as well, which `csvi.fabric.on_device` adds, nothing waits for the device.
 
         Returns:
             `parts` (B, P, C2), `scores` (B, P, L), and what the auxiliary adds.
         """
-        features = self.net.features(batch["image"], batch["modality"])
+        features = self.net.features(batch["image"], batch.get("route", batch["modality"]))
         if self.auxiliary is None:
             parts, scores = self.net.part_module(features.shared)
             return {"parts": parts, "scores": scores}
