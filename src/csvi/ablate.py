@@ -17,7 +17,7 @@ from csvi.evaluate.compare import difference_of_groups, load_evaluation
 from csvi.evaluate.runs import evaluate_run, save_evaluation
 from csvi.model.network import AUXILIARIES
 from csvi.train.cost import Cost, training_cost
-from csvi.train.loop import train
+from csvi.train.loop import MAY_CHANGE, train
 
 log = logging.getLogger(__name__)
 
@@ -157,8 +157,7 @@ def run_once(config: Config, run: Path) -> None:
     done = run / "evaluation.json"
     if done.is_file():
         there, wanted = flatten(load_config(run / "config.yaml")), flatten(config)
-        apart = {"data.root", "data.masks", "data.cache", "data.workers", "train.validate_every", "precision"}
-        changed = [name for name in wanted if name not in apart and there[name] != wanted[name]]
+        changed = [name for name in wanted if name not in MAY_CHANGE and there[name] != wanted[name]]
         if changed:
             raise CsviError(f"{run} was trained with other settings ({', '.join(changed)}): choose another --out")
         log.info("done already: %s", run)

@@ -35,6 +35,22 @@ def on_device(batch: dict[str, Tensor], fabric: Fabric) -> dict[str, Any]:
     return batch | {"image": batch["image"].contiguous(memory_format=torch.channels_last), "route": route}
 
 
+def check_compiler(device: torch.device) -> None:
+    """Compile next to nothing, to see whether a network can be compiled.
+
+    Raises:
+        CsviError: there is no compiler that torch.compile can use for this device.
+    """
+    try:
+        torch.compile(torch.neg)(torch.ones(2, device=device))
+    except Exception as error:  # of whichever compiler it is
+        reason = str(error).partition("\n")[0]
+        raise CsviError(
+            f"cannot compile for the {device.type} ({reason}): install a C++ compiler such as g++, and Triton "
+            "for a GPU, or train without --train.compile"
+        ) from error
+
+
 def choose_precision(setting: str = "auto") -> str:
     """Lightning Fabric's name of the precision to use: `auto` takes bfloat16 where the hardware multiplies it.
 

@@ -7,6 +7,7 @@ import logging
 import math
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from csvi.errors import CsviError
 from csvi.evaluate.embed import embed
 from csvi.evaluate.protocols import protocols_of
 from csvi.evaluate.scoring import evaluate_protocol
-from csvi.fabric import choose_precision, make_fabric, on_device
+from csvi.fabric import check_compiler, choose_precision, make_fabric, on_device
 from csvi.model import TrainingNetwork, VIReIDNet, build_network
 from csvi.model.saved import save_network
 from csvi.model.weights import initial_weights
@@ -34,7 +35,9 @@ from csvi.train.optimizer import build_optimizer, set_learning_rate
 log = logging.getLogger(__name__)
 
 CHECKPOINT = "last.ckpt"
-MAY_CHANGE = {"data.root", "data.masks", "data.workers", "data.cache", "train.validate_every", "precision"}
+MAY_CHANGE = {
+    "data.root", "data.masks", "data.workers", "data.cache", "train.validate_every", "train.compile", "precision",
+}  # fmt: skip
 """Settings that a resumed run may have anew; all others say which batches and which losses it has."""
 
 
@@ -57,6 +60,8 @@ def train(config: Config, run: Path, resume: str | None = None) -> None:
         _check_same_settings(config, checkpoint.parent / "config.yaml")
     fabric = make_fabric(config, config.devices, config.nodes)
     fabric.launch()
+    if config.train.compile:
+        check_compiler(fabric.device)
 
     benchmark = read_benchmark(config.data)
     config = _with_absolute_paths(config)
@@ -78,6 +83,8 @@ def train(config: Config, run: Path, resume: str | None = None) -> None:
     if weights is not None:
         network.net.backbone.load_pretrained(weights)
     network.to(memory_format=torch.channels_last)
+    if compiling := config.train.compile:
+        network.compile()  # in place: names in checkpoints are the same, and `network.net` validates as it is
     wrapped, optimizer = fabric.setup(network, build_optimizer(network, config.train, weights is not None))
     epoch, step = 0, 0
     if checkpoint is not None:
@@ -104,7 +111,11 @@ def train(config: Config, run: Path, resume: str | None = None) -> None:
                 for batch in loader:
                     done = epoch * steps + step
                     lr = set_learning_rate(optimizer, done, steps, config.train)
+                    started = time.perf_counter()
                     terms = train_step(fabric, network, wrapped, optimizer, batch, loss_settings(config.loss, done))
+                    if compiling:
+                        log.info("compiled in the first step, which took %.0f s", time.perf_counter() - started)
+                        compiling = False
                     step += 1
                     latest = metrics.losses(done + 1, lr, terms)
                     progress.update(task, advance=1)
