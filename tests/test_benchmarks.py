@@ -47,3 +47,43 @@ def test_large(evaluation, monkeypatch, capsys):
     )  # the process that runs the tests has done other things
     assert evaluation.main(["--large", *SMALL]) == 0
     assert "GB resident" in capsys.readouterr().out
+
+
+def test_training(benchmark, capsys):
+    training = benchmark("training")
+    assert training.main(["--quick", "--variants", "none", "coseg", "--peak", "1"]) == 0
+    out = capsys.readouterr().out
+    for row in ("bare", "× bare", "coseg", "as usual", "≥ 2.0", "SGD fused"):
+        assert row in out
+    assert training.main(["--quick", "--variants", "none", "--no-usual", "--profile"]) == 0
+    assert "Self CPU" in capsys.readouterr().out
+
+
+def test_training_notices_another_baseline(benchmark, monkeypatch, capsys):
+    training = benchmark("training")
+    monkeypatch.setattr(
+        training, "losses_as_usual", lambda *inputs, right=training.losses_as_usual: 1.01 * right(*inputs)
+    )
+    assert training.main(["--quick", "--variants", "none"]) == 1
+    assert "losses of the two Baselines differ" in capsys.readouterr().out
+
+
+def test_the_usual_way_needs_parts_of_one_height(benchmark, capsys):
+    with pytest.raises(SystemExit):
+        benchmark("training").main(["--height", "100"])
+    assert "give a height" in capsys.readouterr().err
+
+
+def test_embedding(benchmark, capsys):
+    assert benchmark("embedding").main(["--quick"]) == 0
+    out = capsys.readouterr().out
+    for row in ("bare", "cold cache", "warm cache", "≥ 0.95"):
+        assert row in out
+
+
+def test_growth(benchmark, tmp_path, capsys):
+    assert benchmark("growth").main(["--quick", "--out", str(tmp_path / "performance.png")]) == 0
+    assert (tmp_path / "performance.png").stat().st_size > 1000
+    out = capsys.readouterr().out
+    for row in ("training, coseg", "embedding", "evaluation", "64×32"):
+        assert row in out

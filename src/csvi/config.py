@@ -168,6 +168,8 @@ class TrainConfig:
     """Epochs between two decays of `step`."""
     warmup: int = 0
     """Steps of linear warm-up."""
+    compile: bool = False
+    """Let torch.compile write code for this network, in the first step. It helps on GPUs, and hardly on CPUs."""
     validate_every: int = 2
     """Epochs between two validations on the val identities, if `data.train_on` leaves them out; 0 for never."""
     checkpoint_every: float = 5.0

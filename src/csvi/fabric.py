@@ -1,6 +1,7 @@
 """Devices and precision: how Lightning Fabric is set up."""
 
 import logging
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -9,6 +10,7 @@ from torch import Tensor
 from csvi.config import Config
 from csvi.data.transforms import normalize
 from csvi.errors import CsviError
+from csvi.model.backbone import Route
 
 
 def make_fabric(config: Config, devices: int = 1, nodes: int = 1) -> Fabric:
@@ -24,10 +26,30 @@ def make_fabric(config: Config, devices: int = 1, nodes: int = 1) -> Fabric:
         raise CsviError(f"cannot use {devices} devices on {nodes} machines: {' '.join(str(error).split())}") from error
 
 
-def on_device(batch: dict[str, Tensor], fabric: Fabric) -> dict[str, Tensor]:
-    """A batch on the device of `fabric`, normalised there, its images in the memory format that the networks are in."""
+def on_device(batch: dict[str, Tensor], fabric: Fabric) -> dict[str, Any]:
+    """A batch on the device of `fabric`: images normalised, in the memory format of the networks, and their `route`.
+
+    The route through the streams is made of the modalities while these are on the CPU, as they come from a loader.
+    """
+    route = Route.of(batch["modality"], fabric.device)
     batch = normalize(fabric.to_device(batch))
-    return batch | {"image": batch["image"].contiguous(memory_format=torch.channels_last)}
+    return batch | {"image": batch["image"].contiguous(memory_format=torch.channels_last), "route": route}
+
+
+def check_compiler(device: torch.device) -> None:
+    """Compile next to nothing, to see whether a network can be compiled.
+
+    Raises:
+        CsviError: there is no compiler that torch.compile can use for this device.
+    """
+    try:
+        torch.compile(torch.neg)(torch.ones(2, device=device))
+    except Exception as error:  # of whichever compiler it is
+        reason = str(error).partition("\n")[0]
+        raise CsviError(
+            f"cannot compile for the {device.type} ({reason}): install a C++ compiler such as g++, and Triton "
+            "for a GPU, or train without --train.compile"
+        ) from error
 
 
 def choose_precision(setting: str = "auto") -> str:

@@ -1,5 +1,6 @@
 """The optimiser and the learning rate of every step."""
 
+import copy
 import math
 
 import pytest
@@ -76,3 +77,27 @@ def test_adamw(network):
     optimizer = build_optimizer(network, TrainConfig(optimizer="adamw", weight_decay=0.1), pretrained=True)
     assert type(optimizer) is torch.optim.AdamW
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.1}
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_fused_steps_are_the_equations(network, name):
+    """In channels_last, as training has it, where gradients could lie in memory otherwise than their parameters."""
+    network.to(memory_format=torch.channels_last)
+    config, other = TrainConfig(optimizer=name, lr=0.1), copy.deepcopy(network)
+    fused, plain = build_optimizer(network, config, True), build_optimizer(other, config, True)
+    for group in plain.param_groups:
+        assert group["fused"]
+        group["fused"], group["foreach"] = False, False
+    for seed in range(3):
+        torch.manual_seed(seed)
+        gradients = [torch.randn(parameter.shape) for parameter in network.parameters()]
+        for some, optimizer in ((network, fused), (other, plain)):
+            for parameter, gradient in zip(some.parameters(), gradients, strict=True):
+                parameter.grad = gradient.contiguous(memory_format=memory_format_of(parameter))
+            optimizer.step()
+    torch.testing.assert_close(list(network.parameters()), list(other.parameters()))
+
+
+def memory_format_of(tensor):
+    last = tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from csvi.fabric import on_device
 from csvi.model import VIReIDNet
+from csvi.model.folding import folded
 from csvi.progress import progress
 
 
@@ -24,13 +25,16 @@ def embed(net: VIReIDNet, batches: Iterable[dict[str, Tensor]], fabric: Fabric, 
         flip: average the embedding of each image with that of its mirror image, part by part.
     """
     net.eval()
-    embeddings = []
+    lean = folded(net)
+    embeddings: list[Tensor] = []
     with torch.inference_mode(), fabric.autocast():
         for batch in progress(batches, "Embedding"):
             batch = on_device(batch, fabric)
-            embedding = net(batch["image"], batch["modality"]).float()
+            embedding = lean(batch["image"], batch["route"]).float()
             if flip:
-                both = embedding + net(batch["image"].flip(3), batch["modality"]).float()
+                both = embedding + lean(batch["image"].flip(3), batch["route"]).float()
                 embedding = F.normalize(both.unflatten(1, (net.part_module.parts, -1)), dim=2).flatten(1)
-            embeddings.append(embedding.cpu())
-    return torch.cat(embeddings)
+            embeddings.append(embedding)
+            if len(embeddings) > 1:  # one behind, so that a device has its next batch before anyone waits for it
+                embeddings[-2] = embeddings[-2].cpu()
+    return torch.cat([embedding.cpu() for embedding in embeddings])

@@ -53,7 +53,7 @@ def predict_masks(
     with torch.inference_mode(), fabric.autocast():
         for batch in progress(loader, "Predicting masks"):
             batch = on_device(batch, fabric)
-            features = network.net.features(batch["image"], batch["modality"])
+            features = network.net.features(batch["image"], batch["route"])
             predicted = network.auxiliary.predict_masks(features, batch["identity"], batch["modality"])
             if predicted is None:
                 return None

@@ -9,7 +9,7 @@ from csvi.config import Config, flatten
 from csvi.errors import CsviError
 from csvi.evaluate.runs import Evaluation
 
-APART = {"seed", "precision", "devices", "nodes", "train.checkpoint_every"} | {
+APART = {"seed", "precision", "devices", "nodes", "train.checkpoint_every", "train.compile"} | {
     f"data.{name}" for name in ("trial", "root", "masks", "workers", "cache")
 }
 """Settings that runs may differ in and still be repetitions of each other."""

@@ -2,12 +2,31 @@
 
 import copy
 from collections import OrderedDict
+from typing import NamedTuple
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
 from csvi.errors import CsviError
+
+
+class Route(NamedTuple):
+    """Which images of a batch go through which stream, known to the host: nobody has to wait for a device to count."""
+
+    visible: int
+    """Number of visible images."""
+    order: Tensor | None
+    """(B,), puts the visible images first; None if they are."""
+
+    @classmethod
+    def of(cls, modality: Tensor, device: torch.device | None = None) -> "Route":
+        """From modalities (B,), 0 visible and 1 infrared, best on the CPU; for images on `device`, by default there."""
+        values = modality.tolist()
+        order = None
+        if values != sorted(values):
+            order = modality.argsort(stable=True).to(device or modality.device, non_blocking=True)
+        return cls(values.count(0), order)
 
 
 class TwoStreamBackbone(nn.Module):
@@ -30,24 +49,30 @@ class TwoStreamBackbone(nn.Module):
         self.visible, self.shared, self.specific_channels, self.channels = _split(name)
         self.infrared = copy.deepcopy(self.visible)
 
-    def forward(self, image: Tensor, modality: Tensor) -> Tensor:
+    def forward(self, image: Tensor, modality: Tensor | Route) -> Tensor:
         """Shared features F_s (Eq. 2) of images in any order of modalities: (B, C1, H/16, W/16); see `specific`."""
         return self.shared(self.specific(image, modality))
 
-    def specific(self, image: Tensor, modality: Tensor) -> Tensor:
+    def specific(self, image: Tensor, modality: Tensor | Route) -> Tensor:
         """What the layers of each modality make of its images (Eq. 1).
 
         Args:
             image: (B, 3, H, W).
-            modality: (B,), 0 visible and 1 infrared; each image goes through the layers of its own modality.
+            modality: (B,), 0 visible and 1 infrared, or the route made of it; each image goes through the layers of its
+                own modality.
 
         Returns:
             (B, C, H/8, W/8), in the order of the images.
         """
-        index = [torch.nonzero(modality == m).squeeze(1) for m in (0, 1)]
-        streams = [stream(image[i]) for stream, i in zip((self.visible, self.infrared), index, strict=True) if len(i)]
-        back = torch.argsort(torch.cat(index))  # the order in which the images came
-        return torch.cat(streams)[back]
+        visible, order = modality if isinstance(modality, Route) else Route.of(modality, image.device)
+        if order is not None:
+            image = image[order]
+        streams = []
+        for stream, images in ((self.visible, image[:visible]), (self.infrared, image[visible:])):
+            if len(images):
+                streams.append(stream(images))
+        features = torch.cat(streams) if len(streams) > 1 else streams[0]  # cat copies a single one as well
+        return features if order is None else features[order.argsort()]
 
     def load_pretrained(self, state: dict[str, Tensor]) -> None:
         """Fill both streams and the shared layers from a state dict of torchvision's single-stream network.

@@ -25,24 +25,6 @@ def identity_loss(scores: Tensor, identity: Tensor, modality: Tensor) -> Tensor:
     return _sum_of_modality_means(entropy.sum(1), modality)
 
 
-def modality_centers(features: Tensor, identity: Tensor, modality: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean feature of each identity in each modality (Eq. 8), over identities that have both.
-
-    Args:
-        features: (B, ...).
-        identity: (B,), any labels.
-        modality: (B,), 0 visible and 1 infrared.
-
-    Returns:
-        Visible and infrared centers, (N, ...) each, in the order of the labels.
-    """
-    labels, group = identity.unique(return_inverse=True)
-    member = F.one_hot(group, len(labels)).T  # (N, B)
-    visible, infrared = (member * (modality == m) for m in (0, 1))
-    both = (visible.sum(1) > 0) & (infrared.sum(1) > 0)
-    return _mean_of_members(visible[both], features), _mean_of_members(infrared[both], features)
-
-
 def hetero_center_loss(
     features: Tensor,
     identity: Tensor,
@@ -66,11 +48,16 @@ def hetero_center_loss(
     """
     if normalize:
         features = F.normalize(features, dim=2)
-    visible, infrared = modality_centers(features, identity, modality)
-    difference = visible - infrared  # (N, P, C2)
+    same = identity[:, None] == identity
+    members = torch.stack([same & (modality == m) for m in (0, 1)])  # of each image's identity: (2, B, B)
+    count = members.sum(2)
+    share = members.to(features.dtype) / count.clamp(min=1)[:, :, None]
+    difference = ((share[0] - share[1]) @ features.flatten(1)).view_as(features)  # Eq. 8, for each image
     distance = difference.square().sum(2) if squared else torch.linalg.vector_norm(difference, dim=2)
-    identities = max(len(distance), 1) if reduction == "mean" else 1
-    return distance.sum() / identities
+    first = ~same.tril(-1).any(1)  # so that every identity counts once, without a wait for how many there are
+    counts = first & (count > 0).all(0)
+    identities = counts.sum().clamp(min=1) if reduction == "mean" else 1
+    return (distance * counts[:, None]).sum() / identities
 
 
 def mask_loss(logits: Tensor, mask: Tensor, modality: Tensor) -> Tensor:
@@ -148,9 +135,3 @@ def _sum_of_modality_means(values: Tensor, modality: Tensor) -> Tensor:
     """Mean of the visible images' values plus mean of the infrared ones', (B,) to a scalar."""
     member = torch.stack([modality == 0, modality == 1]).to(values.dtype)
     return ((member @ values) / member.sum(1).clamp(min=1)).sum()
-
-
-def _mean_of_members(member: Tensor, values: Tensor) -> Tensor:
-    """Means over groups: member (N, B) of 0 and 1, no row empty, and values (B, ...) give (N, ...)."""
-    share = member.to(values.dtype) / member.sum(1, keepdim=True)
-    return (share @ values.flatten(1)).unflatten(1, values.shape[1:])

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from csvi.config import Config, LossConfig
 from csvi.errors import CsviError
 from csvi.model.auxiliary import Auxiliary, Features
-from csvi.model.backbone import TwoStreamBackbone
+from csvi.model.backbone import Route, TwoStreamBackbone
 from csvi.model.coseg import CoSegmentation, CoSegmentationPlus
 from csvi.model.decode import Decode
 from csvi.model.losses import reid_losses
@@ -64,12 +64,12 @@ class VIReIDNet(nn.Module, PyTorchModelHubMixin, library_name="csvi", tags=["vis
         """Where there is no model.safetensors, `from_pretrained` turns to a pickle, which may hold any code."""
         raise CsviError(f"{model_file} is not read, as it may hold code: ask for the weights as model.safetensors")
 
-    def forward(self, image: Tensor, modality: Tensor) -> Tensor:
+    def forward(self, image: Tensor, modality: Tensor | Route) -> Tensor:
         """Embed images: each part L2-normalised, then concatenated; compare by Euclidean distance (Section 4.2).
 
         Args:
             image: (B, 3, H, W), normalised.
-            modality: (B,), 0 visible and 1 infrared, in any order.
+            modality: (B,), 0 visible and 1 infrared, in any order, or the route made of it.
 
         Returns:
             (B, P * C2).
@@ -77,7 +77,7 @@ class VIReIDNet(nn.Module, PyTorchModelHubMixin, library_name="csvi", tags=["vis
         parts, _ = self.part_module(self.features(image, modality).shared)
         return F.normalize(parts, dim=2).flatten(1)
 
-    def features(self, image: Tensor, modality: Tensor) -> Features:
+    def features(self, image: Tensor, modality: Tensor | Route) -> Features:
         """What the parts are cut from, and what an auxiliary reads; arguments as of `forward`."""
         specific = self.backbone.specific(image, modality)
         shared = self.backbone.shared(specific)
@@ -95,13 +95,15 @@ class TrainingNetwork(nn.Module):
         self.net = net
         self.auxiliary = auxiliary
 
-    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """What the losses need of a batch with `image` (B, 3, H, W), `identity`, `modality` (B,) and maybe `mask`.
+
+        With the `route` of the images as well, which `csvi.fabric.on_device` adds, nothing waits for the device.
 
         Returns:
             `parts` (B, P, C2), `scores` (B, P, L), and what the auxiliary adds.
         """
-        features = self.net.features(batch["image"], batch["modality"])
+        features = self.net.features(batch["image"], batch.get("route", batch["modality"]))
         if self.auxiliary is None:
             parts, scores = self.net.part_module(features.shared)
             return {"parts": parts, "scores": scores}

@@ -5,15 +5,17 @@ import resource
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 
 import torch
+from torch import Tensor
 
 from csvi.config import Config
 from csvi.fabric import make_fabric
-from csvi.model.network import build_network
+from csvi.model import TrainingNetwork, build_network
 from csvi.train.loop import train_step
 from csvi.train.optimizer import build_optimizer
 
@@ -46,18 +48,13 @@ def training_cost(config: Config, identities: int, steps: int = 10) -> Cost:
 
 
 def _measure(config: Config, identities: int, steps: int) -> Cost:
-    torch.manual_seed(0)
-    fabric = make_fabric(config)
-    network = build_network(config, identities).to(memory_format=torch.channels_last)
-    wrapped, optimizer = fabric.setup(network, build_optimizer(network, config.train, pretrained=True))
-    batch = _random_batch(config, identities)
+    network, step = random_training(config, identities)
     seconds = []
     for _ in range(WARM_UP + steps):
         start = time.perf_counter()
-        terms, _ = train_step(fabric, network, wrapped, optimizer, batch, config.loss)
-        float(torch.stack(list(terms.values())).sum().detach())  # waits for the device
+        float(torch.stack(list(step().values())).sum().detach())  # waits for the device
         seconds.append(time.perf_counter() - start)
-    on_gpu = fabric.device.type == "cuda"
+    on_gpu = torch.cuda.is_available()
     return Cost(
         sum(parameter.numel() for parameter in network.parameters()),
         sum(parameter.numel() for parameter in network.net.parameters()),
@@ -67,7 +64,20 @@ def _measure(config: Config, identities: int, steps: int) -> Cost:
     )
 
 
-def _random_batch(config: Config, identities: int) -> dict[str, torch.Tensor]:
+def random_training(config: Config, identities: int) -> tuple[TrainingNetwork, Callable[[], dict[str, Tensor]]]:
+    """A network, and its training step on one batch of random images, to be called again and again."""
+    torch.manual_seed(0)
+    fabric = make_fabric(config)
+    network = build_network(config, identities).to(memory_format=torch.channels_last)
+    if config.train.compile:
+        network.compile()
+    wrapped, optimizer = fabric.setup(network, build_optimizer(network, config.train, pretrained=True))
+    batch = random_batch(config, identities)
+    return network, lambda: train_step(fabric, network, wrapped, optimizer, batch, config.loss)[0]
+
+
+def random_batch(config: Config, identities: int) -> dict[str, Tensor]:
+    """As a loader makes them, of noise."""
     data = config.data
     per_modality = torch.arange(data.identities).repeat_interleave(data.images) % identities
     size = 2 * len(per_modality)

@@ -26,7 +26,7 @@ from csvi.errors import CsviError, StoppedError
 from csvi.evaluate.embed import embed
 from csvi.evaluate.protocols import protocols_of
 from csvi.evaluate.scoring import evaluate_protocol
-from csvi.fabric import choose_precision, make_fabric, on_device
+from csvi.fabric import check_compiler, choose_precision, make_fabric, on_device
 from csvi.model import TrainingNetwork, VIReIDNet, build_network
 from csvi.model.saved import save_network
 from csvi.model.weights import initial_weights
@@ -66,6 +66,9 @@ def train(config: Config, run: Path, resume: str | None = None, until: float = m
         check_same_settings(config, checkpoints[0].parent / "config.yaml")
     fabric = make_fabric(config, config.devices, config.nodes)
     fabric.launch()
+    if config.train.compile:
+        check_compiler(fabric.device)
+
     benchmark = read_benchmark(config.data)
     config = _with_absolute_paths(config)
     if not benchmark.val:  # RegDB and LLCM have no identities to validate on
@@ -103,6 +106,8 @@ def _train(
     if weights is not None:
         network.net.backbone.load_pretrained(weights)
     network.to(memory_format=torch.channels_last)
+    if compiling := config.train.compile:
+        network.compile()  # in place: names in checkpoints are the same, and `network.net` validates as it is
     wrapped, optimizer = fabric.setup(network, build_optimizer(network, config.train, weights is not None))
     epoch, step = 0, 0
     if checkpoints:
@@ -160,10 +165,14 @@ def _train(
                 for batch in loader:
                     done = epoch * steps + step
                     lr = set_learning_rate(optimizer, done, steps, config.train)
+                    started = time.perf_counter()
                     seed_step(config.seed, done, fabric.global_rank)
                     terms, finite = train_step(
                         fabric, network, wrapped, optimizer, batch, loss_settings(config.loss, done), skip
                     )
+                    if compiling:
+                        log.info("compiled in the first step, which took %.0f s", time.perf_counter() - started)
+                        compiling = False
                     step += 1
                     latest = metrics.losses(done + 1, lr, terms, finite)
                     progress.update(task, advance=1)

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 CHECKPOINT, PREVIOUS, DAMAGED = "last.ckpt", "previous.ckpt", "damaged.ckpt"
 MAY_CHANGE = {
     "data.root", "data.masks", "data.workers", "data.cache", "precision",
-    "train.validate_every", "train.checkpoint_every", "train.on_nonfinite",
+    "train.validate_every", "train.checkpoint_every", "train.on_nonfinite", "train.compile",
 }  # fmt: skip
 """Settings that a resumed run may have anew; all others say which batches and which losses it has."""
 

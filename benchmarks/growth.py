@@ -1,0 +1,138 @@
+"""How csvi's speed goes with sizes: of a batch and of an image in training and embedding, of a gallery in evaluation.
+
+    python benchmarks/growth.py [--out docs/performance.png]
+
+Training and embedding are of noise, one batch again and again, so that there is nothing to load. Evaluation is of
+random embeddings as long as the paper's, as many queries as SYSU-MM01 has, ranked and scored under the rules of LLCM.
+"""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import torch
+from common import machine, take_turns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+from training import add_sizes, config_of, make_small, with_auxiliary
+
+from csvi.analysis.canvas import STYLE
+from csvi.config import Config
+from csvi.evaluate.embed import embed
+from csvi.evaluate.metrics import score_embeddings
+from csvi.fabric import make_fabric
+from csvi.train.cost import random_batch, random_training
+
+IDENTITIES = (2, 4, 8, 16)
+"""A batch."""
+HEIGHTS = (192, 288, 384, 480)
+"""Of images that are half as wide."""
+GALLERIES = (1_000, 4_000, 16_000, 64_000)
+QUERIES, DIMENSIONS = 3803, 3072
+
+Lines = dict[str, list[float]]
+"""What is measured → its values, one for each size."""
+
+
+def images_a_second(configs: Sequence[Config], classes: int, turns: int) -> Lines:
+    """Of training the Baseline and the paper's model, and of embedding, under each of the settings."""
+    lines: Lines = {"embedding": [], "training, Baseline": [], "training, coseg": []}
+    for config in configs:
+        network, baseline = random_training(with_auxiliary(config, "none"), classes)
+        _, coseg = random_training(with_auxiliary(config, "coseg"), classes)
+        fabric, batch = make_fabric(config), random_batch(config, classes)
+        net = network.net
+
+        def embedding() -> torch.Tensor:
+            return embed(net, [batch], fabric)  # noqa: B023, called in this turn of the loop alone
+
+        seconds = take_turns(dict(zip(lines, (embedding, baseline, coseg), strict=True)), turns, warm_up=1)
+        for name, taken in seconds.items():
+            lines[name].append(len(batch["image"]) / statistics.median(taken))
+    return lines
+
+
+def evaluation_seconds(galleries: Sequence[int], queries: int, dimensions: int, turns: int) -> Lines:
+    """Of ranking and scoring all queries against each gallery."""
+    random = torch.Generator().manual_seed(0)
+    lines: Lines = {"evaluation": []}
+    query, asked = torch.randn(queries, dimensions, generator=random), torch.arange(queries) % 100
+    for count in galleries:
+        gallery, shown = torch.randn(count, dimensions, generator=random), torch.arange(count) % 100
+
+        def score() -> object:
+            return score_embeddings(query, gallery, asked, shown, asked % 2, shown % 3 + 2, protocol="llcm")  # noqa: B023
+
+        lines["evaluation"].append(statistics.median(take_turns({"": score}, turns, warm_up=1)[""]))
+    return lines
+
+
+def draw(panels: Sequence[tuple[str, str, Sequence[str], Lines]], title: str, file: Path) -> None:
+    """One panel for each (what x is, what y is, sizes, lines)."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(4 * len(panels), 3.6), layout="constrained")
+        axes: Axes
+        for axes, (x, y, sizes, lines) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+            for name, values in lines.items():
+                axes.plot(range(len(sizes)), values, marker="o", label=name)
+            axes.set_xticks(range(len(sizes)), sizes)
+            axes.set(xlabel=x, ylabel=y, ylim=(0, None))
+            if len(lines) > 1:
+                axes.legend(frameon=False, fontsize=9)
+        figure.suptitle(title, fontsize=8, color="0.35")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(file, dpi=150, metadata={"Software": None})
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures, prints and draws."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_sizes(parser)
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "docs" / "performance.png")
+    parser.add_argument("--quick", action="store_true", help="a small network and two sizes, to see that it runs")
+    options = parser.parse_args(arguments)
+    identities, heights, galleries, queries = IDENTITIES, HEIGHTS, GALLERIES, QUERIES
+    if options.quick:
+        make_small(options)
+        options.turns, identities, heights, galleries, queries = 1, (1, 2), (64, 96), (100, 200), 50
+
+    def resized(**sizes: int) -> Config:
+        return config_of(argparse.Namespace(**vars(options) | sizes))
+
+    by_batch = [resized(identities=count) for count in identities]
+    by_size = [resized(height=height, width=height // 2) for height in heights]
+    panels = [
+        (
+            f"images a batch, {options.height}×{options.width}", "images/s",
+            [str(2 * count * options.images) for count in identities],
+            images_a_second(by_batch, options.classes, options.turns),
+        ),
+        (
+            f"image size, {2 * options.identities * options.images} a batch", "images/s",
+            [f"{height}×{height // 2}" for height in heights],
+            images_a_second(by_size, options.classes, options.turns),
+        ),
+        (
+            f"gallery images, {queries:,} queries", "seconds", [f"{count:,}" for count in galleries],
+            evaluation_seconds(galleries, queries, DIMENSIONS, options.turns),
+        ),
+    ]  # fmt: skip
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    for x, y, sizes, lines in panels:
+        table = Table(x, *sizes, title=y)
+        for name, values in lines.items():
+            table.add_row(name, *(f"{value:.3g}" for value in values))
+        console.print(table)
+    draw(panels, f"{options.backbone}; {machine()}", options.out)
+    console.print(f"drawn in {options.out}; {machine()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

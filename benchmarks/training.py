@@ -1,0 +1,305 @@
+"""How fast csvi trains: a step of each variant against the bare network, and against a step as most code writes it.
+
+    python benchmarks/training.py [--compile] [--profile] [--peak TFLOPS]
+
+All contestants train on the same batch of noise and take turns, so that there is nothing to load and what else the
+machine does hits them all alike. `bare` is forward, backward and SGD of the two-stream backbone with one linear head,
+in csvi's precision and memory format. `as usual` is csvi's Baseline, loss for loss, as most public code writes it: in
+float32 and NCHW, with a loop over the parts in the network, loops over parts and identities in the losses, PyTorch's
+default optimiser, and a look at the loss after every step. That it is the same Baseline is checked first.
+"""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+
+import torch
+from common import Seconds, machine, met, ratio, take_turns, time_call
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from csvi.config import Config, DataConfig, LossConfig, ModelConfig, TrainConfig
+from csvi.fabric import make_fabric, on_device
+from csvi.model import VIReIDNet, build_network
+from csvi.model.backbone import TwoStreamBackbone
+from csvi.model.network import AUXILIARIES
+from csvi.train.cost import random_batch, random_training
+
+TOLERANCE = 1e-4
+TARGETS = {"none": ("bare", 1.10), "select": ("none", 1.30), "segment": ("none", 1.30), "decode": ("none", 1.30)}
+TARGETS["coseg"] = ("none", 1.30)
+"""Variant → than which other contestant, and how many times as long, it may take."""
+TARGET_AS_USUAL = 2.0
+"""How many times as long as csvi's Baseline the usual way should take on a CPU, at least."""
+
+Step = Callable[[], object]
+
+
+class AsUsual(nn.Module):
+    """The Baseline with layers of its own for each part, in a loop.
+
+    Args:
+        net: whose weights it starts with.
+    """
+
+    def __init__(self, net: VIReIDNet):
+        super().__init__()
+        self.visible, self.infrared, self.shared = net.backbone.visible, net.backbone.infrared, net.backbone.shared
+        parts, channels, dim = net.part_module.embed.weight.shape
+        self.embed = nn.ModuleList(nn.Linear(channels, dim) for _ in range(parts))
+        self.norm = nn.ModuleList(nn.BatchNorm1d(dim) for _ in range(parts))
+        self.classify = nn.ModuleList(nn.Linear(dim, net.identities) for _ in range(parts))
+        for layers, source in ((self.embed, net.part_module.embed), (self.classify, net.part_module.classify)):
+            for layer, weight, bias in zip(layers, source.weight, source.bias, strict=True):
+                layer.weight.data, layer.bias.data = weight.data.T.clone(), bias.data.clone()
+
+    def forward(self, visible: Tensor, infrared: Tensor) -> list[tuple[Tensor, Tensor]]:
+        features = self.shared(torch.cat((self.visible(visible), self.infrared(infrared)), 0))
+        height = features.size(2) // len(self.embed)
+        outputs = []
+        for p, (embed, norm, classify) in enumerate(zip(self.embed, self.norm, self.classify, strict=True)):
+            strip = features[:, :, p * height : (p + 1) * height, :]
+            part = norm(embed(F.adaptive_avg_pool2d(strip, 1).flatten(1)))
+            outputs.append((part, classify(part)))
+        return outputs
+
+
+def losses_as_usual(outputs: list[tuple[Tensor, Tensor]], identity: Tensor, settings: LossConfig) -> Tensor:
+    """Identity and hetero-center loss of csvi's default settings, by part and by identity."""
+    half = len(identity) // 2
+    total = torch.zeros((), device=identity.device)
+    for part, scores in outputs:
+        for images in (slice(half), slice(half, None)):
+            total = total + settings.identity * F.cross_entropy(scores[images], identity[images])
+        part = F.normalize(part, dim=1)
+        for label in identity.unique():
+            center = [part[images][identity[images] == label].mean(0) for images in (slice(half), slice(half, None))]
+            total = total + settings.center * (center[0] - center[1]).pow(2).sum()
+    return total
+
+
+def step_as_usual(config: Config, identities: int) -> tuple[AsUsual, Step]:
+    """The network, and a step of it."""
+    torch.manual_seed(0)
+    device = make_fabric(config).device
+    network = AsUsual(build_network(baseline(config), identities).net).to(device)
+    optimizer = torch.optim.SGD(network.parameters(), config.train.lr, 0.9, weight_decay=config.train.weight_decay)
+    batch = random_batch(config, identities)
+    image = batch["image"].contiguous()
+    half = len(image) // 2
+
+    def step() -> float:
+        outputs = network(image[:half].to(device), image[half:].to(device))
+        loss = losses_as_usual(outputs, batch["identity"].to(device), config.loss)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return network, step
+
+
+class Bare(nn.Module):
+    """The two-stream backbone and one linear head; visible images first, then as many infrared ones."""
+
+    def __init__(self, backbone: str, identities: int):
+        super().__init__()
+        self.backbone = TwoStreamBackbone(backbone)
+        self.head = nn.Linear(self.backbone.channels, identities)
+
+    def forward(self, image: Tensor) -> Tensor:
+        visible, infrared = image.chunk(2)
+        features = torch.cat([self.backbone.visible(visible), self.backbone.infrared(infrared)])
+        return self.head(self.backbone.shared(features).mean((2, 3)))
+
+
+def step_of_bare(config: Config, identities: int) -> Step:
+    """Forward, backward and SGD, nothing else."""
+    torch.manual_seed(0)
+    fabric = make_fabric(config)
+    network = Bare(config.model.backbone, identities).to(memory_format=torch.channels_last)
+    settings = {"momentum": 0.9, "weight_decay": config.train.weight_decay, "fused": True}
+    wrapped, optimizer = fabric.setup(network, torch.optim.SGD(network.parameters(), config.train.lr, **settings))
+    batch = random_batch(config, identities)
+
+    def step() -> None:
+        moved = on_device(batch, fabric)
+        loss = F.cross_entropy(wrapped(moved["image"]), moved["identity"])
+        optimizer.zero_grad()
+        fabric.backward(loss)
+        optimizer.step()
+
+    return step
+
+
+def baseline(config: Config) -> Config:
+    """The settings with no auxiliary."""
+    return with_auxiliary(config, "none")
+
+
+def with_auxiliary(config: Config, auxiliary: str, compiled: bool = False) -> Config:
+    """The settings with another auxiliary, and compiled or not."""
+    model = ModelConfig(config.model.backbone, "none", auxiliary=auxiliary)
+    return Config(config.data, model, precision=config.precision, train=TrainConfig(compile=compiled))
+
+
+def same_baseline(config: Config, identities: int) -> bool:
+    """Whether the usual way computes the loss of csvi's Baseline, both in float32 from the same weights."""
+    torch.manual_seed(0)
+    network, batch = build_network(baseline(config), identities), random_batch(config, identities)
+    with torch.no_grad():
+        ours = sum(network.losses(network(batch), batch, config.loss).values())
+        usual = losses_as_usual(AsUsual(network.net)(*batch["image"].chunk(2)), batch["identity"], config.loss)
+    return bool(abs(usual / ours - 1) <= TOLERANCE)
+
+
+def optimizers(config: Config, identities: int, turns: int) -> Seconds:
+    """Seconds that the optimiser takes of a step, fused as csvi has it, and as it is by default."""
+    torch.manual_seed(0)
+    network = build_network(baseline(config), identities).to(memory_format=torch.channels_last)
+    network.to(make_fabric(config).device)
+    for parameter in network.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    settings = {"lr": 1e-6, "momentum": 0.9, "weight_decay": config.train.weight_decay}
+    fused, default = (torch.optim.SGD(network.parameters(), **settings, fused=fused) for fused in (True, None))
+    return take_turns({"fused": fused.step, "default": default.step}, turns)
+
+
+def compare(config: Config, identities: int, options: argparse.Namespace, console: Console) -> bool:
+    """Measures and prints; whether what is compared is the same."""
+    images = 2 * config.data.identities * config.data.images
+    console.print(
+        f"{config.model.backbone}, {images} images of {config.data.height}×{config.data.width}, {identities} "
+        f"identities, {options.steps} steps each; {machine()}"
+    )
+    same = same_baseline(config, identities)
+    steps: dict[str, Step] = {"bare": step_of_bare(config, identities)}
+    for name in options.variants:
+        steps[name] = random_training(with_auxiliary(config, name), identities)[1]
+    if not options.no_usual:
+        steps["as usual"] = step_as_usual(config, identities)[1]
+    operations = {name: count_operations(step) for name, step in steps.items()}
+    first = {}
+    if options.compile:
+        for name in options.variants:
+            compiled = f"{name}, compiled"
+            steps[compiled] = random_training(with_auxiliary(config, name, compiled=True), identities)[1]
+            first[compiled] = time_call(steps[compiled])
+            operations[compiled] = operations[name]
+    seconds = take_turns(steps, options.steps)
+
+    table = Table("", "ms a step", "images/s", "TFLOP a step", "TFLOP/s", "MFU", "compared", "target", "first step")
+    for name, all_taken in seconds.items():
+        taken = statistics.median(all_taken)
+        speed = operations[name] / taken / 1e12
+        compared, target = comparison(name, seconds)
+        table.add_row(
+            name, f"{1e3 * taken:.0f}", f"{images / taken:.0f}", f"{operations[name] / 1e12:.2f}", f"{speed:.2f}",
+            f"{speed / options.peak:.0%}" if options.peak else "", compared, target,
+            f"{first[name]:.0f} s" if name in first else "",
+        )  # fmt: skip
+    console.print(table)
+    of = optimizers(config, identities, options.steps)
+    step = statistics.median(seconds["none" if "none" in seconds else "bare"])
+    for name, all_taken in of.items():
+        taken = statistics.median(all_taken)
+        console.print(f"SGD {name}: {1e3 * taken:.0f} ms, {taken / step:.1%} of a step of that length")
+    if options.profile:
+        print_kernels(options.variants[-1], steps[options.variants[-1]], console)
+    console.print(machine())
+    if not same:
+        console.print(f"[red]losses of the two Baselines differ by more than {TOLERANCE:g}[/red]")
+    return same
+
+
+def comparison(name: str, seconds: Seconds) -> tuple[str, str]:
+    """How a contestant's step compares to another's, and whether that is as it should be."""
+    if name == "as usual" and "none" in seconds:
+        times = ratio(seconds, name, "none")
+        on_cpu = not torch.cuda.is_available()
+        return f"{times:.2f} × none", f"≥ {TARGET_AS_USUAL}: {met(times >= TARGET_AS_USUAL)}" if on_cpu else ""
+    if name.endswith(", compiled"):
+        eager = name.removesuffix(", compiled")
+        return f"{ratio(seconds, name, eager):.2f} × {eager}", ""
+    if name in TARGETS and TARGETS[name][0] in seconds:
+        other, most = TARGETS[name]
+        times = ratio(seconds, name, other)
+        return f"{times:.2f} × {other}", f"≤ {most:.2f}: {met(times <= most)}"
+    return "", ""
+
+
+def count_operations(step: Step) -> int:
+    """Floating-point operations of the convolutions and matrix products of a step, forward and backward."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+def print_kernels(name: str, step: Step, console: Console, steps: int = 3) -> None:
+    """What a step spends its time on."""
+    on_gpu = torch.cuda.is_available()
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    with profile(activities=activities) as profiler:
+        for _ in range(steps):
+            time_call(step)
+    order = "self_cuda_time_total" if on_gpu else "self_cpu_time_total"
+    console.print(f"{steps} steps of {name}, by {order}:")
+    print(profiler.key_averages().table(sort_by=order, row_limit=20, max_name_column_width=80))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 if the two Baselines are the same."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_sizes(parser)
+    parser.add_argument("--steps", type=int, default=10, help="of each contestant")
+    parser.add_argument("--variants", nargs="+", choices=AUXILIARIES, default=list(AUXILIARIES))
+    parser.add_argument("--no-usual", action="store_true", help="leave out the slowest contestant")
+    parser.add_argument("--compile", action="store_true", help="the variants with --train.compile as well")
+    parser.add_argument("--profile", action="store_true", help="what the last of the variants spends its time on")
+    parser.add_argument("--peak", type=float, help="TFLOP/s of the device in this precision, for MFU")
+    parser.add_argument("--quick", action="store_true", help="a small network and few steps, to see that it runs")
+    options = parser.parse_args(arguments)
+    if options.quick:
+        make_small(options)
+        options.steps = 2
+    config = config_of(options)
+    if config.data.height % (16 * config.model.parts):
+        parser.error(
+            f"the usual way cuts features into equal parts: give a height that {16 * config.model.parts} divides"
+        )
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    return 0 if compare(config, options.classes, options, console) else 1
+
+
+def add_sizes(parser: argparse.ArgumentParser) -> None:
+    """Options that say what is trained."""
+    parser.add_argument("--backbone", default="resnet50")
+    parser.add_argument("--height", type=int, default=288)
+    parser.add_argument("--width", type=int, default=144)
+    parser.add_argument("--identities", type=int, default=8, help="a batch")
+    parser.add_argument("--images", type=int, default=4, help="of each identity and modality in a batch")
+    parser.add_argument("--classes", type=int, default=395, help="identities to tell apart")
+    parser.add_argument("--precision", default="auto")
+
+
+def make_small(options: argparse.Namespace) -> None:
+    """For --quick."""
+    options.backbone, options.height, options.width = "resnet18", 96, 48
+    options.identities, options.images, options.classes = 2, 2, 10
+
+
+def config_of(options: argparse.Namespace) -> Config:
+    """Settings of csvi for the options of `add_sizes`."""
+    data = DataConfig(
+        height=options.height, width=options.width, identities=options.identities, images=options.images, workers=0
+    )
+    return Config(data, ModelConfig(options.backbone, "none"), precision=options.precision)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

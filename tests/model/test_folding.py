@@ -1,0 +1,50 @@
+"""A folded network computes the same, without BatchNorm2d."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from csvi.model import VIReIDNet
+from csvi.model.folding import folded
+
+BACKBONES = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "mobilenet_v2"]
+
+
+def with_statistics(net):
+    """BatchNorms as after training, each channel with its own mean, scale and shift."""
+    for layer in net.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            for tensor in (layer.weight.data, layer.running_var):
+                nn.init.uniform_(tensor, 0.5, 1.5)
+            for tensor in (layer.bias.data, layer.running_mean):
+                nn.init.normal_(tensor, std=0.1)
+    return net
+
+
+@pytest.mark.parametrize("guide", [False, True])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_folded_networks_embed_alike(backbone, guide):
+    torch.manual_seed(0)
+    net = with_statistics(VIReIDNet(4, backbone, parts=3, part_dim=8, guide=guide)).double().eval()
+    before = copy.deepcopy(net.state_dict())
+    lean = folded(net)
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in lean.modules())
+    image, modality = torch.randn(3, 3, 48, 24, dtype=torch.float64), torch.tensor([1, 0, 1])
+    with torch.inference_mode():
+        torch.testing.assert_close(lean(image, modality), net(image, modality), rtol=1e-9, atol=1e-9)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+
+
+def test_what_is_trained_is_left_in_training():
+    net = VIReIDNet(4, "resnet18", parts=3, part_dim=8)
+    assert not folded(net).training
+    assert net.training
+
+
+def test_memory_formats_stay():
+    net = folded(VIReIDNet(4, "resnet18", parts=3, part_dim=8).to(memory_format=torch.channels_last))
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d):
+            assert layer.weight.is_contiguous(memory_format=torch.channels_last)
