@@ -264,7 +264,7 @@ def _gradient(loss: Tensor | None, features: list[Tensor]) -> list[Tensor]:
 
 def _only(tensors: dict[str, Tensor], chosen: Tensor) -> dict[str, Tensor]:
     """These images of a batch; chosen (B,) bool."""
-    return {name: tensor[chosen] for name, tensor in tensors.items()}
+    return {name: value[chosen] for name, value in tensors.items() if isinstance(value, Tensor)}  # not the route
 
 
 def _norm(gradient: Tensor) -> float:
