@@ -167,7 +167,7 @@ def training_step(config: Config, identities: int, fabric: Fabric) -> Callable[[
     wrapped, optimizer = fabric.setup(network, build_optimizer(network, config.train, pretrained=False))
 
     def step(batch: Batch) -> None:
-        terms = train_step(fabric, network, wrapped, optimizer, batch, config.loss)
+        terms, _ = train_step(fabric, network, wrapped, optimizer, batch, config.loss)
         float(torch.stack(list(terms.values())).sum().detach())
 
     return step
