@@ -40,7 +40,7 @@ def losses(auxiliary, modality=IN_ORDER, mask_channels="one", reduction="sum", w
 VARIANTS = [
     ("none", "one"),
     ("select", "one"),
-    *[(name, channels) for name in ("segment", "decode", "coseg") for channels in ("one", "identity")],
+    *[(name, channels) for name in ("segment", "decode", "coseg", "coseg+") for channels in ("one", "identity")],
 ]
 
 
