@@ -1,14 +1,19 @@
-"""What every benchmark does: say on which machine it ran and whether a target is met, and time by turns."""
+"""What every benchmark does: time by turns, say on which machine it ran, what it found, and whether that is enough."""
 
+import argparse
 import os
 import platform
 import statistics
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from rich.console import Console
+from rich.table import Table
 
 Seconds = dict[str, list[float]]
 """Of each contestant, turn by turn."""
@@ -28,9 +33,54 @@ def machine() -> str:
     )
 
 
-def met(condition: bool) -> str:
-    """Whether a target is reached, for a table of rich."""
-    return "met" if condition else "[red]not met[/red]"
+class Finding(NamedTuple):
+    """What a benchmark answers, and what it should."""
+
+    question: str
+    found: str
+    target: str
+    met: bool
+
+
+class BenchmarkError(Exception):
+    """What is compared does not compute the same, or cannot be compared."""
+
+
+Measure = Callable[[argparse.Namespace, Console], list[Finding]]
+"""Measures and prints, under the options of a script."""
+
+
+def run(measure: Measure, parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
+    """What a script does: measure, print; 0, or 1 if what is compared differs. A missed target is no error."""
+    options = parser.parse_args(arguments)
+    console = make_console()
+    try:
+        findings = measure(options, console)
+    except BenchmarkError as error:
+        console.print(f"[red]{error}[/red]")
+        return 1
+    if findings:
+        console.print(table_of(findings))
+    console.print(machine())
+    return 0
+
+
+def make_console() -> Console:
+    """As wide as the tables need where nobody looks on."""
+    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+
+
+def table_of(findings: Sequence[Finding]) -> Table:
+    """A line for each."""
+    table = Table("", "found", "target", "")
+    for question, found, target, met in findings:
+        table.add_row(question, found, target, "met" if met else "[red]not met[/red]")
+    return table
+
+
+def parser_of(script: str | None) -> argparse.ArgumentParser:
+    """That shows what the script says of itself."""
+    return argparse.ArgumentParser(description=script, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def take_turns(contestants: Mapping[str, Callable[[], object]], turns: int, warm_up: int = 2) -> Seconds:

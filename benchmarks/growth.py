@@ -14,7 +14,7 @@ from pathlib import Path
 
 import matplotlib
 import torch
-from common import machine, take_turns
+from common import Finding, machine, parser_of, run, take_turns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -89,14 +89,18 @@ def draw(panels: Sequence[tuple[str, str, Sequence[str], Lines]], title: str, fi
         figure.savefig(file, dpi=150, metadata={"Software": None})
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures, prints and draws."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser() -> argparse.ArgumentParser:
+    """Of this script's options."""
+    parser = parser_of(__doc__)
     add_sizes(parser)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "docs" / "performance.png")
     parser.add_argument("--quick", action="store_true", help="a small network and two sizes, to see that it runs")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def measure(options: argparse.Namespace, console: Console) -> list[Finding]:
+    """Measures, prints and draws; there are no targets."""
     identities, heights, galleries, queries = IDENTITIES, HEIGHTS, GALLERIES, QUERIES
     if options.quick:
         make_small(options)
@@ -123,15 +127,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             evaluation_seconds(galleries, queries, DIMENSIONS, options.turns),
         ),
     ]  # fmt: skip
-    console = Console(width=None if sys.stdout.isatty() else 160)
     for x, y, sizes, lines in panels:
         table = Table(x, *sizes, title=y)
         for name, values in lines.items():
             table.add_row(name, *(f"{value:.3g}" for value in values))
         console.print(table)
     draw(panels, f"{options.backbone}; {machine()}", options.out)
-    console.print(f"drawn in {options.out}; {machine()}")
-    return 0
+    console.print(f"drawn in {options.out}")
+    return []
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0."""
+    return run(measure, make_parser(), arguments)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,11 @@ import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from common import machine, met
+from common import Finding, parser_of, run
 from rich.console import Console
 from rich.table import Table
 
@@ -32,14 +33,17 @@ def render(out: Path, config: SynthConfig, people: list[list[Shot]]) -> tuple[in
     return images, time.perf_counter() - start, time.process_time() - used
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """0."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser() -> argparse.ArgumentParser:
+    """Of this script's options."""
+    parser = parser_of(__doc__)
     parser.add_argument("--people", type=int, default=10, help="measured, after the first")
     parser.add_argument("--height", type=int, default=SIZES["paper"][0], help="of an image; it is half as wide")
     parser.add_argument("--quick", action="store_true", help="one person, small, to see that it runs")
-    options = parser.parse_args(arguments)
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    return parser
+
+
+def measure(options: argparse.Namespace, console: Console) -> list[Finding]:
+    """Measures and prints what is asked for."""
     if options.quick:
         options.people, options.height = 1, SIZES["tiny"][0]
     config = SynthConfig(height=options.height, width=options.height // 2)
@@ -53,11 +57,13 @@ def main(arguments: list[str] | None = None) -> int:
             row = (f"{images}", f"{seconds:.2f}", f"{images / seconds:.1f}", f"{images / used:.1f}")
             table.add_row(name, *row)
     console.print(table)
-    console.print(
-        f"{config.height}×{config.width} with masks, one process; ≥ {TARGET} images/s of processor time: "
-        f"{met(images / used >= TARGET)}; {machine()}"
-    )
-    return 0
+    rate, question = images / used, f"rendering {config.height}×{config.width} with masks"
+    return [Finding(question, f"{rate:.0f} images/s of a core's time", f"≥ {TARGET}", rate >= TARGET)]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0."""
+    return run(measure, make_parser(), arguments)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import torch
-from common import Seconds, machine, met, ratio, take_turns, time_call
+from common import BenchmarkError, Finding, Seconds, machine, parser_of, ratio, run, take_turns, time_call
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -31,8 +31,7 @@ from csvi.model.network import AUXILIARIES
 from csvi.train.cost import random_batch, random_training
 
 TOLERANCE = 1e-4
-TARGETS = {"none": ("bare", 1.10), "select": ("none", 1.30), "segment": ("none", 1.30), "decode": ("none", 1.30)}
-TARGETS["coseg"] = ("none", 1.30)
+TARGETS = dict.fromkeys(AUXILIARIES, ("none", 1.3)) | {"none": ("bare", 1.10)}
 """Variant → than which other contestant, and how many times as long, it may take."""
 TARGET_AS_USUAL = 2.0
 """How many times as long as csvi's Baseline the usual way should take on a CPU, at least."""
@@ -170,14 +169,19 @@ def optimizers(config: Config, identities: int, turns: int) -> Seconds:
     return take_turns({"fused": fused.step, "default": default.step}, turns)
 
 
-def compare(config: Config, identities: int, options: argparse.Namespace, console: Console) -> bool:
-    """Measures and prints; whether what is compared is the same."""
+def compare(config: Config, identities: int, options: argparse.Namespace, console: Console) -> list[Finding]:
+    """Measures and prints.
+
+    Raises:
+        BenchmarkError: the two Baselines are not the same.
+    """
     images = 2 * config.data.identities * config.data.images
     console.print(
         f"{config.model.backbone}, {images} images of {config.data.height}×{config.data.width}, {identities} "
         f"identities, {options.steps} steps each; {machine()}"
     )
-    same = same_baseline(config, identities)
+    if not same_baseline(config, identities):
+        raise BenchmarkError(f"losses of the two Baselines differ by more than {TOLERANCE:g}")
     steps: dict[str, Step] = {"bare": step_of_bare(config, identities)}
     for name in options.variants:
         steps[name] = random_training(with_auxiliary(config, name), identities)[1]
@@ -193,14 +197,14 @@ def compare(config: Config, identities: int, options: argparse.Namespace, consol
             operations[compiled] = operations[name]
     seconds = take_turns(steps, options.steps)
 
-    table = Table("", "ms a step", "images/s", "TFLOP a step", "TFLOP/s", "MFU", "compared", "target", "first step")
+    table = Table("", "ms a step", "images/s", "TFLOP a step", "TFLOP/s", "MFU", "compared", "first step")
     for name, all_taken in seconds.items():
         taken = statistics.median(all_taken)
         speed = operations[name] / taken / 1e12
-        compared, target = comparison(name, seconds)
+        finding = comparison(name, seconds)
         table.add_row(
             name, f"{1e3 * taken:.0f}", f"{images / taken:.0f}", f"{operations[name] / 1e12:.2f}", f"{speed:.2f}",
-            f"{speed / options.peak:.0%}" if options.peak else "", compared, target,
+            f"{speed / options.peak:.0%}" if options.peak else "", finding.found if finding else "",
             f"{first[name]:.0f} s" if name in first else "",
         )  # fmt: skip
     console.print(table)
@@ -211,26 +215,23 @@ def compare(config: Config, identities: int, options: argparse.Namespace, consol
         console.print(f"SGD {name}: {1e3 * taken:.0f} ms, {taken / step:.1%} of a step of that length")
     if options.profile:
         print_kernels(options.variants[-1], steps[options.variants[-1]], console)
-    console.print(machine())
-    if not same:
-        console.print(f"[red]losses of the two Baselines differ by more than {TOLERANCE:g}[/red]")
-    return same
+    return [finding for name in seconds if (finding := comparison(name, seconds)) and finding.target]
 
 
-def comparison(name: str, seconds: Seconds) -> tuple[str, str]:
-    """How a contestant's step compares to another's, and whether that is as it should be."""
+def comparison(name: str, seconds: Seconds) -> Finding | None:
+    """How a contestant's step compares to another's, and to what it should."""
     if name == "as usual" and "none" in seconds:
         times = ratio(seconds, name, "none")
-        on_cpu = not torch.cuda.is_available()
-        return f"{times:.2f} × none", f"≥ {TARGET_AS_USUAL}: {met(times >= TARGET_AS_USUAL)}" if on_cpu else ""
+        target = "" if torch.cuda.is_available() else f"≥ {TARGET_AS_USUAL:.2f} ×"
+        return Finding("a step as usual", f"{times:.2f} × none", target, times >= TARGET_AS_USUAL)
     if name.endswith(", compiled"):
         eager = name.removesuffix(", compiled")
-        return f"{ratio(seconds, name, eager):.2f} × {eager}", ""
+        return Finding(f"a step of {name}", f"{ratio(seconds, name, eager):.2f} × {eager}", "", True)
     if name in TARGETS and TARGETS[name][0] in seconds:
         other, most = TARGETS[name]
         times = ratio(seconds, name, other)
-        return f"{times:.2f} × {other}", f"≤ {most:.2f}: {met(times <= most)}"
-    return "", ""
+        return Finding(f"a step of {name}", f"{times:.2f} × {other}", f"≤ {most:.2f} ×", times <= most)
+    return None
 
 
 def count_operations(step: Step) -> int:
@@ -252,9 +253,9 @@ def print_kernels(name: str, step: Step, console: Console, steps: int = 3) -> No
     print(profiler.key_averages().table(sort_by=order, row_limit=20, max_name_column_width=80))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """0 if the two Baselines are the same."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser() -> argparse.ArgumentParser:
+    """Of this script's options."""
+    parser = parser_of(__doc__)
     add_sizes(parser)
     parser.add_argument("--steps", type=int, default=10, help="of each contestant")
     parser.add_argument("--variants", nargs="+", choices=AUXILIARIES, default=list(AUXILIARIES))
@@ -263,17 +264,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--profile", action="store_true", help="what the last of the variants spends its time on")
     parser.add_argument("--peak", type=float, help="TFLOP/s of the device in this precision, for MFU")
     parser.add_argument("--quick", action="store_true", help="a small network and few steps, to see that it runs")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def measure(options: argparse.Namespace, console: Console) -> list[Finding]:
+    """Measures and prints what is asked for."""
     if options.quick:
         make_small(options)
         options.steps = 2
     config = config_of(options)
     if config.data.height % (16 * config.model.parts):
-        parser.error(
+        raise BenchmarkError(
             f"the usual way cuts features into equal parts: give a height that {16 * config.model.parts} divides"
         )
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    return 0 if compare(config, options.classes, options, console) else 1
+    return compare(config, options.classes, options, console)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 if the two Baselines are the same."""
+    return run(measure, make_parser(), arguments)
 
 
 def add_sizes(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,51 @@
+"""Every benchmark in a short form, and one table of what was found: `make bench`. About five minutes on two cores.
+
+    python benchmarks/short.py [--only training embedding]
+
+Each script has more to say, and steadier figures, when it is run alone and on a machine that does nothing else.
+"""
+
+import importlib
+import sys
+import time
+from collections.abc import Sequence
+
+from common import BenchmarkError, Finding, machine, make_console, parser_of, table_of
+
+SHORT = {
+    "startup": ["--repeats 3"],
+    "rendering": ["--people 5"],
+    "loading": ["--images 3200 --seconds 20", "--memory"],
+    "evaluation": [""],
+    "embedding": ["--pictures 512 --turns 1"],
+    "training": ["--variants none coseg --steps 2"],
+}
+"""Benchmark → options of each of its runs."""
+
+
+def main(arguments: Sequence[str] | None = None, short: dict[str, list[str]] = SHORT) -> int:
+    """0 if everything that is compared computes the same; a missed target is no error."""
+    parser = parser_of(__doc__)
+    parser.add_argument("--only", nargs="+", choices=short, default=list(short))
+    console = make_console()
+    findings: list[Finding] = []
+    wrong = False
+    for name in parser.parse_args(arguments).only:
+        module = importlib.import_module(name)
+        for options in short[name]:
+            console.rule(f"benchmarks/{name}.py {options}")
+            start = time.perf_counter()
+            try:
+                findings += module.measure(module.make_parser().parse_args(options.split()), console)
+            except BenchmarkError as error:
+                console.print(f"[red]{error}[/red]")
+                wrong = True
+            console.print(f"{time.perf_counter() - start:.0f} s")
+    console.rule()
+    console.print(table_of(findings))
+    console.print(machine())
+    return int(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
