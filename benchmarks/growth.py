@@ -58,12 +58,13 @@ def images_a_second(configs: Sequence[Config], classes: int, turns: int) -> Line
 
 
 def evaluation_seconds(galleries: Sequence[int], queries: int, dimensions: int, turns: int) -> Lines:
-    """Of ranking and scoring all queries against each gallery."""
+    """Of ranking and scoring all queries against each gallery, which has ten images of everybody in it."""
     random = torch.Generator().manual_seed(0)
     lines: Lines = {"evaluation": []}
-    query, asked = torch.randn(queries, dimensions, generator=random), torch.arange(queries) % 100
+    query = torch.randn(queries, dimensions, generator=random)
     for count in galleries:
-        gallery, shown = torch.randn(count, dimensions, generator=random), torch.arange(count) % 100
+        gallery = torch.randn(count, dimensions, generator=random)
+        asked, shown = torch.arange(queries) % (count // 10), torch.arange(count) // 10
 
         def score() -> object:
             return score_embeddings(query, gallery, asked, shown, asked % 2, shown % 3 + 2, protocol="llcm")  # noqa: B023

@@ -350,6 +350,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--step-seconds", type=float, help="of a step; by default those of training ResNet-50")
     parser.add_argument("--quick", action="store_true", help="a few small images only, to see that it runs")
     parser.add_argument("--memory", action="store_true", help="SYSU-MM01's 34,167 training images instead: memory")
+    parser.add_argument("--every", type=int, default=1, help="with --memory, one of so many of these images only")
     return parser
 
 
@@ -358,9 +359,9 @@ def measure(options: argparse.Namespace, console: Console) -> list[Finding]:
     config = Config(data=DataConfig(workers=options.workers))
     if options.quick:
         config.data.height, config.data.width = 48, 24
-        options.images, options.epochs, options.seconds = 320, 2, 0.5
+        options.images, options.epochs, options.seconds, options.every = 320, 2, 0.5, 50
     if options.memory:
-        names = sysu_names()[:: 50 if options.quick else 1]
+        names = sysu_names()[:: options.every]
         return measure_memory(config.data, names, console)
     return compare(config, options.images, options.epochs, options.seconds, options.step_seconds, console)
 

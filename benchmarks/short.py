@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from common import BenchmarkError, Finding, machine, make_console, parser_of, table_of
 
 SHORT = {
-    "startup": ["--repeats 3"],
+    "startup": ["--repeats 2"],
     "rendering": ["--people 5"],
-    "loading": ["--images 3200 --seconds 20", "--memory"],
+    "loading": ["--images 1920 --seconds 15", "--memory --every 4"],
     "evaluation": [""],
-    "embedding": ["--pictures 512 --turns 1"],
+    "embedding": ["--pictures 384 --turns 1"],
     "training": ["--variants none coseg --steps 2"],
 }
 """Benchmark → options of each of its runs."""

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from csvi.config import Config, DataConfig, LossConfig, ModelConfig, TrainConfig
+from csvi.config import Config, CosegConfig, DataConfig, LossConfig, ModelConfig, TrainConfig
 from csvi.fabric import make_fabric, on_device
 from csvi.model import VIReIDNet, build_network
 from csvi.model.backbone import TwoStreamBackbone
@@ -144,7 +144,7 @@ def baseline(config: Config) -> Config:
 def with_auxiliary(config: Config, auxiliary: str, compiled: bool = False) -> Config:
     """The settings with another auxiliary, and compiled or not."""
     model = ModelConfig(config.model.backbone, "none", auxiliary=auxiliary)
-    return Config(config.data, model, precision=config.precision, train=TrainConfig(compile=compiled))
+    return Config(config.data, model, config.coseg, precision=config.precision, train=TrainConfig(compile=compiled))
 
 
 def same_baseline(config: Config, identities: int) -> bool:
@@ -195,7 +195,7 @@ def compare(config: Config, identities: int, options: argparse.Namespace, consol
             steps[compiled] = random_training(with_auxiliary(config, name, compiled=True), identities)[1]
             first[compiled] = time_call(steps[compiled])
             operations[compiled] = operations[name]
-    seconds = take_turns(steps, options.steps)
+    seconds = take_turns(steps, options.steps, warm_up=0)  # counting was
 
     table = Table("", "ms a step", "images/s", "TFLOP a step", "TFLOP/s", "MFU", "compared", "first step")
     for name, all_taken in seconds.items():
@@ -293,6 +293,7 @@ def add_sizes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--identities", type=int, default=8, help="a batch")
     parser.add_argument("--images", type=int, default=4, help="of each identity and modality in a batch")
     parser.add_argument("--classes", type=int, default=395, help="identities to tell apart")
+    parser.add_argument("--widths", type=int, nargs=2, help="channels of the decoder's two blocks")
     parser.add_argument("--precision", default="auto")
 
 
@@ -307,7 +308,8 @@ def config_of(options: argparse.Namespace) -> Config:
     data = DataConfig(
         height=options.height, width=options.width, identities=options.identities, images=options.images, workers=0
     )
-    return Config(data, ModelConfig(options.backbone, "none"), precision=options.precision)
+    coseg = CosegConfig(widths=options.widths and tuple(options.widths))
+    return Config(data, ModelConfig(options.backbone, "none"), coseg, precision=options.precision)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Devices and precision: how Lightning Fabric is set up."""
 
+import ctypes
 import logging
 from typing import Any
 
@@ -16,14 +17,19 @@ from csvi.model.backbone import Route
 def make_fabric(config: Config, devices: int = 1, nodes: int = 1) -> Fabric:
     """Fabric on the machine's accelerator, or its CPU, in the precision that the settings ask for.
 
+    On a CPU the process keeps from then on the memory that it frees; see `keep_freed_memory`.
+
     Raises:
         CsviError: there are fewer devices.
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # we say ourselves what was chosen
     try:
-        return Fabric(devices=devices, num_nodes=nodes, precision=choose_precision(config.precision))  # type: ignore[arg-type]
+        fabric = Fabric(devices=devices, num_nodes=nodes, precision=choose_precision(config.precision))  # type: ignore[arg-type]
     except (RuntimeError, ValueError) as error:
         raise CsviError(f"cannot use {devices} devices on {nodes} machines: {' '.join(str(error).split())}") from error
+    if fabric.device.type == "cpu":
+        keep_freed_memory()
+    return fabric
 
 
 def on_device(batch: dict[str, Tensor], fabric: Fabric) -> dict[str, Any]:
@@ -34,6 +40,20 @@ def on_device(batch: dict[str, Tensor], fabric: Fabric) -> dict[str, Any]:
     route = Route.of(batch["modality"], fabric.device)
     batch = normalize(fabric.to_device(batch))
     return batch | {"image": batch["image"].contiguous(memory_format=torch.channels_last), "route": route}
+
+
+def keep_freed_memory() -> bool:
+    """Let the C library keep the memory that a training step frees for the next step; whether it will.
+
+    GNU's gives large tensors back to the kernel at once, which clears every page of them when the next step asks again.
+    That takes up to a third of a step (docs/performance.md). Other libraries are left as they are.
+    """
+    M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # not the C library of GNU
+        return False
+    return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, -1))
 
 
 def check_compiler(device: torch.device) -> None:
