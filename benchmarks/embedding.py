@@ -86,8 +86,8 @@ def compare(config: Config, pictures: int, turns: int, console: Console) -> list
         length = sum(file.stat().st_size for file in root.iterdir()) / pictures
         console.print(
             f"{config.model.backbone} on {config.data.height}×{config.data.width}, "
-            f"{choose_precision(config.precision)} on {fabric.device}, {pictures} JPEGs of {length / 1e3:.0f} kB, "
-            f"{config.data.workers} loader processes; {machine()}"
+            f"{choose_precision(config.precision)} on {fabric.device}, {pictures} JPEGs of {length / 1e3:.0f} kB; "
+            f"{machine()}"
         )
 
         def warm() -> None:
@@ -122,7 +122,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--width", type=int, default=144)
     parser.add_argument("--pictures", type=int, default=2048)
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=DataConfig().workers)
+    parser.add_argument("--workers", type=int, default=DataConfig().workers, help="on a GPU")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--quick", action="store_true", help="a small network and few images, to see that it runs")
     return parser

@@ -8,7 +8,7 @@ import torch
 from lightning_fabric import Fabric
 
 from csvi.data.transforms import normalize
-from csvi.fabric import make_fabric, on_device
+from csvi.fabric import keep_freed_memory, make_fabric, on_device
 
 
 @pytest.mark.parametrize("lies_as", [torch.contiguous_format, torch.channels_last])
@@ -45,6 +45,11 @@ def test_freed_memory_is_kept():
     if kept == "False":
         pytest.skip("the C library is not GNU's")
     assert int(before) > 100 > int(after)
+
+
+def test_what_the_environment_says_goes_first(monkeypatch):
+    monkeypatch.setenv("MALLOC_MMAP_MAX_", "65536")
+    assert not keep_freed_memory()
 
 
 def test_on_a_cpu_it_is(config, monkeypatch):

@@ -2,6 +2,7 @@
 
 import ctypes
 import logging
+import os
 from typing import Any
 
 import torch
@@ -46,8 +47,11 @@ def keep_freed_memory() -> bool:
     """Let the C library keep the memory that a training step frees for the next step; whether it will.
 
     GNU's gives large tensors back to the kernel at once, which clears every page of them when the next step asks again.
-    That takes up to a third of a step (docs/performance.md). Other libraries are left as they are.
+    That takes up to a third of a step (docs/performance.md). Other libraries are left as they are, and so is GNU's if
+    the environment says how it is to be: `MALLOC_TRIM_THRESHOLD_`, `MALLOC_MMAP_MAX_`.
     """
+    if {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_"} & os.environ.keys():
+        return False
     M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -125,14 +125,18 @@ def _leave_signals_to_the_main_process(worker: int) -> None:
 def evaluation_loader(
     root: Path, records: Sequence[ImageRecord], config: DataConfig, batches: Sequence[Sequence[int]] | None = None
 ) -> DataLoader[dict[str, Tensor]]:
-    """Images as they are, without masks: these batches of indices, or by default all in the order of the records."""
+    """Images as they are, without masks: these batches of indices, or by default all in the order of the records.
+
+    On a CPU there are no loader processes: reading from the cache is no work to share, and what a process has in memory
+    when it is forked has to be copied, page by page, as it is written again.
+    """
     images = cached_images(root, records, config.height, config.width, Path(config.cache))
     order = range(len(records))
     return DataLoader(
         ImageDataset(records, images),
         batch_size=None,
         sampler=batches or [order[i : i + EVALUATION_BATCH] for i in order[::EVALUATION_BATCH]],
-        num_workers=config.workers,
+        num_workers=config.workers if torch.cuda.is_available() else 0,
         worker_init_fn=_leave_signals_to_the_main_process,
         pin_memory=torch.cuda.is_available(),
     )
