@@ -18,19 +18,14 @@ from csvi.model.backbone import Route
 def make_fabric(config: Config, devices: int = 1, nodes: int = 1) -> Fabric:
     """Fabric on the machine's accelerator, or its CPU, in the precision that the settings ask for.
 
-    On a CPU the process keeps from then on the memory that it frees; see `keep_freed_memory`.
-
     Raises:
         CsviError: there are fewer devices.
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # we say ourselves what was chosen
     try:
-        fabric = Fabric(devices=devices, num_nodes=nodes, precision=choose_precision(config.precision))  # type: ignore[arg-type]
+        return Fabric(devices=devices, num_nodes=nodes, precision=choose_precision(config.precision))  # type: ignore[arg-type]
     except (RuntimeError, ValueError) as error:
         raise CsviError(f"cannot use {devices} devices on {nodes} machines: {' '.join(str(error).split())}") from error
-    if fabric.device.type == "cpu":
-        keep_freed_memory()
-    return fabric
 
 
 def on_device(batch: dict[str, Tensor], fabric: Fabric) -> dict[str, Any]:
@@ -43,21 +38,24 @@ def on_device(batch: dict[str, Tensor], fabric: Fabric) -> dict[str, Any]:
     return batch | {"image": batch["image"].contiguous(memory_format=torch.channels_last), "route": route}
 
 
-def keep_freed_memory() -> bool:
-    """Let the C library keep the memory that a training step frees for the next step; whether it will.
+def keep_freed_memory(device: torch.device) -> bool:
+    """Let the C library keep the memory that a step frees for the next step; whether it will.
 
     GNU's gives large tensors back to the kernel at once, which clears every page of them when the next step asks again.
-    That takes up to a third of a step (docs/performance.md). Other libraries are left as they are, and so is GNU's if
-    the environment says how it is to be: `MALLOC_TRIM_THRESHOLD_`, `MALLOC_MMAP_MAX_`.
+    That takes up to a third of a step on a CPU (docs/performance.md). Other libraries are left as they are, and so is
+    GNU's if the environment says how it is to be: `MALLOC_TRIM_THRESHOLD_`, `MALLOC_MMAP_MAX_`.
+
+    Args:
+        device: that the steps run on; only a CPU's memory is the C library's.
     """
-    if {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_"} & os.environ.keys():
+    if device.type != "cpu" or {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_"} & os.environ.keys():
         return False
-    M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+    trim_threshold, mmap_max = -1, -4  # numbers in malloc.h
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # not the C library of GNU
         return False
-    return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, -1))
+    return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, -1))
 
 
 def check_compiler(device: torch.device) -> None:

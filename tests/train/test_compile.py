@@ -86,6 +86,7 @@ def as_double(batch):
     }
 
 
+@pytest.mark.filterwarnings("ignore:dynamo_pgo force disabled")
 def test_without_a_compiler_nothing_is_begun(config, tmp_path):
     torch._dynamo.reset()
     with (

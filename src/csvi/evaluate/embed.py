@@ -7,7 +7,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.nn import functional as F
 
-from csvi.fabric import on_device
+from csvi.fabric import keep_freed_memory, on_device
 from csvi.model import VIReIDNet
 from csvi.model.folding import folded
 from csvi.progress import progress
@@ -26,6 +26,7 @@ def embed(net: VIReIDNet, batches: Iterable[dict[str, Tensor]], fabric: Fabric, 
     """
     net.eval()
     lean = folded(net)
+    keep_freed_memory(fabric.device)
     embeddings: list[Tensor] = []
     with torch.inference_mode(), fabric.autocast():
         for batch in progress(batches, "Embedding"):

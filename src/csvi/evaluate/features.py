@@ -15,10 +15,10 @@ from csvi.evaluate.scoring import check_embeddings
 def read_features(file: Path, paths: Sequence[str]) -> Tensor:
     """The embeddings of these images from a file, in their order: (paths, d); see `evaluate_features`."""
     try:
-        arrays = np.load(file, allow_pickle=False)
-        if not isinstance(arrays, np.lib.npyio.NpzFile) or not {"embedding", "path"} <= set(arrays.files):
-            raise CsviError(f"{file} lacks an array: it must hold `embedding` (n, d) and `path` (n,)")
-        with arrays:
+        with file.open("rb") as opened:  # by us: NumPy leaves it open when it fails
+            arrays = np.load(opened, allow_pickle=False)
+            if not isinstance(arrays, np.lib.npyio.NpzFile) or not {"embedding", "path"} <= set(arrays.files):
+                raise CsviError(f"{file} lacks an array: it must hold `embedding` (n, d) and `path` (n,)")
             embedding, path = arrays["embedding"], arrays["path"]
     except FileNotFoundError as error:
         raise CsviError(f"no such file: {file}") from error

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from csvi.config import Config
-from csvi.fabric import make_fabric
+from csvi.fabric import keep_freed_memory, make_fabric
 from csvi.model import TrainingNetwork, build_network
 from csvi.train.loop import train_step
 from csvi.train.optimizer import build_optimizer
@@ -72,6 +72,7 @@ def random_training(config: Config, identities: int) -> tuple[TrainingNetwork, C
     if config.train.compile:
         network.compile()
     wrapped, optimizer = fabric.setup(network, build_optimizer(network, config.train, pretrained=True))
+    keep_freed_memory(fabric.device)
     batch = random_batch(config, identities)
     return network, lambda: train_step(fabric, network, wrapped, optimizer, batch, config.loss)[0]
 

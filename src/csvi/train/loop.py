@@ -26,7 +26,7 @@ from csvi.errors import CsviError, StoppedError
 from csvi.evaluate.embed import embed
 from csvi.evaluate.protocols import protocols_of
 from csvi.evaluate.scoring import evaluate_protocol
-from csvi.fabric import check_compiler, choose_precision, make_fabric, on_device
+from csvi.fabric import check_compiler, choose_precision, keep_freed_memory, make_fabric, on_device
 from csvi.model import TrainingNetwork, VIReIDNet, build_network
 from csvi.model.saved import save_network
 from csvi.model.weights import initial_weights
@@ -109,6 +109,7 @@ def _train(
     if compiling := config.train.compile:
         network.compile()  # in place: names in checkpoints are the same, and `network.net` validates as it is
     wrapped, optimizer = fabric.setup(network, build_optimizer(network, config.train, weights is not None))
+    keep_freed_memory(fabric.device)
     epoch, step = 0, 0
     if checkpoints:
         epoch, step = load_checkpoint(fabric, checkpoints, wrapped, optimizer, identities)
