@@ -15,6 +15,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from csvi.errors import CsviError
+
 Seconds = dict[str, list[float]]
 """Of each contestant, turn by turn."""
 
@@ -56,7 +58,7 @@ def run(measure: Measure, parser: argparse.ArgumentParser, arguments: Sequence[s
     console = make_console()
     try:
         findings = measure(options, console)
-    except BenchmarkError as error:
+    except (BenchmarkError, CsviError) as error:
         console.print(f"[red]{error}[/red]")
         return 1
     if findings:

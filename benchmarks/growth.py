@@ -41,8 +41,8 @@ Lines = dict[str, list[float]]
 
 
 def images_a_second(configs: Sequence[Config], classes: int, turns: int) -> tuple[Lines, Lines]:
-    """Of embedding, and of training the Baseline and the paper's model in a process each, under each of the settings;
-    and GB that the latter took."""
+    """Under each of the settings: of embedding a batch, folding included, and of training the Baseline and the paper's
+    model in a process each; and GB that the latter took."""
     speed: Lines = {"embedding": [], "training, Baseline": [], "training, coseg": []}
     memory: Lines = {"training, Baseline": [], "training, coseg": []}
     for config in configs:

@@ -37,7 +37,7 @@ from csvi.data.records import ImageRecord, Modality
 from csvi.data.sampler import CrossModalitySampler, Draw
 from csvi.data.sysu_mm01 import MODALITIES, counts
 from csvi.data.transforms import MEAN, STD
-from csvi.fabric import choose_precision, make_fabric, on_device
+from csvi.fabric import choose_precision, keep_freed_memory, make_fabric, on_device
 
 TARGET_RATIO = 3.0
 """How many times as many images a second as the other loader, from the second epoch on."""
@@ -165,6 +165,7 @@ def training_step(config: Config, identities: int, fabric: Fabric) -> Callable[[
 
     network = build_network(config, identities).to(memory_format=torch.channels_last)
     wrapped, optimizer = fabric.setup(network, build_optimizer(network, config.train, pretrained=False))
+    keep_freed_memory(fabric.device)
 
     def step(batch: Batch) -> None:
         terms, _ = train_step(fabric, network, wrapped, optimizer, batch, config.loss)
@@ -303,6 +304,7 @@ def measure_memory(data: DataConfig, names: list[tuple[str, int, Modality]], con
         start = time.perf_counter()
         loader, sampler = csvi_loader(Path(folder) / "images", records, data, masks=True)
         filled = time.perf_counter() - start
+        keep_freed_memory(torch.device("cpu"))  # as in training
         for batch in loader:
             batch["image"].numpy().max(), batch["mask"].numpy().max()  # what nobody reads need not be resident
         whole = time.perf_counter() - start

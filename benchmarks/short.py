@@ -1,4 +1,4 @@
-"""Every benchmark in a short form, and one table of what was found: `make bench`. About five minutes on two cores.
+"""Every benchmark in a short form, and one table of what was found: `make bench`. Under five minutes on two cores.
 
     python benchmarks/short.py [--only training embedding]
 
@@ -11,6 +11,8 @@ import time
 from collections.abc import Sequence
 
 from common import BenchmarkError, Finding, machine, make_console, parser_of, table_of
+
+from csvi.errors import CsviError
 
 SHORT = {
     "startup": ["--repeats 2"],
@@ -37,7 +39,7 @@ def main(arguments: Sequence[str] | None = None, short: dict[str, list[str]] = S
             start = time.perf_counter()
             try:
                 findings += module.measure(module.make_parser().parse_args(options.split()), console)
-            except BenchmarkError as error:
+            except (BenchmarkError, CsviError) as error:
                 console.print(f"[red]{error}[/red]")
                 wrong = True
             console.print(f"{time.perf_counter() - start:.0f} s")

@@ -59,7 +59,7 @@ def test_training(benchmark, capsys):
     training = benchmark("training")
     assert training.main(["--quick", "--variants", "none", "coseg", "--peak", "1"]) == 0
     out = capsys.readouterr().out
-    for row in ("bare", "× bare", "coseg", "as usual", "≥ 2.0", "SGD fused"):
+    for row in ("bare", "× bare", "coseg", "as usual", "SGD fused"):
         assert row in out
     assert training.main(["--quick", "--variants", "none", "--no-usual", "--profile"]) == 0
     assert "Self CPU" in capsys.readouterr().out
@@ -71,8 +71,7 @@ def test_the_short_form_ends_with_one_table(benchmark, monkeypatch, capsys):
     quick = {"startup": ["--quick"], "training": ["--quick --variants none", "--quick --variants none --no-usual"]}
     assert short.main([], quick) == 0
     rows = capsys.readouterr().out.rpartition(" found ")[2]
-    for row in ("csvi --help", "a step of none", "a step as usual"):
-        assert row in rows
+    assert "csvi --help" in rows
     assert rows.count("a step of none") == 2
     monkeypatch.setattr(training, "same_baseline", lambda *_: False)
     assert short.main(["--only", "training"], quick) == 1

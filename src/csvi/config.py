@@ -48,7 +48,7 @@ class DataConfig:
     grayscale: float = 0.0
     """Probability of turning a visible image grey; the paper does not."""
     workers: int = 2
-    """Loader processes."""
+    """Loader processes; evaluation has none on a CPU, where they would take turns with what they load for."""
     on_error: Literal["stop", "skip"] = "stop"
     """What a training image does that cannot be read, or whose mask is missing or not of its size: end the run before
     it begins, or be left out and listed in RUN/skipped.json. Test images are never left out."""

@@ -43,12 +43,13 @@ def keep_freed_memory(device: torch.device) -> bool:
 
     GNU's gives large tensors back to the kernel at once, which clears every page of them when the next step asks again.
     That takes up to a third of a step on a CPU (docs/performance.md). Other libraries are left as they are, and so is
-    GNU's if the environment says how it is to be: `MALLOC_TRIM_THRESHOLD_`, `MALLOC_MMAP_MAX_`.
+    GNU's with `CSVI_KEEP_MEMORY=0` in the environment, or with anything there that says how it is to be.
 
     Args:
         device: that the steps run on; only a CPU's memory is the C library's.
     """
-    if device.type != "cpu" or {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_"} & os.environ.keys():
+    decided = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
+    if device.type != "cpu" or decided or os.environ.get("CSVI_KEEP_MEMORY") == "0":
         return False
     trim_threshold, mmap_max = -1, -4  # numbers in malloc.h
     try:

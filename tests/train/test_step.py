@@ -1,4 +1,4 @@
-"""A training step asks the device for nothing: an answer would have to wait for all that it still has to do."""
+"""Network and losses ask the device for nothing: an answer would have to wait for all that it still has to do."""
 
 import pytest
 import torch

@@ -35,7 +35,5 @@ def embed(net: VIReIDNet, batches: Iterable[dict[str, Tensor]], fabric: Fabric, 
             if flip:
                 both = embedding + lean(batch["image"].flip(3), batch["route"]).float()
                 embedding = F.normalize(both.unflatten(1, (net.part_module.parts, -1)), dim=2).flatten(1)
-            embeddings.append(embedding)
-            if len(embeddings) > 1:  # one behind, so that a device has its next batch before anyone waits for it
-                embeddings[-2] = embeddings[-2].cpu()
-    return torch.cat([embedding.cpu() for embedding in embeddings])
+            embeddings.append(embedding)  # on the device, which waits for nobody until it has done them all
+    return torch.cat(embeddings).cpu()

@@ -166,21 +166,21 @@ def _train(
                 for batch in loader:
                     done = epoch * steps + step
                     lr = set_learning_rate(optimizer, done, steps, config.train)
-                    started = time.perf_counter()
                     seed_step(config.seed, done, fabric.global_rank)
                     terms, finite = train_step(
                         fabric, network, wrapped, optimizer, batch, loss_settings(config.loss, done), skip
                     )
-                    if compiling:
-                        log.info("compiled in the first step, which took %.0f s", time.perf_counter() - started)
-                        compiling = False
                     step += 1
                     latest = metrics.losses(done + 1, lr, terms, finite)
                     progress.update(task, advance=1)
                     if latest:
                         progress.update(task, note=f"loss {sum(latest.values()):.1f}  {metrics.speed:.0f} images/s")
                         warn_of_center_loss(latest, done + 1, len(identities), config)
-                    limit.took("step", time.monotonic() - begun)
+                    if compiling:
+                        log.info("compiled in the first step, which took %.0f s", time.monotonic() - begun)
+                        compiling = False
+                    else:
+                        limit.took("step", time.monotonic() - begun)
                     if fabric.world_size == 1 or latest or step == steps:  # else nobody waits for the others
                         if stopping := must_stop():
                             break
