@@ -304,8 +304,8 @@ def measure_memory(data: DataConfig, names: list[tuple[str, int, Modality]], con
         start = time.perf_counter()
         loader, sampler = csvi_loader(Path(folder) / "images", records, data, masks=True)
         filled = time.perf_counter() - start
-        keep_freed_memory(torch.device("cpu"))  # as in training
         for batch in loader:
+            keep_freed_memory(torch.device("cpu"))  # as in training
             batch["image"].numpy().max(), batch["mask"].numpy().max()  # what nobody reads need not be resident
         whole = time.perf_counter() - start
         after = {"training process": resident(os.getpid())}

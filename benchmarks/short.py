@@ -17,12 +17,12 @@ from csvi.errors import CsviError
 SHORT = {
     "startup": ["--repeats 2"],
     "rendering": ["--people 5"],
-    "loading": ["--memory --every 4", "--images 1920 --seconds 15"],
+    "loading": ["--images 1920 --seconds 15"],
     "evaluation": [""],
     "embedding": ["--pictures 384 --turns 1"],
     "training": ["--variants none coseg --steps 2"],
 }
-"""Benchmark → options of each of its runs. Memory comes before all that frees some, which would be used again."""
+"""Benchmark → options of each of its runs."""
 
 
 def main(arguments: Sequence[str] | None = None, short: dict[str, list[str]] = SHORT) -> int:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from csvi.config import DataConfig
 from csvi.data.records import Modality
+from csvi.train.cost import Cost
 
 SMALL = ["--quick", "--trials", "2", "--dimensions", "16"]
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -99,11 +100,15 @@ def test_embedding(benchmark, capsys):
         assert row in out
 
 
-def test_growth(benchmark, tmp_path, capsys):
-    assert benchmark("growth").main(["--quick", "--out", str(tmp_path / "performance.png")]) == 0
+def test_growth(benchmark, tmp_path, monkeypatch, capsys):
+    growth = benchmark("growth")
+    monkeypatch.setattr(
+        growth, "training_cost", lambda *_: Cost(1, 1, 0.5, 2 * 10**9, "CPU")
+    )  # tests/train/test_cost.py
+    assert growth.main(["--quick", "--out", str(tmp_path / "performance.png")]) == 0
     assert (tmp_path / "performance.png").stat().st_size > 1000
     out = capsys.readouterr().out
-    for row in ("training, coseg", "embedding", "evaluation", "64×32"):
+    for row in ("training, coseg", "embedding", "evaluation", "64×32", "GB"):
         assert row in out
 
 

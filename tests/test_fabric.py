@@ -55,5 +55,7 @@ def test_freed_memory_is_kept():
 @pytest.mark.parametrize("name", ["CSVI_KEEP_MEMORY", "MALLOC_MMAP_MAX_", "GLIBC_TUNABLES"])
 def test_where_freed_memory_is_not_kept(name, monkeypatch):
     assert not keep_freed_memory(torch.device("cuda"))
+    keep_freed_memory.cache_clear()
     monkeypatch.setenv(name, "0")
     assert not keep_freed_memory(torch.device("cpu"))
+    keep_freed_memory.cache_clear()

@@ -1,6 +1,7 @@
 """Devices and precision: how Lightning Fabric is set up."""
 
 import ctypes
+import functools
 import logging
 import os
 from typing import Any
@@ -38,12 +39,15 @@ def on_device(batch: dict[str, Tensor], fabric: Fabric) -> dict[str, Any]:
     return batch | {"image": batch["image"].contiguous(memory_format=torch.channels_last), "route": route}
 
 
+@functools.cache
 def keep_freed_memory(device: torch.device) -> bool:
     """Let the C library keep the memory that a step frees for the next step; whether it will.
 
     GNU's gives large tensors back to the kernel at once, which clears every page of them when the next step asks again.
     That takes up to a third of a step on a CPU (docs/performance.md). Other libraries are left as they are, and so is
     GNU's with `CSVI_KEEP_MEMORY=0` in the environment, or with anything there that says how it is to be.
+
+    To be called when loader processes have been forked, which need not keep any. Once is enough; more do nothing.
 
     Args:
         device: that the steps run on; only a CPU's memory is the C library's.

@@ -109,7 +109,6 @@ def _train(
     if compiling := config.train.compile:
         network.compile()  # in place: names in checkpoints are the same, and `network.net` validates as it is
     wrapped, optimizer = fabric.setup(network, build_optimizer(network, config.train, weights is not None))
-    keep_freed_memory(fabric.device)
     epoch, step = 0, 0
     if checkpoints:
         epoch, step = load_checkpoint(fabric, checkpoints, wrapped, optimizer, identities)
@@ -166,6 +165,7 @@ def _train(
                 for batch in loader:
                     done = epoch * steps + step
                     lr = set_learning_rate(optimizer, done, steps, config.train)
+                    keep_freed_memory(fabric.device)  # from the first batch on, when loader processes are there
                     seed_step(config.seed, done, fabric.global_rank)
                     terms, finite = train_step(
                         fabric, network, wrapped, optimizer, batch, loss_settings(config.loss, done), skip
