@@ -38,6 +38,7 @@ from csvi.data.sampler import CrossModalitySampler, Draw
 from csvi.data.sysu_mm01 import MODALITIES, counts
 from csvi.data.transforms import MEAN, STD
 from csvi.fabric import choose_precision, keep_freed_memory, make_fabric, on_device
+from csvi.train.cost import training
 
 TARGET_RATIO = 3.0
 """How many times as many images a second as the other loader, from the second epoch on."""
@@ -157,21 +158,14 @@ def _endless(loader: DataLoader, sampler: CrossModalitySampler) -> Iterator[Batc
         yield from loader
 
 
-def training_step(config: Config, identities: int, fabric: Fabric) -> Callable[[Batch], None]:
+def training_step(config: Config, identities: int) -> Callable[[Batch], None]:
     """A step of training the paper's model, which ends when the device has done it."""
-    from csvi.model import build_network
-    from csvi.train.loop import train_step
-    from csvi.train.optimizer import build_optimizer
+    _, step = training(config, identities)
 
-    network = build_network(config, identities).to(memory_format=torch.channels_last)
-    wrapped, optimizer = fabric.setup(network, build_optimizer(network, config.train, pretrained=False))
-    keep_freed_memory(fabric.device)
+    def wait(batch: Batch) -> None:
+        float(torch.stack(list(step(batch).values())).sum().detach())
 
-    def step(batch: Batch) -> None:
-        terms, _ = train_step(fabric, network, wrapped, optimizer, batch, config.loss)
-        float(torch.stack(list(terms.values())).sum().detach())
-
-    return step
+    return wait
 
 
 def _wait(fabric: Fabric) -> None:
@@ -275,7 +269,7 @@ def compare(
         first = next(iter(loader))  # starts the workers
         if step_seconds is None:
             name = f"{config.model.backbone} with {config.model.auxiliary}, {choose_precision(config.precision)}"
-            step = training_step(config, len({record.identity for record in records}), fabric)
+            step = training_step(config, len({record.identity for record in records}))
             step(first)
         else:
             name = "doing nothing"
@@ -351,7 +345,6 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--step-seconds", type=float, help="of a step; by default those of training ResNet-50")
     parser.add_argument("--quick", action="store_true", help="a few small images only, to see that it runs")
     parser.add_argument("--memory", action="store_true", help="SYSU-MM01's 34,167 training images instead: memory")
-    parser.add_argument("--every", type=int, default=1, help="with --memory, one of so many of these images only")
     return parser
 
 
@@ -360,9 +353,9 @@ def measure(options: argparse.Namespace, console: Console) -> list[Finding]:
     config = Config(data=DataConfig(workers=options.workers))
     if options.quick:
         config.data.height, config.data.width = 48, 24
-        options.images, options.epochs, options.seconds, options.every = 320, 2, 0.5, 50
+        options.images, options.epochs, options.seconds = 320, 2, 0.5
     if options.memory:
-        names = sysu_names()[:: options.every]
+        names = sysu_names()[:: 50 if options.quick else 1]
         return measure_memory(config.data, names, console)
     return compare(config, options.images, options.epochs, options.seconds, options.step_seconds, console)
 

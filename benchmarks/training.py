@@ -197,11 +197,12 @@ def compare(config: Config, identities: int, options: argparse.Namespace, consol
             operations[compiled] = operations[name]
     seconds = take_turns(steps, options.steps, warm_up=0)  # counting was
 
+    findings = {name: comparison(name, seconds) for name in seconds}
     table = Table("", "ms a step", "images/s", "TFLOP a step", "TFLOP/s", "MFU", "compared", "first step")
     for name, all_taken in seconds.items():
         taken = statistics.median(all_taken)
         speed = operations[name] / taken / 1e12
-        finding = comparison(name, seconds)
+        finding = findings[name]
         table.add_row(
             name, f"{1e3 * taken:.0f}", f"{images / taken:.0f}", f"{operations[name] / 1e12:.2f}", f"{speed:.2f}",
             f"{speed / options.peak:.0%}" if options.peak else "", finding.found if finding else "",
@@ -215,7 +216,7 @@ def compare(config: Config, identities: int, options: argparse.Namespace, consol
         console.print(f"SGD {name}: {1e3 * taken:.0f} ms, {taken / step:.1%} of a step of that length")
     if options.profile:
         print_kernels(options.variants[-1], steps[options.variants[-1]], console)
-    return [finding for name in seconds if (finding := comparison(name, seconds)) and finding.target]
+    return [finding for finding in findings.values() if finding and finding.target]
 
 
 def comparison(name: str, seconds: Seconds) -> Finding | None:

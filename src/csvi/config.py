@@ -169,7 +169,7 @@ class TrainConfig:
     warmup: int = 0
     """Steps of linear warm-up."""
     compile: bool = False
-    """Let torch.compile write code for this network, in the first step. It helps on GPUs, and hardly on CPUs."""
+    """Let torch.compile write code for this network, in the first step. On CPUs it gains nothing."""
     validate_every: int = 2
     """Epochs between two validations on the val identities, if `data.train_on` leaves them out; 0 for never."""
     checkpoint_every: float = 5.0

@@ -67,6 +67,15 @@ def _measure(config: Config, identities: int, steps: int) -> Cost:
 
 def random_training(config: Config, identities: int) -> tuple[TrainingNetwork, Callable[[], dict[str, Tensor]]]:
     """A network, and its training step on one batch of random images, to be called again and again."""
+    network, step = training(config, identities)
+    batch = random_batch(config, identities)
+    return network, lambda: step(batch)
+
+
+def training(
+    config: Config, identities: int
+) -> tuple[TrainingNetwork, Callable[[dict[str, Tensor]], dict[str, Tensor]]]:
+    """A network, and its training step on a batch, which gives the loss terms without waiting for the device."""
     torch.manual_seed(0)
     fabric = make_fabric(config)
     network = build_network(config, identities).to(memory_format=torch.channels_last)
@@ -74,8 +83,7 @@ def random_training(config: Config, identities: int) -> tuple[TrainingNetwork, C
         network.compile()
     wrapped, optimizer = fabric.setup(network, build_optimizer(network, config.train, pretrained=True))
     keep_freed_memory(fabric.device)
-    batch = random_batch(config, identities)
-    return network, lambda: train_step(fabric, network, wrapped, optimizer, batch, config.loss)[0]
+    return network, lambda batch: train_step(fabric, network, wrapped, optimizer, batch, config.loss)[0]
 
 
 def random_batch(config: Config, identities: int) -> dict[str, Tensor]:
