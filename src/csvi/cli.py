@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import math
+import shlex
 import signal
 import sys
 import time
@@ -36,11 +37,10 @@ def synth(settings: Namespace) -> None:
         print(f"contact sheet: {settings.sheet}")
     if settings.out:
         write_benchmark(Path(settings.out), config)
-        print(
-            f"benchmark: {settings.out}\nnext: csvi train --config {shipped_config('demo')} --data.root {settings.out}"
-            + (f" --data.dataset {config.layout}" if config.layout != "sysu" else "")
-            + (" --data.identities 4" if config.preset == "tiny" else "")
-        )
+        following = ["csvi", "train", "--config", str(shipped_config("demo")), "--data.root", settings.out]
+        following += ["--data.dataset", config.layout] if config.layout != "sysu" else []
+        following += ["--data.identities", "4"] if config.preset == "tiny" else []
+        print(f"benchmark: {settings.out}\nnext: {shlex.join(following)}")
     if not settings.sheet and not settings.out:
         raise CsviError("nothing to write: give a folder for the benchmark, --sheet FILE, or both")
 
@@ -55,7 +55,7 @@ def train(settings: Namespace) -> None:
     dataset = f"regdb-{config.data.trial}" if config.data.dataset == "regdb" else config.data.dataset
     run = Path(settings.run or f"runs/{dataset}-{config.model.backbone}-{config.model.auxiliary}-{config.seed}")
     train(config, run, settings.resume, until)
-    print(f"run: {run}\nnext: csvi evaluate {run}")
+    print(f"run: {run}\nnext: csvi evaluate {shlex.quote(str(run))}")
 
 
 def check(settings: Namespace) -> int:

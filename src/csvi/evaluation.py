@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def _evaluate_runs(
         if Path(run).is_dir():
             file = save_evaluation(outcome.evaluation, Path(run), outcome.elsewhere)
             if not quiet:
-                print(f"saved: {file}\nnext: csvi report {run}")
+                print(f"saved: {file}\nnext: csvi report {shlex.quote(run)}")
     if len(runs) == 1:
         return evaluations, None, []
     differing = differing_settings(configs)

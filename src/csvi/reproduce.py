@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
@@ -59,7 +60,7 @@ def reproduce(dataset: str, config: Config, out: Path, seeds: int = 1, anyway: b
     if check.problems and not anyway:
         raise CsviError(
             f"{config.data.root} has {len(check.problems)} problems, such as: {check.problems[0].message} "
-            f"(csvi check {config.data.root} names them all, --anyway goes on)"
+            f"(csvi check {shlex.quote(config.data.root)} names them all, --anyway goes on)"
         )
     benchmark = read_benchmark(config.data)
     masked = all(record.mask for record in [*benchmark.train, *benchmark.val])
