@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from csvi.cli import _parser, main
 from csvi.data import read_regdb
@@ -35,11 +36,11 @@ def test_every_command_has_help(command, capsys):
         (["trian"], "trian"),
         (["train", "--data.rot", "x"], "--data.rot"),
         (["train", "--train.lr", "fast"], "train.lr"),
-        (["train", "--config", "missing.yaml"], "missing.yaml"),
         (["synth", "--preset", "huge"], "preset"),
         (["report"], "run"),
         (["evaluate", "run", "--expand", "many"], "expand"),
         (["evaluate", "run", "--gallery", "lucky"], "gallery"),
+        (["report", "run", "--figures", "bogus"], "bogus"),
     ],
 )
 def test_wrong_arguments_are_named_in_one_sentence(arguments, word, capsys):
@@ -56,6 +57,10 @@ def test_wrong_arguments_are_named_in_one_sentence(arguments, word, capsys):
     [
         (["train"], "--data.root"),
         (["train", "--data.root", "nowhere"], "nowhere"),
+        (["train", "--config", "missing.yaml"], "missing.yaml"),
+        (["train", "--train.warmup", f"1{400 * '0'}"], "warmup"),
+        (["figure", "tsne", "run", "--seed", "-1"], "seed is -1"),
+        (["ablate", "--grid", "{loss.center: []}"], "loss.center"),
         (["evaluate", "nowhere"], "nowhere"),
         (["report", "nowhere"], "nowhere"),
         (["synth"], "--sheet"),
@@ -74,6 +79,42 @@ def test_bad_input_is_one_sentence_and_status_1(arguments, word, capsys, monkeyp
     assert word in message
     assert message.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("größe".encode("latin-1"), "decode"),
+        ("data: {}".encode("utf-16"), "decode"),
+        (b"data: 5", "data must hold names and values"),
+        (b"- 1\n- 2", "it must hold names and values"),
+        (b"a: " + 2000 * b"[" + 2000 * b"]", "recursion"),
+        (b"seed: 1" + 5000 * b"0", "digits"),
+        (b"a: \x1b", "characters"),
+        (b"max_time: 5", "max_time"),
+        (b"resume: [1]", "resume"),
+        (b'run: "a\\0b"', "null byte"),
+    ],
+)
+def test_a_file_of_settings_that_is_none(content, why, sysu_root, tmp_path, capsys):
+    file = tmp_path / "my.yaml"
+    file.write_bytes(content)
+    try:
+        status = run("train", "--config", file, "--data.root", sysu_root, "--model.weights=none")
+    except SystemExit as exit:
+        status = exit.code
+    assert status in (1, 2)
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert why in message
+    assert len(message) < 1000
+
+
+def test_too_little_memory(monkeypatch, capsys):
+    monkeypatch.setattr("csvi.train.loop.train", lambda *_: torch.empty(2**50, dtype=torch.float64))
+    assert run("train") == 1
+    message = capsys.readouterr().err
+    assert "not enough memory" in message
+    assert message.count("\n") == 1
 
 
 def test_the_whole_job_on_the_tiny_benchmark(tmp_path, capsys):

@@ -87,6 +87,8 @@ def ablate(
     """
     if seeds < 1:
         raise CsviError(f"{seeds} seeds: at least one is needed")
+    if empty := [name for name, values in (grid or {}).items() if not values]:
+        raise CsviError(f"the grid has no values of {empty[0]} to choose from")
     if grid and config.data.train_on != "train":
         raise CsviError("choosing settings takes val identities: leave them out of training, --data.train_on train")
     parsed = [Variant.parse(text) for text in variants]

@@ -1,21 +1,23 @@
 """The command line: one thin function a command. Heavy imports wait until a command runs."""
 
+import contextlib
 import dataclasses
 import json
 import logging
 import math
+import re
 import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, get_args, get_type_hints
 
-from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace, set_parsing_settings
 
 from csvi import __version__
-from csvi.config import Config, DataConfig, ModelConfig, SynthConfig, load_config, shipped_config
+from csvi.config import Config, DataConfig, ModelConfig, SynthConfig, load_config, read_settings, shipped_config
 from csvi.errors import CsviError, StoppedError
 
 if TYPE_CHECKING:
@@ -144,22 +146,56 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("csvi").setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was started is ended too
     parser, commands = _parser()
-    settings = parser.parse_args(arguments)
+    name = "csvi"
     try:
-        return commands[settings.command](parser.instantiate(settings)[settings.command]) or 0
+        with _refusing(parser):
+            settings = parser.parse_args(arguments)
+            name = f"csvi {settings.command}"
+            values = parser.instantiate(settings)[settings.command]
+        return commands[settings.command](values) or 0
     except (CsviError, OSError) as error:  # an OSError is a full disk or a folder that cannot be written
-        print(f"csvi {settings.command}: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         return 75 if isinstance(error, StoppedError) else 1
+    except (MemoryError, RuntimeError) as error:  # PyTorch's are RuntimeErrors, and known by their words alone
+        if not (isinstance(error, MemoryError) or re.search(r"(out of|not enough|allocate) memory", str(error))):
+            raise
+        less = "smaller batches (--data.identities, --data.images) or images (--data.height, --data.width) take less"
+        print(f"{name}: not enough memory, {less}: {' '.join(str(error).split())[:300]}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
-        print(f"csvi {settings.command}: interrupted", file=sys.stderr)
+        print(f"{name}: interrupted", file=sys.stderr)
         return 130
 
 
+@contextlib.contextmanager
+def _refusing(parser: ArgumentParser) -> Iterator[None]:
+    """Ends as wrong arguments do, in whatever way jsonargparse fails on them."""
+    try:
+        yield
+    except CsviError:
+        raise
+    except Exception as error:
+        parser.error(f"cannot make out the arguments: {error}")
+
+
+class _ConfigFile(ActionConfigFile):
+    def __call__(self, parser: Any, settings: Any, file: Any, option: str | None = None) -> None:
+        """Says what is wrong with the file, of which jsonargparse does not even give the name."""
+        read_settings(Path(file))
+        super().__call__(parser, settings, file, option)
+
+
 class _Parser(ArgumentParser):
+    def add_argument(self, *names: Any, **options: Any) -> Any:
+        """An option that says nothing else is a text, in a --config as well."""
+        if not options.keys() & {"action", "choices", "type"}:
+            options["type"] = str
+        return super().add_argument(*names, **options)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """One sentence, not pages of usage."""
         command = self.prog.replace("[options] ", "")
-        print(f"{command}: {' '.join(message.split())} (see {command} --help)", file=sys.stderr)
+        print(f"{command}: {' '.join(message.split())[:500]} (see {command} --help)", file=sys.stderr)
         sys.exit(2)
 
 
@@ -174,7 +210,7 @@ def _parser() -> tuple[ArgumentParser, dict[str, Command]]:
         commands[function.__name__] = function
         child = _Parser(prog=f"csvi {function.__name__}", description=summary)
         child.add_argument(
-            "--config", action="config", help="YAML file of settings; give it first, options after it override it"
+            "--config", action=_ConfigFile, help="YAML file of settings; give it first, options after it override it"
         )
         subcommands.add_subcommand(function.__name__, child, help=summary)
         return child
@@ -212,7 +248,7 @@ def _parser() -> tuple[ArgumentParser, dict[str, Command]]:
 
     child = command(report, "Evaluate a run and write RUN/report.html, with the figures that RUN/figures holds.")
     child.add_argument("run", help="run folder")
-    child.add_argument("--figures", nargs="*", default=[], help=f"draw these before: {', '.join(FIGURES)}")
+    child.add_argument("--figures", nargs="*", default=[], choices=FIGURES, help="draw these before")
     _add_test_arguments(child)
 
     child = command(figure, "The paper's Figures 4, 5, 6, Eq. 20-24 measured, and how much identity leaks through w.")

@@ -6,6 +6,7 @@ Nothing here imports torch, so that `csvi --help` answers at once. A setting who
 import dataclasses
 import json
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -233,7 +234,7 @@ class Config:
 def _check(settings: object, least: float, most: float, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
-        if not (least <= value <= most and math.isfinite(value)):
+        if not least <= value <= min(most, sys.float_info.max):
             limits = f"at least {least}" if most == math.inf else f"from {least} to {most}"
             raise CsviError(f"{name} is {value}: it must be {limits}")
 
@@ -264,20 +265,40 @@ def flatten(config: Config) -> dict[str, object]:
     return flat | {name: value for name, value in sections.items() if not isinstance(value, dict)}
 
 
+def read_settings(file: Path) -> dict[str, Any]:
+    """The settings of a YAML file by name, of a section or of one setting; their names and values may be wrong.
+
+    Raises:
+        CsviError: no such file, or it holds something else.
+    """
+    if not file.is_file():
+        raise CsviError(f"no such file: {file}")
+    try:
+        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CsviError(f"cannot read {file}: {error.strerror}") from error
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise CsviError(f"{file} is not a configuration of csvi: {_in_one_line(error)}") from error
+    settings = settings or {}
+    if not isinstance(settings, dict):
+        raise CsviError(f"{file} is not a configuration of csvi: it must hold names and values")
+    for section in dataclasses.fields(Config):
+        if dataclasses.is_dataclass(section.type) and not isinstance(settings.get(section.name, {}), dict):
+            raise CsviError(f"{file} is not a configuration of csvi: {section.name} must hold names and values")
+    return settings
+
+
 def load_config(file: Path) -> Config:
     """Read a configuration; what it leaves out has its default.
 
     Raises:
         CsviError: no such file, an unknown setting or a value of the wrong type.
     """
-    if not file.is_file():
-        raise CsviError(f"no such file: {file}")
+    settings = read_settings(file)
     try:
-        return _parsed(lambda parser: parser.parse_path(file))
-    except OSError as error:
-        raise CsviError(f"cannot read {file} ({error.strerror})") from error
+        return _parsed(lambda parser: parser.parse_object(settings))
     except Exception as error:  # jsonargparse raises several of its own
-        raise CsviError(f"{file} is not a configuration of csvi: {' '.join(str(error).split())}") from error
+        raise CsviError(f"{file} is not a configuration of csvi: {_in_one_line(error)}") from error
 
 
 def with_settings(config: Config, settings: Mapping[str, str]) -> Config:
@@ -298,7 +319,11 @@ def with_settings(config: Config, settings: Mapping[str, str]) -> Config:
     except CsviError:
         raise
     except Exception as error:
-        raise CsviError(f"{dict(settings)} are no settings of csvi: {' '.join(str(error).split())}") from error
+        raise CsviError(f"{dict(settings)} are no settings of csvi: {_in_one_line(error)}") from error
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:500]
 
 
 def _parsed(parse: Callable[[Any], Any]) -> Config:

@@ -6,6 +6,7 @@ import scipy.io
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from csvi.cli import main
 from csvi.config import Config, flatten, load_config, save_config, with_settings
 from csvi.data import LAYOUTS
 from csvi.errors import CsviError
@@ -126,7 +127,7 @@ def test_lists_with_other_line_ends(layout, name, end, roots):
         file.write_bytes(text.encode())
 
 
-def fuzz_settings(tmp_path, examples):
+def fuzz_settings(tmp_path, examples, read=load_config):
     file = tmp_path / "config.yaml"
     save_config(Config(), file)
     content = file.read_bytes()
@@ -135,13 +136,26 @@ def fuzz_settings(tmp_path, examples):
     @given(EDITS)
     def check(edits):
         file.write_bytes(damaged(content, edits))
-        accepts_or_says_why(lambda: load_config(file))
+        accepts_or_says_why(lambda: read(file))
 
     check()
 
 
 def test_damaged_settings_are_read_or_refused(tmp_path):
     fuzz_settings(tmp_path, FEW)
+
+
+def test_damaged_settings_on_the_command_line(tmp_path, capsys, monkeypatch):
+    def run(file):
+        try:
+            status = main(["train", "--config", str(file)])
+        except SystemExit as exit:
+            status = exit.code
+        if status:
+            raise CsviError(capsys.readouterr().err.removesuffix("\n"))
+
+    monkeypatch.setattr("csvi.train.loop.train", lambda *_: None)
+    fuzz_settings(tmp_path, FEW // 3, run)
 
 
 @pytest.mark.slow

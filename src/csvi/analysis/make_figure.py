@@ -116,8 +116,10 @@ def make_figure(name: str, runs: Sequence[Path], out: Path, root: str | None = N
         The files.
 
     Raises:
-        CsviError: a run is none, or has nothing for this figure.
+        CsviError: a run is none, or has nothing for this figure; or a seed that is negative or of more than 32 bits.
     """
+    if not 0 <= seed < 2**32:
+        raise CsviError(f"seed is {seed}: it must be from 0 to {2**32 - 1}")
     kind = FIGURES[name]
     if len(runs) > 1 and not kind.several:
         raise CsviError(f"{name} shows one run, and {len(runs)} were given: choose one")

@@ -95,15 +95,20 @@ class TwoStreamBackbone(nn.Module):
             tensor.copy_(found)
 
 
+def check_backbone(name: str) -> None:
+    """Raises `CsviError` if there is no such backbone."""
+    supported = [n for n in torchvision.models.list_models(torchvision.models) if n.startswith("resnet")]
+    supported.append("mobilenet_v2")
+    if name not in supported:
+        raise CsviError(f"unknown backbone {name!r}; choose one of {', '.join(supported)}")
+
+
 def _split(name: str) -> tuple[nn.Sequential, nn.Sequential, int, int]:
     """A torchvision network's layers to stride 8, its layers from there, and the channels at the end of each.
 
     Layers keep their names, so that torchvision's weights load by name.
     """
-    supported = [n for n in torchvision.models.list_models(torchvision.models) if n.startswith("resnet")]
-    supported.append("mobilenet_v2")
-    if name not in supported:
-        raise CsviError(f"unknown backbone {name!r}; choose one of {', '.join(supported)}")
+    check_backbone(name)
     network = torchvision.models.get_model(name, weights=None)
     if name == "mobilenet_v2":
         network = network.features

