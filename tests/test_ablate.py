@@ -1,19 +1,23 @@
 """The ablation and the reproduction from nothing to tables, on small data."""
 
 import json
+import os
 
 import pytest
 import yaml
 
 from csvi import ablate as module
-from csvi.ablate import Variant, ablate, choose
+from csvi.ablate import Variant, ablate, choose, run_once
 from csvi.cli import main
 from csvi.config import SynthConfig, flatten, save_config
 from csvi.errors import CsviError
+from csvi.evaluate.runs import evaluate_run, save_evaluation
 from csvi.model.network import AUXILIARIES, build_network
 from csvi.reproduce import TABLES, reproduce
 from csvi.synth import write_benchmark
+from csvi.train.checkpoint import epochs_done
 from csvi.train.cost import Cost
+from csvi.train.loop import train
 
 
 @pytest.fixture
@@ -85,7 +89,7 @@ def test_all_variants_to_a_table_and_nothing_twice(small, tmp_path, monkeypatch)
     monkeypatch.setattr(module, "train", lambda *_, **__: pytest.fail("trained again"))
     assert ablate(small, list(AUXILIARIES), 2, tmp_path / "out", grid).read_text() == text
     small.train.lr = 0.5
-    with pytest.raises(CsviError, match=r"none/0 was trained with other settings \(train.lr\)"):
+    with pytest.raises(CsviError, match=r"none/0 under other settings \(train.lr was"):
         ablate(small, ["none"], 1, tmp_path / "out")
 
 
@@ -98,7 +102,6 @@ def test_an_interrupted_ablation_goes_on_where_it_stopped(small, tmp_path, monke
         trained.append(run)
         train(config, run, resume)
 
-    train = module.train
     monkeypatch.setattr(module, "train", stops_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         ablate(small, ["none", "select"], 2, tmp_path)
@@ -109,6 +112,30 @@ def test_an_interrupted_ablation_goes_on_where_it_stopped(small, tmp_path, monke
     ablate(small, ["none", "select"], 2, tmp_path)
     assert [(run / "model.safetensors").stat().st_mtime_ns for run in trained] == weights
     assert (tmp_path / "select" / "1" / "evaluation.json").is_file()
+
+
+def test_a_run_that_was_evaluated_before_its_end_is_not_done(small, tmp_path):
+    run, evaluated = tmp_path / "run", tmp_path / "run" / "evaluation.json"
+
+    def protocols():
+        return json.loads(evaluated.read_text())["protocols"]
+
+    train(small, run)
+    save_evaluation(evaluate_run(str(run)).evaluation, run)
+    early = protocols()
+    small.train.epochs = 2
+    run_once(small, run)
+    assert epochs_done(run) == 2
+    late = protocols()
+    assert late != early
+    evaluated.write_text("{}")
+    os.utime(evaluated, (0, 0))  # as if that had been before the end of training
+    run_once(small, run)
+    assert protocols() == late
+    (run / "last.ckpt").unlink()  # of a run that is done nobody needs it
+    os.utime(evaluated, ns=(2**62, 2**62))
+    run_once(small, run)
+    assert evaluated.stat().st_mtime_ns == 2**62
 
 
 def test_what_is_chosen_is_best_on_val_and_a_setting_that_is_not_read_is_not_varied(small, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import signal
 import subprocess
 import sys
 
@@ -107,6 +108,16 @@ def test_a_file_of_settings_that_is_none(content, why, sysu_root, tmp_path, caps
     message = capsys.readouterr().err.splitlines()[-1]
     assert why in message
     assert len(message) < 1000
+
+
+def test_sigterm_before_there_is_anything_to_save(monkeypatch, capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("csvi.train.loop.train", lambda *_: signal.raise_signal(signal.SIGTERM))
+    try:
+        assert run("train") == 75
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert capsys.readouterr().err == "csvi train: ended by SIGTERM, the same command goes on or begins anew\n"
 
 
 def test_too_little_memory(monkeypatch, capsys):

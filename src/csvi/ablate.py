@@ -16,9 +16,10 @@ from csvi.errors import CsviError
 from csvi.evaluate.compare import difference_of_groups, load_evaluation
 from csvi.evaluate.runs import evaluate_run, save_evaluation
 from csvi.model.network import AUXILIARIES
+from csvi.train.checkpoint import epochs_done
 from csvi.train.cost import Cost, training_cost
 from csvi.train.loop import train
-from csvi.train.run_folder import MAY_CHANGE
+from csvi.train.run_folder import check_same_settings
 
 log = logging.getLogger(__name__)
 
@@ -157,18 +158,30 @@ def choose(config: Config, variant: Variant, grid: Mapping[str, Sequence[Any]], 
 
 def run_once(config: Config, run: Path) -> None:
     """Train and evaluate a run, or go on with it, or find that it is done."""
-    done = run / "evaluation.json"
-    if done.is_file():
-        there, wanted = flatten(load_config(run / "config.yaml")), flatten(config)
-        changed = [name for name in wanted if name not in MAY_CHANGE and there[name] != wanted[name]]
-        if changed:
-            raise CsviError(f"{run} was trained with other settings ({', '.join(changed)}): choose another --out")
+    if _is_done(config, run):
         log.info("done already: %s", run)
         return
     log.info("training %s", run)
     train(config, run, resume="auto")
     outcome = evaluate_run(run)
     save_evaluation(outcome.evaluation, run)
+
+
+def _is_done(config: Config, run: Path) -> bool:
+    """Whether the run was trained to its end, and evaluated after that: anyone may have evaluated it before.
+
+    Raises:
+        CsviError: it was trained with other settings.
+    """
+    evaluated, model = run / "evaluation.json", run / "model.safetensors"
+    if not (evaluated.is_file() and model.is_file()):
+        return False
+    there = load_config(run / "config.yaml")
+    check_same_settings(config, flatten(there), run)
+    epochs = epochs_done(run)
+    if epochs is None:  # somebody needed the room
+        epochs = there.train.epochs
+    return epochs == config.train.epochs and evaluated.stat().st_mtime_ns >= model.stat().st_mtime_ns
 
 
 def _candidates(config: Config, variant: Variant, grid: Mapping[str, Sequence[Any]]) -> list[Variant]:

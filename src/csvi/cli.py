@@ -50,7 +50,7 @@ def synth(settings: Namespace) -> None:
 def train(settings: Namespace) -> None:
     from csvi.train.time_limit import seconds
 
-    until = time.monotonic() + (seconds(settings.max_time) if settings.max_time else math.inf)
+    until = time.monotonic() + (math.inf if settings.max_time is None else seconds(settings.max_time))
     from csvi.train.loop import train
 
     config = _settings(Config, settings)
@@ -139,32 +139,51 @@ def reproduce(settings: Namespace) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status.
 
-    0; 1 for a CsviError or what a check finds; 2 for wrong arguments; 75 for what stopped and can go on; 130 for what
-    was interrupted.
+    0; 1 for a CsviError or what a check finds; 2 for wrong arguments; 75 for what stopped, or was ended by SIGTERM, and
+    can go on; 130 for what was interrupted.
     """
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("csvi").setLevel(logging.INFO)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was started is ended too
-    parser, commands = _parser()
+    signal.signal(signal.SIGTERM, _terminate)
     name = "csvi"
     try:
+        parser, commands = _parser()
         with _refusing(parser):
             settings = parser.parse_args(arguments)
             name = f"csvi {settings.command}"
             values = parser.instantiate(settings)[settings.command]
         return commands[settings.command](values) or 0
     except (CsviError, OSError) as error:  # an OSError is a full disk or a folder that cannot be written
-        print(f"{name}: {error}", file=sys.stderr)
-        return 75 if isinstance(error, StoppedError) else 1
+        _say(f"{name}: {error}")
+        if isinstance(error, StoppedError):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # all is saved: nothing is to be gained from a second one
+            return 75
+        return 1
     except (MemoryError, RuntimeError) as error:  # PyTorch's are RuntimeErrors, and known by their words alone
         if not (isinstance(error, MemoryError) or re.search(r"(out of|not enough|allocate) memory", str(error))):
             raise
         less = "smaller batches (--data.identities, --data.images) or images (--data.height, --data.width) take less"
-        print(f"{name}: not enough memory, {less}: {' '.join(str(error).split())[:300]}", file=sys.stderr)
+        _say(f"{name}: not enough memory, {less}: {' '.join(str(error).split())[:300]}")
         return 1
+    except TerminatedError:
+        _say(f"{name}: ended by SIGTERM, the same command goes on or begins anew")
+        return 75
     except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
+        _say(f"{name}: interrupted")
         return 130
+
+
+class TerminatedError(KeyboardInterrupt):
+    """By SIGTERM, as clusters do; otherwise as Ctrl-C: what was started is ended too."""
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise TerminatedError
+
+
+def _say(message: str) -> None:
+    with contextlib.suppress(OSError):  # stderr may be a pipe that nobody reads any more
+        print(message, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """`last.ckpt`: all of a run comes back, and what is not one is refused."""
 
+import dataclasses
 import errno
 import pickle
 import random
@@ -8,10 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision import MixedPrecision
 from torch import nn
 
+from csvi.config import Config, TrainConfig
+from csvi.data import ImageRecord, Modality
 from csvi.errors import CsviError
-from csvi.train.checkpoint import load_checkpoint, save_checkpoint
+from csvi.train.checkpoint import Progress, epochs_done, load_checkpoint, save_checkpoint
 from csvi.train.run_folder import checkpoints_to_resume
 
 
@@ -26,6 +30,23 @@ def built(fabric, seed=0, width=3):
     return fabric.setup(network, torch.optim.SGD(network.parameters(), 0.1, momentum=0.9))
 
 
+RECORDS = [ImageRecord("a.jpg", 3, 1, Modality.VISIBLE), ImageRecord("b.jpg", 5, 3, Modality.INFRARED)]
+
+
+def progress(epoch=0, step=0, identities=(3, 5), records=RECORDS):
+    return dataclasses.replace(Progress.start(Config(), records, list(identities)), epoch=epoch, step=step)
+
+
+def save(fabric, run, network, optimizer, epoch, step):
+    save_checkpoint(fabric, run, network, optimizer, progress(epoch, step))
+
+
+def load(fabric, files, network, optimizer, **start):
+    """Epoch and step."""
+    found, _ = load_checkpoint(fabric, files, network, optimizer, progress(**start), Config())
+    return found.epoch, found.step
+
+
 def train(fabric, network, optimizer, steps, seed):
     torch.manual_seed(seed)
     for _ in range(steps):
@@ -38,31 +59,48 @@ def train(fabric, network, optimizer, steps, seed):
 def saved(fabric, tmp_path):
     network, optimizer = built(fabric)
     train(fabric, network, optimizer, 3, seed=1)
-    save_checkpoint(fabric, tmp_path, network, optimizer, 4, 7, [3, 5])
+    save(fabric, tmp_path, network, optimizer, 4, 7)
     return network, optimizer, tmp_path / "last.ckpt"
 
 
 def test_network_optimiser_and_position_come_back(fabric, saved):
     network, optimizer, file = saved
     other, other_optimizer = built(fabric, seed=9)
-    assert load_checkpoint(fabric, [file], other, other_optimizer, [3, 5]) == (4, 7)
+    assert load(fabric, [file], other, other_optimizer) == (4, 7)
     for some in ((network, optimizer), (other, other_optimizer)):
         train(fabric, *some, 3, seed=2)  # the momentum counts, and the running statistics
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, other.state_dict()[name]), name
 
 
+def test_the_scale_of_float16_comes_back(saved):
+    """A scaler that began anew would overflow again."""
+    network, optimizer, file = saved
+    scales = []
+    for scale in (2.0**7, 2.0**20):
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        scaler.scale(torch.ones(()))  # which makes the scale
+        precision = MixedPrecision("16-mixed", "cpu", scaler)
+        fabric = Fabric(accelerator="cpu", devices=1, plugins=[precision])
+        if not scales:
+            save(fabric, file.parent, network, optimizer, 5, 0)
+        else:
+            load(fabric, [file], network, optimizer)
+        scales.append(scaler.get_scale())
+    assert scales == [2.0**7, 2.0**7]
+
+
 def test_a_full_disk_leaves_the_checkpoints_and_nothing_else(fabric, saved, monkeypatch):
     network, optimizer, file = saved
     before = file.read_bytes()
 
-    def save(state, path):
+    def half(state, path):
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", save)
+    monkeypatch.setattr(torch, "save", half)
     with pytest.raises(CsviError, match=r"cannot write .*last\.ckpt: No space left on device"):
-        save_checkpoint(fabric, file.parent, network, optimizer, 5, 0, [3, 5])
+        save(fabric, file.parent, network, optimizer, 5, 0)
     assert list(file.parent.iterdir()) == [file]
     assert file.read_bytes() == before
 
@@ -72,16 +110,16 @@ def test_the_checkpoint_before_is_kept(fabric, saved):
     first = file.read_bytes()
     for epoch in (5, 6):
         second = file.read_bytes()
-        save_checkpoint(fabric, file.parent, network, optimizer, epoch, 0, [3, 5])
+        save(fabric, file.parent, network, optimizer, epoch, 0)
     assert {path.name for path in file.parent.iterdir()} == {"last.ckpt", "previous.ckpt"}
     assert file.with_name("previous.ckpt").read_bytes() == second != first
-    assert load_checkpoint(fabric, [file], network, optimizer, [3, 5]) == (6, 0)
+    assert load(fabric, [file], network, optimizer) == (6, 0)
 
 
 @pytest.mark.parametrize("state", ["nothing renamed", "first renamed"])
 def test_a_kill_between_the_renamings_leaves_one_to_go_on_from(fabric, saved, monkeypatch, state):
     network, optimizer, file = saved
-    save_checkpoint(fabric, file.parent, network, optimizer, 5, 0, [3, 5])
+    save(fabric, file.parent, network, optimizer, 5, 0)
 
     def killed(self, target, replace=Path.replace):
         if (target == file) == (state == "first renamed"):
@@ -90,17 +128,17 @@ def test_a_kill_between_the_renamings_leaves_one_to_go_on_from(fabric, saved, mo
 
     monkeypatch.setattr(Path, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        save_checkpoint(fabric, file.parent, network, optimizer, 6, 0, [3, 5])
-    assert load_checkpoint(fabric, checkpoints_to_resume(file.parent, "auto"), network, optimizer, [3, 5]) == (5, 0)
+        save(fabric, file.parent, network, optimizer, 6, 0)
+    assert load(fabric, checkpoints_to_resume(file.parent, "auto"), network, optimizer) == (5, 0)
 
 
 def test_the_checkpoint_before_takes_the_place_of_an_unreadable_one(fabric, saved, caplog):
     network, optimizer, file = saved
-    save_checkpoint(fabric, file.parent, network, optimizer, 5, 0, [3, 5])
+    save(fabric, file.parent, network, optimizer, 5, 0)
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(CsviError, match=r"last\.ckpt is damaged"):  # who names a file means this one
-        load_checkpoint(fabric, checkpoints_to_resume(file.parent, str(file)), network, optimizer, [3, 5])
-    assert load_checkpoint(fabric, checkpoints_to_resume(file.parent, "auto"), network, optimizer, [3, 5]) == (4, 7)
+        load(fabric, checkpoints_to_resume(file.parent, str(file)), network, optimizer)
+    assert load(fabric, checkpoints_to_resume(file.parent, "auto"), network, optimizer) == (4, 7)
     assert "last.ckpt is damaged or no checkpoint of csvi: going on from" in caplog.text
     assert {path.name for path in file.parent.iterdir()} == {"damaged.ckpt", "previous.ckpt"}
 
@@ -111,20 +149,66 @@ def test_a_flipped_bit_is_found(fabric, saved):
     place = whole.index(weights)
     file.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
     with pytest.raises(CsviError, match=r"last\.ckpt is damaged"):
-        load_checkpoint(fabric, [file], network, optimizer, [3, 5])
+        load(fabric, [file], network, optimizer)
 
 
 @pytest.mark.parametrize("identities", [[3], [5, 3], [3, 6], []])
 def test_other_identities_are_refused(fabric, saved, identities):
     network, optimizer, file = saved
     with pytest.raises(CsviError, match=r"last\.ckpt was trained on other identities"):
-        load_checkpoint(fabric, [file], network, optimizer, identities)
+        load(fabric, [file], network, optimizer, identities=identities)
+
+
+def test_other_images_are_refused(fabric, saved):
+    network, optimizer, file = saved
+    with pytest.raises(CsviError, match=r"last\.ckpt was trained on other images"):
+        load(fabric, [file], network, optimizer, records=[*RECORDS, RECORDS[0]])
+
+
+def test_other_settings_are_refused(fabric, saved):
+    network, optimizer, file = saved
+    for config, message in (
+        (Config(seed=3), r"cannot go on with .*last\.ckpt under other settings \(seed was 0\)"),
+        (Config(train=TrainConfig(epochs=4)), r"last\.ckpt is of epoch 5 already: --train.epochs 4 is less"),
+    ):
+        with pytest.raises(CsviError, match=message):
+            load_checkpoint(fabric, [file], network, optimizer, progress(), config)
+
+
+def test_what_cannot_be_read_now_or_by_this_version_is_not_damaged(fabric, saved, monkeypatch):
+    """It stays where it is, for the time or the version that can."""
+    network, optimizer, file = saved
+    save(fabric, file.parent, network, optimizer, 5, 0)
+    files = checkpoints_to_resume(file.parent, "auto")
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", lambda *_, **__: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+        with pytest.raises(CsviError, match=r"cannot read .*last\.ckpt: Input/output error"):
+            load(fabric, files, network, optimizer)
+    torch.save({"network": {}, "version": 2}, file)
+    with pytest.raises(CsviError, match=r"last\.ckpt is no checkpoint of this version of csvi"):
+        load(fabric, files, network, optimizer)
+    assert {path.name for path in file.parent.iterdir()} == {"last.ckpt", "previous.ckpt"}
+
+
+def test_two_damaged_checkpoints_stay_where_they_are(fabric, saved):
+    network, optimizer, file = saved
+    save(fabric, file.parent, network, optimizer, 5, 0)
+    for path in file.parent.iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(CsviError, match=r"previous\.ckpt is damaged"):
+        load(fabric, checkpoints_to_resume(file.parent, "auto"), network, optimizer)
+    assert {path.name for path in file.parent.iterdir()} == {"last.ckpt", "previous.ckpt"}
+
+
+def test_epochs_done(fabric, saved):
+    assert epochs_done(saved[2].parent) == 4
+    assert epochs_done(saved[2].parent / "none") is None
 
 
 def test_another_network_is_refused_and_the_difference_named(fabric, saved):
     message = r"last\.ckpt does not fit the settings of this run: .*size mismatch for 0\.weight"
     with pytest.raises(CsviError, match=message) as caught:
-        load_checkpoint(fabric, [saved[2]], *built(fabric, width=2), [3, 5])
+        load(fabric, [saved[2]], *built(fabric, width=2))
     assert "\n" not in str(caught.value)
 
 
@@ -135,15 +219,15 @@ def test_damaged_checkpoints_are_refused(fabric, saved):
     for content in [b"", b"something else", *cut, *(rng.randbytes(40) for _ in range(30))]:
         file.write_bytes(content)
         with pytest.raises(CsviError, match=r"last\.ckpt is damaged or no checkpoint of csvi"):
-            load_checkpoint(fabric, [file], network, optimizer, [3, 5])
+            load(fabric, [file], network, optimizer)
 
 
 def test_another_file_of_torch_is_refused(fabric, saved):
     network, optimizer, file = saved
-    for content in ({"a": torch.ones(2)}, [1, 2]):
+    for content in ({"a": torch.ones(2)}, [1, 2], {"progress": {"epoch": 1}}):
         torch.save(content, file)
-        with pytest.raises(CsviError, match=r"last\.ckpt is damaged or no checkpoint of csvi"):
-            load_checkpoint(fabric, [file], network, optimizer, [3, 5])
+        with pytest.raises(CsviError, match=r"last\.ckpt is no checkpoint of this version of csvi"):
+            load(fabric, [file], network, optimizer)
 
 
 class Trap:
@@ -161,5 +245,5 @@ def test_code_in_a_checkpoint_does_not_run(fabric, saved, save):
     network, optimizer, file = saved
     save({"network": Trap(file.parent / "ran")}, file)
     with pytest.raises(CsviError, match=r"last\.ckpt is damaged or no checkpoint of csvi"):
-        load_checkpoint(fabric, [file], network, optimizer, [3, 5])
+        load(fabric, [file], network, optimizer)
     assert not (file.parent / "ran").exists()

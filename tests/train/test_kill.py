@@ -67,7 +67,7 @@ def position(run):
     for name in ("last.ckpt", "previous.ckpt"):
         if (run / name).exists():
             saved = torch.load(run / name, weights_only=True)
-            found.append(4 * saved["epoch"] + saved["step"])
+            found.append(4 * saved["progress"]["epoch"] + saved["progress"]["step"])
     return max(found, default=-1)
 
 

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import logging
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -16,7 +17,7 @@ from safetensors.torch import load_file
 from csvi.config import Config, LossConfig, ModelConfig, TrainConfig, load_config
 from csvi.data import read_benchmark
 from csvi.data.loader import evaluation_loader
-from csvi.errors import CsviError
+from csvi.errors import CsviError, StoppedError
 from csvi.evaluate.embed import embed
 from csvi.evaluate.runs import evaluate_run
 from csvi.model import build_network
@@ -161,6 +162,99 @@ def test_resumed_after_a_crash_from_the_last_checkpoint(two_epochs, whole, tmp_p
     assert_same_run(tmp_path / "run", whole)
 
 
+def raises(error):
+    def patched(*_):
+        raise error
+
+    return patched
+
+
+def position(run):
+    progress = torch.load(run / "last.ckpt", weights_only=True)["progress"]
+    return progress["epoch"], progress["step"]
+
+
+@pytest.mark.parametrize("moment", ["in it", "after it"])
+def test_a_kill_during_or_after_a_validation(two_epochs, tmp_path, monkeypatch, moment):
+    """Costs no step, and the one that is done again is written once."""
+    two_epochs.train.validate_every = 1
+    train(two_epochs, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        if moment == "in it":
+            patch.setattr(loop, "validate", raises(KeyboardInterrupt))
+        else:
+            patch.setattr(loop, "save_network", raises(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train(two_epochs, tmp_path / "run")
+    assert position(tmp_path / "run") == (0, 4)
+    train(two_epochs, tmp_path / "run", resume="auto")
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_going_back_to_the_checkpoint_before(two_epochs, whole, tmp_path, monkeypatch):
+    """A kill right after that leaves a run that can go on."""
+    two_epochs.train.checkpoint_every = 1e-9
+    with monkeypatch.context() as patch:
+        at_step(patch, 6, lambda: signal.raise_signal(signal.SIGTERM))
+        with pytest.raises(StoppedError):
+            train(two_epochs, tmp_path / "run")
+        at_step(patch, 1, raises(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train(two_epochs, tmp_path / "run", resume=str(tmp_path / "run" / "previous.ckpt"))
+    assert position(tmp_path / "run") == (1, 1)
+    train(two_epochs, tmp_path / "run", resume="auto")
+    assert_same_run(tmp_path / "run", whole)
+
+
+@pytest.mark.parametrize("gone", [1, 40])
+def test_going_on_with_other_images_is_refused(two_epochs, sysu_root, tmp_path, monkeypatch, gone):
+    root = Path(shutil.copytree(sysu_root, tmp_path / "root"))
+    two_epochs.data.root = str(root)
+    with monkeypatch.context() as patch:
+        at_step(patch, 3, lambda: signal.raise_signal(signal.SIGTERM))
+        with pytest.raises(StoppedError):
+            train(two_epochs, tmp_path / "run")
+    images = sorted(path for n in range(1, 9) for path in root.glob(f"cam[2456]/{n:04d}/0001.jpg"))
+    for image in images[:gone]:
+        image.unlink()
+    assert len(images) >= gone or gone > 1
+    with pytest.raises(CsviError, match="was trained on other images than these data have"):
+        train(two_epochs, tmp_path / "run", resume="auto")
+
+
+def test_a_checkpoint_alone_knows_its_settings(two_epochs, tmp_path):
+    train(two_epochs, tmp_path / "run")
+    alone = (tmp_path / "run" / "last.ckpt").rename(tmp_path / "alone.ckpt")
+    two_epochs.train.lr, two_epochs.seed = 0.5, 9
+    with pytest.raises(CsviError, match=r"under other settings \(train\.lr was 0\.001; seed was 0\)"):
+        train(two_epochs, tmp_path / "other", resume=str(alone))
+
+
+def test_nothing_left_to_do(config, tmp_path):
+    config.train.epochs = 2
+    train(config, tmp_path / "run")
+    before = (tmp_path / "run" / "config.yaml").read_text()
+    train(config, tmp_path / "run", resume="auto")
+    train(config, tmp_path / "copy", resume=str(tmp_path / "run" / "last.ckpt"))
+    assert same_model(tmp_path / "copy", tmp_path / "run")
+    config.train.epochs = 1
+    with pytest.raises(CsviError, match=r"is of epoch 2 already: --train\.epochs 1 is less"):
+        train(config, tmp_path / "run", resume="auto")
+    assert (tmp_path / "run" / "config.yaml").read_text() == before
+
+
+def test_what_is_logged_is_on_disk_before_a_checkpoint_says_so(config, tmp_path, monkeypatch):
+    synced = []
+    with monkeypatch.context() as patch:
+        fsync = os.fsync
+        patch.setattr(
+            os, "fsync", lambda number: synced.append(Path(f"/proc/self/fd/{number}").resolve().name) or fsync(number)
+        )
+        train(config, tmp_path / "run")
+    last = len(synced) - 1 - synced[::-1].index(".last.ckpt.partial")
+    assert "metrics.jsonl" in synced[:last]
+
+
 @pytest.mark.parametrize(
     ("section", "name", "value"),
     [("data", "identities", 4), ("train", "optimizer", "adamw"), ("loss", "center", 0.25), (None, "seed", 5)],
@@ -193,7 +287,7 @@ def in_front():
 def test_a_second_ctrl_c_interrupts_at_once():
     with stop_signal() as stop:
         signal.raise_signal(signal.SIGINT)
-        assert stop.is_set()
+        assert stop.requested
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
 

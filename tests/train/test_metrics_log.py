@@ -1,5 +1,6 @@
 """`metrics.jsonl`: one line a step, whatever happened in between."""
 
+import errno
 import json
 
 import pytest
@@ -50,8 +51,9 @@ def test_a_resumed_log_drops_what_came_after_the_checkpoint(tmp_path):
     log = MetricsLog(tmp_path, 0, 64)
     for step in range(1, 11):
         log.losses(step, 0.01, terms(step), FINITE)
-    log.write(5, {"val/R1": 0.5})
-    log.write(10, {"val/R1": 0.6})
+        if step % 5 == 0:
+            log.flush()
+            log.write(step, {"val/R1": step / 10})
     log.close()
     log = MetricsLog(tmp_path, 5, 64)
     log.losses(6, 0.01, terms(60), FINITE)
@@ -70,6 +72,57 @@ def test_half_a_line_of_a_killed_run_is_dropped(tmp_path):
     log.write(2, {"val/R1": 0.7})
     log.close()
     assert lines(tmp_path) == [{"step": 1, "val/R1": 0.5}, {"step": 2, "val/R1": 0.7}]
+
+
+def written(run, steps):
+    log = MetricsLog(run, 0, 64)
+    for step in range(1, steps + 1):
+        log.losses(step, 0.01, terms(step), FINITE)
+    log.close()
+    return run / "metrics.jsonl"
+
+
+def test_a_validation_that_is_to_be_done_again_is_dropped(tmp_path):
+    written(tmp_path, 4)
+    log = MetricsLog(tmp_path, 4, 64)
+    log.write(4, {"val/R1": 0.5})
+    log.close()
+    MetricsLog(tmp_path, 4, 64, validated=True).close()
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4, 4]
+    MetricsLog(tmp_path, 4, 64, validated=False).close()
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("tail", [b"\0\0\0\0", b"\0\0\n\0", b"\xff\xfe\n", b'{"step": "7"}\n{"step": 8}\n', b"[1]\n"])
+def test_what_a_power_cut_left_at_the_end_is_dropped(tmp_path, tail):
+    file = written(tmp_path, 4)
+    whole = file.read_bytes()
+    file.write_bytes(whole + tail)
+    MetricsLog(tmp_path, 4, 64).close()
+    assert file.read_bytes() == whole
+
+
+def test_steps_that_are_missing_are_told(tmp_path):
+    file = written(tmp_path, 4)
+    with pytest.raises(CsviError, match=r"metrics\.jsonl is damaged or not of csvi: step 6 is missing, move it away"):
+        MetricsLog(tmp_path, 6, 64)
+    assert len(lines(tmp_path)) == 4
+    file.unlink()
+    MetricsLog(tmp_path, 6, 64).close()
+
+
+def test_a_disk_that_is_full_ends_tensorboard_events_and_not_the_run(tmp_path, caplog, monkeypatch):
+    log = MetricsLog(tmp_path, 0, 64)
+
+    def full(data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(log.board.records, "write", full)
+    log.write(1, {"val/R1": 0.5})
+    log.write(2, {"val/R1": 0.6})
+    log.close()
+    assert len(lines(tmp_path)) == 2
+    assert caplog.text.count("no more TensorBoard events: No space left on device") == 1
 
 
 @pytest.mark.parametrize("bad", ["nan", "inf", "-inf"])

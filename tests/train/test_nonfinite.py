@@ -2,6 +2,7 @@
 
 import copy
 import json
+import signal
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from safetensors.torch import load_file
 from csvi.data import read_benchmark
 from csvi.data.loader import training_loader
 from csvi.data.transforms import normalize
-from csvi.errors import CsviError
+from csvi.errors import CsviError, StoppedError
 from csvi.model import build_network
 from csvi.train import loop
 from csvi.train.loop import train, train_step
@@ -75,7 +76,7 @@ def test_the_run_stops_and_names_step_losses_and_images(two_epochs, tmp_path, mo
     drawn = [benchmark.train[draw.image].path for draw in next(iter(sampler))]
     assert found["images"] == drawn
     saved = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
-    assert (saved["epoch"], saved["step"]) == (1, 1)
+    assert (saved["progress"]["epoch"], saved["progress"]["step"]) == (1, 1)
     assert all(tensor.isfinite().all() for tensor in saved["network"].values())
     assert [line["step"] for line in lines(tmp_path / "run")] == [1, 2, 3, 4, 5]
 
@@ -185,7 +186,58 @@ def test_one_number_of_a_gradient(value):
 
 def test_weights_that_are_not_finite_are_not_saved():
     network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
-    check_weights(network, 3)
+    optimizer = torch.optim.AdamW(network.parameters())
+    network(torch.randn(2, 3)).square().sum().backward()
+    optimizer.step()
+    check_weights(network, optimizer, 3)
+    moment = optimizer.state[network[0].weight]["exp_avg_sq"]
+    moment[0, 0] = float("inf")  # this weight would never move again
+    with pytest.raises(CsviError, match=r"after step 3 exp_avg_sq of 0 is not finite"):
+        check_weights(network, optimizer, 3)
+    moment[0, 0] = 1
     network[1].running_var[2] = float("inf")
     with pytest.raises(CsviError, match=r"after step 3 1\.running_var is not finite: go on from"):
-        check_weights(network, 3)
+        check_weights(network, optimizer, 3)
+
+
+def test_a_run_whose_weights_became_infinite_saves_nothing(two_epochs, tmp_path, monkeypatch):
+    number = iter(range(1, 9))
+
+    def patched(fabric, network, *rest):
+        outcome = train_step(fabric, network, *rest)
+        if next(number) == 8:
+            network.net.part_module.embed.weight.data[0] = float("inf")
+        return outcome
+
+    monkeypatch.setattr(loop, "train_step", patched)
+    with pytest.raises(CsviError, match=r"after step 8 .*embed\.weight is not finite"):
+        train(two_epochs, tmp_path / "run")
+    saved = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
+    assert saved["progress"]["epoch"] == 1
+    assert all(tensor.isfinite().all() for tensor in saved["network"].values())
+
+
+def test_the_bound_on_skipped_steps_counts_across_stops(two_epochs, tmp_path, monkeypatch):
+    """Every second step is bad, and the fourth of these is too many."""
+    two_epochs.train.on_nonfinite = "skip"
+    monkeypatch.setattr("csvi.train.nonfinite.AT_MOST", 3)
+
+    def stop(batch, network):
+        image(batch, network)
+        if len(lines(tmp_path / "run")) == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("csvi.train.metrics_log.FLUSH_EVERY", 1)
+    spoil(monkeypatch, {2, 4}, stop)
+    with pytest.raises(StoppedError, match="stopped after 4 of 8 steps"):
+        train(two_epochs, tmp_path / "run")
+    spoil(monkeypatch, {2, 4}, image)
+    with pytest.raises(CsviError, match=r"of step 8 .*, nor were 3 of the 7 steps before"):
+        train(two_epochs, tmp_path / "run", resume="auto")
+
+
+def test_step_and_losses_are_named_where_their_file_cannot_be_written(tmp_path):
+    with pytest.raises(
+        CsviError, match=r"the center loss of step 3 is not finite \(cannot write .*none/nonfinite\.json"
+    ):
+        NonFinite(tmp_path / "none").check(3, BAD, True)

@@ -14,7 +14,15 @@ from csvi.train.time_limit import TimeLimit, seconds
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("90s", 90), ("30m", 1800), ("2h", 7200), ("1h30m", 5400), ("1h0m5s", 3605), ("36h", 129600)],
+    [
+        ("90s", 90),
+        ("30m", 1800),
+        ("2h", 7200),
+        ("1h30m", 5400),
+        ("1h0m5s", 3605),
+        ("36h", 129600),
+        (f"1{400 * '0'}h", math.inf),
+    ],
 )
 def test_durations(text, expected):
     assert seconds(text) == expected
@@ -25,7 +33,9 @@ def test_what_is_no_duration(text, capsys):
     with pytest.raises(CsviError, match="no duration: write it as 90s, 30m, 2h or 1h30m"):
         seconds(text)
     assert main(["train", f"--max-time={text}", "--data.root=nowhere"]) == 1
-    assert capsys.readouterr().err.count("\n") == 1
+    message = capsys.readouterr().err
+    assert "no duration" in message
+    assert message.count("\n") == 1
 
 
 def test_what_comes_next_must_fit(monkeypatch):
@@ -84,6 +94,31 @@ def test_a_run_stops_before_its_limit_and_goes_on(ticking, config, tmp_path, unt
     text = (tmp_path / "run" / "metrics.jsonl").read_text()
     assert text.count("train/loss") == 8
     assert text.count("val/R1") == 2
+
+
+@pytest.mark.parametrize(
+    ("left", "at_once", "validates", "save_first", "expected"),
+    [
+        (4, 1, True, False, "step saving"),
+        (4, 1, True, True, "saving step saving"),
+        (1, 1, True, False, "step saving validation saving"),
+        (1, 1, False, False, "step saving"),
+        (0, 1, True, False, "saving validation saving"),
+        (12, 3, True, False, "step step step saving"),
+        (2, 3, True, False, "step step saving validation saving"),
+    ],
+)
+def test_what_comes_before_the_next_occasion_to_stop(left, at_once, validates, save_first, expected):
+    assert loop._ahead(left, at_once, validates, save_first) == expected.split()
+
+
+def test_checkpoints_are_written_as_often_as_is_wished(ticking, config, tmp_path, monkeypatch):
+    config.train.checkpoint_every = 0.4  # every 24 s, which is at least every third step
+    config.train.validate_every = 0
+    saved = []
+    monkeypatch.setattr(loop, "save_checkpoint", lambda *arguments: saved.append(ticking[0] - 1000))
+    train(config, tmp_path / "run")
+    assert saved == [0, 30, 40, 70, 80]  # at the ends of epochs as well
 
 
 def test_a_limit_that_is_over_already(ticking, config, tmp_path):

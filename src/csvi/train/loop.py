@@ -10,16 +10,19 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as ProgressBar
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from csvi.config import Config, LossConfig, save_config
+from csvi.config import Config, LossConfig, flatten, load_config, save_config
 from csvi.data import Benchmark, ImageRecord, read_benchmark
 from csvi.data.loader import evaluation_loader, training_loader
 from csvi.errors import CsviError, StoppedError
@@ -30,11 +33,11 @@ from csvi.fabric import check_compiler, choose_precision, keep_freed_memory, mak
 from csvi.model import TrainingNetwork, VIReIDNet, build_network
 from csvi.model.saved import save_network
 from csvi.model.weights import initial_weights
-from csvi.train.checkpoint import load_checkpoint, save_checkpoint
-from csvi.train.metrics_log import MetricsLog
+from csvi.train.checkpoint import Progress, load_checkpoint, save_checkpoint
+from csvi.train.metrics_log import FLUSH_EVERY, MetricsLog
 from csvi.train.nonfinite import NonFinite, check_weights, gradients_are_finite
 from csvi.train.optimizer import build_optimizer, set_learning_rate
-from csvi.train.run_folder import PREVIOUS, check_same_settings, checkpoints_to_resume, locked
+from csvi.train.run_folder import CHECKPOINT, PREVIOUS, check_same_settings, checkpoints_to_resume, locked
 from csvi.train.time_limit import TimeLimit
 from csvi.writing import replacing
 
@@ -62,8 +65,8 @@ def train(config: Config, run: Path, resume: str | None = None, until: float = m
             another process trains.
     """
     checkpoints = checkpoints_to_resume(run, resume)  # what is wrong with them is said before anything else is done
-    if checkpoints:
-        check_same_settings(config, checkpoints[0].parent / "config.yaml")
+    if checkpoints and (settings := checkpoints[0].with_name("config.yaml")).exists():
+        check_same_settings(config, flatten(load_config(settings)), settings.parent)
     fabric = make_fabric(config, config.devices, config.nodes)
     fabric.launch()
     if config.train.compile:
@@ -77,130 +80,179 @@ def train(config: Config, run: Path, resume: str | None = None, until: float = m
     weights = initial_weights(config.model.backbone, config.model.weights)
     with locked(run) if fabric.is_global_zero else contextlib.nullcontext():
         checkpoints = checkpoints_to_resume(run, resume)  # again, now that nobody else writes there
-        _train(fabric, config, run, checkpoints, benchmark, records, weights, until)
+        _Training(fabric, config, run, checkpoints, benchmark, records, weights, until).to_the_end()
 
 
-def _train(
-    fabric: Fabric,
-    config: Config,
-    run: Path,
-    checkpoints: list[Path],
-    benchmark: Benchmark,
-    records: list[ImageRecord],
-    weights: dict[str, Tensor] | None,
-    until: float,
-) -> None:
-    """As `train`, in a folder that is ours."""
-    with fabric.rank_zero_first(local=True):  # the others find the images decoded
-        masks = config.model.auxiliary != "none"
-        loader, sampler, identities = training_loader(
-            benchmark.root, records, config.data, config.seed, masks, fabric.global_rank, fabric.world_size
+class _Training:
+    """A run that is being trained, in a folder that is ours. Arguments as of `train`."""
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        config: Config,
+        run: Path,
+        checkpoints: list[Path],
+        benchmark: Benchmark,
+        records: list[ImageRecord],
+        weights: dict[str, Tensor] | None,
+        until: float,
+    ):
+        self.fabric, self.config, self.run, self.benchmark = fabric, config, run, benchmark
+        with fabric.rank_zero_first(local=True):  # the others find the images decoded
+            masks = config.model.auxiliary != "none"
+            self.loader, self.sampler, identities = training_loader(
+                benchmark.root, records, config.data, config.seed, masks, fabric.global_rank, fabric.world_size
+            )
+            if validates(config, config.train.epochs):
+                _check_searchable(benchmark)
+                evaluation_loader(benchmark.root, benchmark.val, config.data)  # decodes: what is broken is found now
+        skipped = self.sampler.skipped
+        if skipped and fabric.is_global_zero:
+            _list_skipped(run / SKIPPED, records, skipped)
+        fabric.seed_everything(config.seed, verbose=False)
+        self.network = build_network(config, len(identities))
+        if weights is not None:
+            self.network.net.backbone.load_pretrained(weights)
+        self.network.to(memory_format=torch.channels_last)
+        if config.train.compile:
+            self.network.compile()  # in place: names in checkpoints are the same, and `network.net` validates as it is
+        self.wrapped, self.optimizer = fabric.setup(
+            self.network, build_optimizer(self.network, config.train, weights is not None)
         )
-        if validates(config, config.train.epochs):
-            _check_searchable(benchmark)
-            evaluation_loader(benchmark.root, benchmark.val, config.data)  # decodes: what cannot be read is found now
-    if sampler.skipped and fabric.is_global_zero:
-        _list_skipped(run / SKIPPED, records, sampler.skipped)
-    fabric.seed_everything(config.seed, verbose=False)
-    network = build_network(config, len(identities))
-    if weights is not None:
-        network.net.backbone.load_pretrained(weights)
-    network.to(memory_format=torch.channels_last)
-    if compiling := config.train.compile:
-        network.compile()  # in place: names in checkpoints are the same, and `network.net` validates as it is
-    wrapped, optimizer = fabric.setup(network, build_optimizer(network, config.train, weights is not None))
-    epoch, step = 0, 0
-    if checkpoints:
-        epoch, step = load_checkpoint(fabric, checkpoints, wrapped, optimizer, identities)
+        self.steps = self.sampler.batches
+        batch_size = 2 * config.data.identities * config.data.images * fabric.world_size
+        self.limit = TimeLimit(until, validation=len(benchmark.val) / batch_size)
+        self.saved = time.monotonic()
+        used = [record for i, record in enumerate(records) if i not in skipped]
+        self.progress = Progress.start(config, used, identities)
+        source = None
+        if checkpoints:
+            self.progress, source = load_checkpoint(
+                fabric, checkpoints, self.wrapped, self.optimizer, self.progress, config
+            )
+        if fabric.is_global_zero:
+            save_config(config, run / "config.yaml")
+        if source is None or source != run / CHECKPOINT:
+            # What cannot be saved is found now, and the folder always holds something to go on from.
+            self._write(with_network=source is not None)
+        precision = choose_precision(config.precision)
+        log.info("%d images of %d identities, %s on %s", len(records), len(identities), precision, fabric.device)
+        ours = run if fabric.is_global_zero else None
+        nonfinite = NonFinite(
+            ours,
+            config.train.on_nonfinite == "skip",
+            precision == "16-mixed",
+            lambda number: [records[i].path for i in self.sampler.images_of(*divmod(number - 1, self.steps))],
+            self.progress.left_out,
+        )
+        self.metrics = MetricsLog(ours, self.done, batch_size, nonfinite, validated=self.progress.step < self.steps)
 
-    if fabric.is_global_zero:
-        save_config(config, run / "config.yaml")
-    precision = choose_precision(config.precision)
-    log.info("%d images of %d identities, %s on %s", len(records), len(identities), precision, fabric.device)
-    steps = sampler.batches
-    batch_size = 2 * config.data.identities * config.data.images * fabric.world_size
-    skip = config.train.on_nonfinite == "skip"
-    nonfinite = NonFinite(
-        run if fabric.is_global_zero else None,
-        skip,
-        precision == "16-mixed",
-        lambda number: [records[i].path for i in sampler.images_of(*divmod(number - 1, steps))],
-    )
-    metrics = MetricsLog(run if fabric.is_global_zero else None, epoch * steps + step, batch_size, nonfinite)
-    limit = TimeLimit(until, validation=len(benchmark.val) / batch_size)
-    saved = time.monotonic()
+    @property
+    def done(self) -> int:
+        """Steps done so far."""
+        return self.progress.epoch * self.steps + self.progress.step
 
-    def save(with_network: bool = False) -> None:
-        """Network first, so that what the last checkpoint of a run says is done is there."""
-        nonlocal saved
-        metrics.flush()
-        check_weights(network, epoch * steps + step)
-        with limit.timed("saving"):
-            if with_network and fabric.is_global_zero:
-                save_network(network, run)
-            save_checkpoint(fabric, run, wrapped, optimizer, epoch, step, identities)
-        saved = time.monotonic()
+    def to_the_end(self) -> None:
+        """Train until all epochs are done.
 
-    def must_stop() -> bool:
-        ahead = _ahead(config, epoch, step, steps)
-        return _any_process(fabric, stop.is_set() or not limit.fits(*ahead))
-
-    with stop_signal() as stop, contextlib.closing(metrics):
-        if not checkpoints:
-            save()  # so that what cannot be saved is found now, and the folder always holds something to go on from
-        while epoch < config.train.epochs:
-            if stopping := must_stop():
-                raise StoppedError(
-                    f"stopped after {epoch * steps + step} of {config.train.epochs * steps} steps, all of it saved in "
-                    f"{run}: the same command goes on there (csvi train with --resume auto)"
-                )
-            sampler.start(epoch, step)
-            wrapped.train()
-            metrics.restart_clock()
-            with _progress_bar(not fabric.is_global_zero) as progress:
-                task = progress.add_task(
-                    f"epoch {epoch + 1}/{config.train.epochs}", total=steps, completed=step, note=""
-                )
-                begun = time.monotonic()
-                for batch in loader:
-                    done = epoch * steps + step
-                    lr = set_learning_rate(optimizer, done, steps, config.train)
-                    keep_freed_memory(fabric.device)  # from the first batch on, when loader processes are there
-                    seed_step(config.seed, done, fabric.global_rank)
-                    terms, finite = train_step(
-                        fabric, network, wrapped, optimizer, batch, loss_settings(config.loss, done), skip
+        Raises:
+            StoppedError: a signal or the time limit came before; all is saved.
+        """
+        epochs = self.config.train.epochs
+        with stop_signal() as self.stop, contextlib.closing(self.metrics):
+            while self.progress.epoch < epochs:
+                if self._must_stop():
+                    raise StoppedError(
+                        f"stopped after {self.done} of {epochs * self.steps} steps, all of it saved in {self.run}: "
+                        "the same command goes on there (csvi train with --resume auto)"
                     )
-                    step += 1
-                    latest = metrics.losses(done + 1, lr, terms, finite)
-                    progress.update(task, advance=1)
-                    if latest:
-                        progress.update(task, note=f"loss {sum(latest.values()):.1f}  {metrics.speed:.0f} images/s")
-                        warn_of_center_loss(latest, done + 1, len(identities), config)
-                    if compiling:
-                        log.info("compiled in the first step, which took %.0f s", time.monotonic() - begun)
-                        compiling = False
-                    else:
-                        limit.took("step", time.monotonic() - begun)
-                    if fabric.world_size == 1 or latest or step == steps:  # else nobody waits for the others
-                        if stopping := must_stop():
-                            break
-                        due = 0 < 60 * config.train.checkpoint_every <= time.monotonic() - saved
-                        if step < steps and _any_process(fabric, due):
-                            save()
-                    begun = time.monotonic()
-            metrics.flush()
-            # A validation that would outlast what stops the run is left to the one that goes on.
-            if step == steps and not (stopping and validates(config, epoch + 1)):
-                epoch, step = epoch + 1, 0
-                if metrics.latest:
-                    log.info("epoch %d/%d: %s", epoch, config.train.epochs, _summary(metrics.latest))
-                if validates(config, epoch):
-                    with limit.timed("validation"):
-                        figures = validate(network.net, benchmark, config, fabric)
-                    metrics.write(epoch * steps, figures)
-            save(with_network=True)
-    if fabric.is_global_zero:
-        (run / PREVIOUS).unlink(missing_ok=True)
+                stopped = self._train_epoch()
+                # A validation that would outlast what stops the run is left to the one that goes on.
+                if self.progress.step == self.steps and not (stopped and self._validates()):
+                    self._end_epoch()
+                self._save(with_network=True)
+        if self.fabric.is_global_zero:
+            (self.run / PREVIOUS).unlink(missing_ok=True)
+
+    def _train_epoch(self) -> bool:
+        """Train to the end of the epoch, or until the run must stop; returns whether it must."""
+        config, progress, stopped = self.config, self.progress, False
+        self.sampler.start(progress.epoch, progress.step)
+        self.wrapped.train()
+        self.metrics.restart_clock()
+        with _progress_bar() as bar:
+            task = bar.add_task(
+                f"epoch {progress.epoch + 1}/{config.train.epochs}", total=self.steps, completed=progress.step, note=""
+            )
+            begun = time.monotonic()
+            for batch in self.loader:
+                lr = set_learning_rate(self.optimizer, self.done, self.steps, config.train)
+                keep_freed_memory(self.fabric.device)  # from the first batch on, when loader processes are there
+                seed_step(config.seed, self.done, self.fabric.global_rank)
+                terms, finite = train_step(
+                    self.fabric, self.network, self.wrapped, self.optimizer, batch,
+                    loss_settings(config.loss, self.done), config.train.on_nonfinite == "skip",
+                )  # fmt: skip
+                progress.step += 1
+                latest = self.metrics.losses(self.done, lr, terms, finite)
+                bar.update(task, advance=1)
+                if latest:
+                    bar.update(task, note=f"loss {sum(latest.values()):.1f}  {self.metrics.speed:.0f} images/s")
+                    warn_of_center_loss(latest, self.done, len(progress.identities), config)
+                self._took_a_step(time.monotonic() - begun)
+                if self.fabric.world_size == 1 or latest or progress.step == self.steps:  # else nobody waits for others
+                    due = 0 < 60 * config.train.checkpoint_every <= time.monotonic() - self.saved
+                    due = progress.step < self.steps and _any_process(self.fabric, due)
+                    if stopped := self._must_stop(save_first=due):
+                        break
+                    if due:
+                        self._save()
+                begun = time.monotonic()
+        self.metrics.flush()
+        return stopped
+
+    def _end_epoch(self) -> None:
+        progress, validates = self.progress, self._validates()
+        if validates:
+            self._save()  # a kill during the validation costs no more than at any other time
+        progress.epoch, progress.step = progress.epoch + 1, 0
+        if self.metrics.latest:
+            log.info("epoch %d/%d: %s", progress.epoch, self.config.train.epochs, _summary(self.metrics.latest))
+        if validates:
+            with self.limit.timed("validation"):
+                figures = validate(self.network.net, self.benchmark, self.config, self.fabric)
+            self.metrics.write(self.done, figures)
+
+    def _validates(self) -> bool:
+        """Whether there is a validation at the end of this epoch."""
+        return validates(self.config, self.progress.epoch + 1)
+
+    def _must_stop(self, save_first: bool = False) -> bool:
+        """Whether a signal says so, or what comes before the run can next be stopped would take too long."""
+        at_once = 1 if self.fabric.world_size == 1 else FLUSH_EVERY
+        ahead = _ahead(self.steps - self.progress.step, at_once, self._validates(), save_first)
+        return _any_process(self.fabric, self.stop.requested or not self.limit.fits(*ahead))
+
+    def _took_a_step(self, seconds: float) -> None:
+        if self.config.train.compile and "step" not in self.limit.longest:
+            log.info("compiled in the first step, which took %.0f s", seconds)
+            self.limit.took("step", 0.0)
+        else:
+            self.limit.took("step", seconds)
+
+    def _save(self, with_network: bool = False) -> None:
+        self.metrics.force_to_disk()
+        self.progress.left_out = list(self.metrics.nonfinite.left_out)
+        self._write(with_network)
+
+    def _write(self, with_network: bool) -> None:
+        """Network first, so that what the last checkpoint of a run says is done is there."""
+        check_weights(self.network, self.optimizer, self.done)
+        with self.limit.timed("saving"):
+            if with_network and self.fabric.is_global_zero:
+                save_network(self.network, self.run)
+            save_checkpoint(self.fabric, self.run, self.wrapped, self.optimizer, self.progress)
+        self.saved = time.monotonic()
 
 
 def train_step(
@@ -288,18 +340,25 @@ def warn_of_center_loss(terms: dict[str, float], step: int, identities: int, con
     )  # fmt: skip
 
 
+@dataclass
+class Stop:
+    """Plain, as a signal handler may interrupt another, and locks are not for that."""
+
+    requested: bool = False
+
+
 @contextlib.contextmanager
-def stop_signal() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set; a second SIGINT interrupts at once."""
-    stop = threading.Event()
+def stop_signal() -> Iterator["Stop"]:
+    """What SIGINT and SIGTERM request; a second SIGINT interrupts at once."""
+    stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
 
     def request(number: int, frame: object) -> None:
-        log.warning("stopping after this step (press again to stop at once)")
-        stop.set()
+        stop.requested = True
         signal.signal(signal.SIGINT, before[signal.SIGINT])
+        log.warning("stopping when this step, or this validation, is over (press again to stop at once)")
 
     before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -321,10 +380,18 @@ def _with_absolute_paths(config: Config) -> Config:
     return config
 
 
-def _ahead(config: Config, epoch: int, step: int, steps: int) -> list[str]:
-    """What there must be time for before the run can next be stopped."""
-    validation = ["validation"] if step >= steps - 1 and validates(config, epoch + 1) else []
-    return [*(["step"] if step < steps else []), *validation, "saving"]
+def _ahead(left: int, at_once: int, validates: bool, save_first: bool) -> list[str]:
+    """What there must be time for before the run can next be stopped.
+
+    Args:
+        left: steps of the epoch.
+        at_once: steps between two occasions to stop.
+        validates: at the end of the epoch; it saves before that, too.
+        save_first: a checkpoint is due now.
+    """
+    steps = min(left, at_once)
+    last = ["saving", "validation"] if validates and steps == left else []
+    return [*(["saving"] if save_first else []), *(["step"] * steps), *last, "saving"]
 
 
 def _any_process(fabric: Fabric, condition: bool) -> bool:
@@ -366,9 +433,12 @@ def _list_skipped(file: Path, records: list[ImageRecord], skipped: Mapping[int, 
     log.warning("%d of %d training images are left out, listed in %s", len(skipped), len(records), file)
 
 
-def _progress_bar(disable: bool) -> Progress:
+def _progress_bar() -> ProgressBar:
+    """On stderr, and only where someone looks at it: a pipe may be gone when all is to be saved."""
+    console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, TextColumn("{task.fields[note]}"), disable=disable)
+    note = TextColumn("{task.fields[note]}")
+    return ProgressBar(*columns, note, console=console, disable=not console.is_terminal)
 
 
 def _summary(terms: dict[str, float]) -> str:

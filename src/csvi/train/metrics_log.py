@@ -1,17 +1,25 @@
 """`metrics.jsonl` and TensorBoard events: the same figures under the same names."""
 
 import json
+import logging
 import math
+import os
+import socket
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from csvi.errors import CsviError
 from csvi.train.nonfinite import NonFinite
 from csvi.writing import replacing
+
+log = logging.getLogger(__name__)
 
 FLUSH_EVERY = 10
 """Steps between two transfers of losses from the device: a transfer every step would wait for the device every step."""
@@ -23,6 +31,7 @@ class MetricsLog:
     Args:
         run: its folder; None keeps nothing, as in all processes but the first.
         step: number of steps done.
+        validated: the validation after that step, if there is one, is done as well.
         batch_size: images a step.
         nonfinite: what comes of steps with losses that are not finite.
 
@@ -30,11 +39,18 @@ class MetricsLog:
         CsviError: the file cannot be read or written, or is not one of csvi.
     """
 
-    def __init__(self, run: Path | None, step: int, batch_size: int, nonfinite: NonFinite | None = None):
+    def __init__(
+        self,
+        run: Path | None,
+        step: int,
+        batch_size: int,
+        nonfinite: NonFinite | None = None,
+        validated: bool = True,
+    ):
         self.file = None if run is None else run / "metrics.jsonl"
-        self.board = None if run is None else SummaryWriter(str(run), purge_step=step + 1)
+        self.board = None if run is None else _open_board(run, step + 1)
         if self.file and self.file.exists():
-            kept = "".join(_lines_up_to(step, self.file))
+            kept = "".join(_lines_up_to(step, validated, self.file))
             with replacing(self.file) as partial:
                 partial.write_text(kept)
         self.batch_size = batch_size
@@ -88,31 +104,81 @@ class MetricsLog:
         Raises:
             CsviError: the file cannot be written.
         """
-        if self.file is None or self.board is None:
+        if self.file is None:
             return
         try:
             with self.file.open("a") as file:
                 file.write(json.dumps({"step": step} | figures) + "\n")
-            for name, value in figures.items():
-                self.board.add_scalar(name, value, step)
         except OSError as error:
             raise CsviError(f"cannot write {self.file}: {error.strerror}") from error
+        if self.board is not None:
+            values = [Summary.Value(tag=name, simple_value=value) for name, value in figures.items()]
+            try:
+                self.board.add(step, summary=Summary(value=values))
+            except OSError as error:
+                log.warning("no more TensorBoard events: %s", error.strerror)
+                self.board = None
 
     def restart_clock(self) -> None:
         """Do not count the time since the last flush: it went into something else than training."""
         self.started = time.perf_counter()
 
+    def force_to_disk(self) -> None:
+        """Write what is kept, to survive a power cut: before a checkpoint that says these steps are done."""
+        self.flush()
+        if self.file is not None and self.file.exists():
+            with self.file.open("a") as file:
+                os.fsync(file.fileno())
+
     def close(self) -> None:
         """Write what is kept and close the files."""
-        self.flush()
-        if self.board is not None:
-            self.board.close()
+        try:
+            self.flush()
+        finally:
+            if self.board is not None:
+                self.board.records.close()
 
 
-def _lines_up_to(step: int, file: Path) -> list[str]:
-    """The lines of these steps; a run that was killed may have left half a line at the end, which has no line end."""
+def _lines_up_to(step: int, validated: bool, file: Path) -> list[str]:
+    """The lines of these steps; what a kill or a power cut left behind them may be anything.
+
+    Raises:
+        CsviError: they are not all there.
+    """
+    kept, last = [], 0
     try:
-        lines = [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
-        return [line for line in lines if json.loads(line)["step"] <= step]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CsviError(f"{file} is damaged or not of csvi ({error}): move it away to go on with the run") from error
+        for line in file.read_text(errors="replace").splitlines(keepends=True):
+            found: Any = json.loads(line) if line.endswith("\n") else None
+            if found["step"] > step:
+                break
+            last = found["step"]
+            if validated or last < step or not any(name.startswith("val/") for name in found):
+                kept.append(line)
+    except OSError as error:
+        raise CsviError(f"cannot read {file}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    if last < step:
+        raise CsviError(f"{file} is damaged or not of csvi: step {step} is missing, move it away to go on with the run")
+    return kept
+
+
+class _Board:
+    """TensorBoard's events, written without the thread that its own writer has, which fails where nobody can see it."""
+
+    def __init__(self, run: Path, purge_step: int):
+        name = f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}"
+        self.records = RecordWriter((run / name).open("ab", buffering=0))
+        self.add(purge_step, file_version="brain.Event:2")
+        self.add(purge_step, session_log=SessionLog(status=SessionLog.START))  # later steps of earlier files are void
+
+    def add(self, step: int, **content: Any) -> None:
+        self.records.write(Event(wall_time=time.time(), step=step, **content).SerializeToString())
+
+
+def _open_board(run: Path, purge_step: int) -> _Board | None:
+    try:
+        return _Board(run, purge_step)
+    except OSError as error:
+        log.warning("no TensorBoard events: %s", error.strerror)
+        return None

@@ -4,11 +4,12 @@ import json
 import logging
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from csvi.errors import CsviError
 from csvi.writing import replacing
@@ -26,10 +27,13 @@ def gradients_are_finite(network: nn.Module) -> Tensor:
     return torch.nn.utils.get_total_norm(gradients, float("inf")).isfinite()
 
 
-def check_weights(network: nn.Module, step: int) -> None:
-    """Raises `CsviError` if a weight or running statistic is not finite: it must not be saved."""
-    for name, tensor in network.state_dict().items():
-        if not tensor.isfinite().all():
+def check_weights(network: nn.Module, optimizer: Optimizer, step: int) -> None:
+    """Raises `CsviError` if a weight, a running statistic or a moment of one is not finite: it must not be saved."""
+    moments = {
+        f"{name} of {n}": value for n, state in optimizer.state_dict()["state"].items() for name, value in state.items()
+    }
+    for name, value in (network.state_dict() | moments).items():
+        if isinstance(value, Tensor) and not value.isfinite().all():
             raise CsviError(f"after step {step} {name} is not finite: {_advice()}")
 
 
@@ -41,6 +45,7 @@ class NonFinite:
         skip: such steps were left out, and the run goes on unless there are many.
         scaled: the loss is scaled (float16), whose gradients now and then are infinite; the scaler leaves out the step.
         images: paths of the images of a step.
+        left_out: which of the last steps were, in a run that goes on.
     """
 
     def __init__(
@@ -49,10 +54,11 @@ class NonFinite:
         skip: bool = False,
         scaled: bool = False,
         images: Callable[[int], list[str]] = lambda step: [],
+        left_out: Sequence[bool] = (),
     ):
         self.file = None if run is None else run / FILE
         self.skip, self.scaled, self.images = skip, scaled, images
-        self.left_out: deque[bool] = deque(maxlen=OF_LAST)
+        self.left_out = deque(left_out, maxlen=OF_LAST)
 
     def check(self, step: int, terms: dict[str, float], gradient: bool) -> bool:
         """Whether the step was left out; to be asked of every step once, in their order.
@@ -91,14 +97,17 @@ class NonFinite:
             "gradient": "finite" if gradient else "not finite",
             "images": self.images(step),
         }
-        with replacing(self.file) as partial:
-            partial.write_text(json.dumps(found, indent=1) + "\n")
+        try:
+            with replacing(self.file) as partial:
+                partial.write_text(json.dumps(found, indent=1) + "\n")
+        except CsviError as error:
+            return f" ({error})"
         return f" (its images are in {self.file})"
 
 
 def _advice(may_skip: bool = True) -> str:
     skip = "--train.on_nonfinite skip or " if may_skip else ""
     return (
-        f"go on from the last checkpoint by --resume auto with {skip}--precision 32-true, or start a new run with a "
-        "lower --train.lr or more --train.warmup"
+        f"go on from the last checkpoint by --resume auto with {skip}full precision (--precision 32-true), or start a "
+        "new run with a lower --train.lr or more --train.warmup"
     )

@@ -4,11 +4,11 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from io import FileIO
 from pathlib import Path
 
-from csvi.config import Config, flatten, load_config
+from csvi.config import Config, flatten
 from csvi.errors import CsviError
 
 try:
@@ -46,17 +46,17 @@ def checkpoints_to_resume(run: Path, resume: str | None) -> list[Path]:
     return chosen
 
 
-def check_same_settings(config: Config, file: Path) -> None:
-    """Raises `CsviError` if the run whose config.yaml this is cannot be gone on with under these settings."""
-    if not file.exists():
-        return
-    ours, theirs = flatten(config), flatten(load_config(file))
+def check_same_settings(config: Config, theirs: Mapping[str, object], run: Path) -> None:
+    """Raises `CsviError` if a run of these settings (flat: `data.height`) cannot be gone on with under ours."""
+    if unknown := sorted(theirs.keys() - flatten(config).keys()):
+        raise CsviError(f"{run} is of another version of csvi, which has {unknown[0]}: start a new run")
+    ours, theirs = flatten(config), flatten(Config()) | dict(theirs)
     may_change = set(MAY_CHANGE)
     if config.train.schedule == "step":  # a cosine depends on where it ends
         may_change.add("train.epochs")
     changed = [f"{name} was {theirs[name]}" for name in ours if name not in may_change and ours[name] != theirs[name]]
     if changed:
-        raise CsviError(f"cannot go on with {file.parent} under other settings ({'; '.join(changed)}): start a new run")
+        raise CsviError(f"cannot go on with {run} under other settings ({'; '.join(changed)}): start a new run")
 
 
 @contextlib.contextmanager
