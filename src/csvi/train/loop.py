@@ -136,7 +136,7 @@ class _Training:
             # What cannot be saved is found now, and the folder always holds something to go on from.
             self._write(with_network=source is not None)
         precision = choose_precision(config.precision)
-        log.info("%d images of %d identities, %s on %s", len(records), len(identities), precision, fabric.device)
+        log.info("%d images of %d identities, %s on %s", len(used), len(identities), precision, fabric.device)
         ours = run if fabric.is_global_zero else None
         nonfinite = NonFinite(
             ours,
