@@ -18,7 +18,7 @@ from csvi.data.files import is_image_name, is_synthetic, read_text
 from csvi.data.images import BadImage, load_image, size_of
 from csvi.data.records import Benchmark, Counts, ImageRecord, Layout, Modality
 from csvi.errors import CsviError
-from csvi.paths import expanded
+from csvi.paths import expanded, open_file
 from csvi.progress import progress
 
 COUNTS = "counts.json"
@@ -302,7 +302,8 @@ def _duplicates(
 
 def _digest(file: Path) -> bytes:
     try:
-        return hashlib.blake2b(file.read_bytes(), digest_size=16).digest()
+        with open_file(file) as opened:
+            return hashlib.blake2b(opened.read(), digest_size=16).digest()
     except OSError:
         return b""  # gone since its header was read
 

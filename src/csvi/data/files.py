@@ -10,7 +10,7 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from csvi.data.records import ImageRecord
 from csvi.errors import CsviError
-from csvi.paths import expanded
+from csvi.paths import expanded, open_file
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 LARGEST_NUMBER = 999_999_999
@@ -77,7 +77,8 @@ def read_text(file: Path, title: str) -> str:
         CsviError: it is missing, cannot be read or is not UTF-8; `title` is the dataset that comes with it.
     """
     try:
-        return file.read_bytes().decode("utf-8-sig")
+        with open_file(file) as opened:
+            return opened.read().decode("utf-8-sig")
     except FileNotFoundError as error:
         raise CsviError(f"no {file}: {title} comes with it, copy it from there") from error
     except OSError as error:
@@ -185,7 +186,8 @@ def attach_masks(
 def is_synthetic(root: Path) -> bool:
     """Whether ROOT/README begins with the word that `csvi synth` begins it with."""
     try:
-        return (root / "README").read_bytes().startswith(b"SYNTHETIC")
+        with open_file(root / "README") as readme:
+            return readme.read(9) == b"SYNTHETIC"
     except OSError:
         return False
 
@@ -194,7 +196,8 @@ def title_of(root: Path, title: str) -> str:
     """How results on this folder are headed: of the synthetic benchmark by version, preset and seed."""
     if not is_synthetic(root):
         return title
-    readme = (root / "README").read_text(errors="replace")
+    with open_file(root / "README") as file:
+        readme = file.read().decode(errors="replace")
     version = re.search(r"^version +(\d+)$", readme, re.MULTILINE)
     preset, seed = re.search(r'"preset": "(\w+)"', readme), re.search(r'"seed": (\d+)', readme)
     which = f" {version[1]} {preset[1]} seed {seed[1]}" if version and preset and seed else ""
