@@ -161,10 +161,10 @@ def test_broken_file(people, message):
 def test_file_without_permission(people, monkeypatch):
     opened = Image.open
 
-    def deny(file):
+    def deny(file, **options):
         if file.name == "visible.png" and file.parent.name == "ben":
             raise PermissionError(13, "Permission denied", str(file))
-        return opened(file)
+        return opened(file, **options)
 
     monkeypatch.setattr(Image, "open", deny)
     finding = only(check_dataset(people).problems)

@@ -64,6 +64,19 @@ def test_refused(trouble, tmp_path):
     assert refusal.value.trouble.startswith(trouble)
 
 
+@pytest.mark.parametrize("kind", ["EPS", "GIF", "PPM", "JPEG2000"])  # Ghostscript would run PostScript
+def test_what_else_pillow_would_open_is_no_image(kind, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(person(kind))
+    for read in (size_of, lambda file: load_image(file, "RGB")):
+        with pytest.raises(BadImage, match="is not an image"):
+            read(tmp_path / "a.jpg")
+
+
+def test_two_pictures_as_telephones_write_them(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(person("MPO", save_all=True, append_images=[Image.fromarray(PERSON)]))
+    assert size_of(tmp_path / "a.jpg") == load_image(tmp_path / "a.jpg", "RGB").size == (12, 24)
+
+
 def test_a_truncated_image_has_a_whole_header(tmp_path):
     (tmp_path / "a.jpg").write_bytes(person("JPEG")[:-200])
     assert size_of(tmp_path / "a.jpg") == (12, 24)
@@ -88,7 +101,7 @@ def test_no_file(tmp_path):
 
 
 def test_no_permission(tmp_path, monkeypatch):
-    def deny(file):  # the tests may run as root, whom no permission stops
+    def deny(file, **_):  # the tests may run as root, whom no permission stops
         raise PermissionError(13, "Permission denied", str(file))
 
     (tmp_path / "a.png").write_bytes(person("PNG"))
@@ -138,7 +151,7 @@ def test_exif_rotation(kind, orientation, turned, tmp_path):
 @pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM])
 @pytest.mark.parametrize("read", [size_of, lambda file: load_image(file, "RGB")])
 def test_trouble_that_is_not_the_images_fault(tmp_path, monkeypatch, number, read):
-    def fail(file):
+    def fail(file, **_):
         raise OSError(number, os.strerror(number), str(file))
 
     (tmp_path / "a.png").write_bytes(person("PNG"))

@@ -14,6 +14,8 @@ from PIL.TiffImagePlugin import TiffImageFile
 from csvi.errors import CsviError
 from csvi.paths import open_file, reason, status_of
 
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
+"""Pillow would open what else is under an image's name, and run Ghostscript on PostScript."""
 MOST_PIXELS = 89_478_485
 """A quarter of a gigabyte as RGB; what is said to be larger is a decompression bomb, or no picture of a person."""
 SHORTEST_SIDE = 8
@@ -87,7 +89,7 @@ def _opened(file: Path) -> Iterator[Image.Image]:
     try:
         if not status_of(file).st_size:
             raise BadImage(file, "is empty")
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise BadImage(file, f"is of more than {MOST_PIXELS:,} pixels, or says so")
             if min(image.size) < SHORTEST_SIDE:
