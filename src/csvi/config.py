@@ -289,7 +289,7 @@ def read_settings(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise CsviError(f"no such file: {file}")
     try:
-        settings = yaml.load(file.read_text(encoding="utf-8"), _SettingsLoader)
+        settings = _SettingsLoader(file.read_text(encoding="utf-8")).get_single_data()
     except OSError as error:
         raise CsviError(f"cannot read {file}: {error.strerror}") from error
     except (ValueError, RecursionError, yaml.YAMLError) as error:

@@ -16,7 +16,7 @@ from PIL import Image
 
 import csvi.data.cache as module
 from csvi.data.cache import cached_images, cached_masks
-from csvi.data.images import read_image
+from csvi.data.images import BadImage, TroubleReading, read_image
 from csvi.data.records import ImageRecord, Modality
 from csvi.errors import CsviError
 
@@ -238,12 +238,55 @@ def test_an_open_cache_may_be_removed(root, records, folder):
     assert (cached_images(root, records, 8, 4, folder)[3] == (180, 10, 200)).all()
 
 
-@pytest.mark.parametrize("length", [0, 50, 200])
-def test_a_damaged_cache_is_named(root, records, folder, length):
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        "text",
+        {"of another type": np.zeros((4, 8, 4, 3), np.uint16)},
+        {"of a type as long": np.zeros((4, 8, 4, 3), np.int8)},
+        {"of another shape": np.zeros((4, 4, 8, 3), np.uint8)},
+        {"fewer": np.zeros((3, 8, 4, 3), np.uint8)},
+        {"flat": np.zeros((4, 96), np.uint8)},
+        {"scalar": np.uint8(0)},
+        {"objects": np.array([{}], object)},
+        50,
+        200,
+        -1,
+    ],
+    ids=str,
+)
+def test_a_damaged_cache_is_written_anew(root, records, folder, content, caplog):
     cache = cached_images(root, records, 8, 4, folder)
-    os.truncate(cache.file, length)
-    with pytest.raises(CsviError, match=f"{cache.file} .*remove it"):
+    whole = cache.file.read_bytes()
+    if isinstance(content, dict):
+        np.save(cache.file, *content.values(), allow_pickle=True)
+        with cache.file.open("ab") as file:
+            file.write(bytes(4))  # as behind the pixels
+    else:
+        cut = whole[:content] if isinstance(content, int) else content
+        cache.file.write_bytes(cut.encode() if isinstance(cut, str) else cut)
+    with pytest.raises(CsviError, match=f"{cache.file} is not what was written: remove it"):
+        pickle.loads(pickle.dumps(cache))
+    assert (cached_images(root, records, 8, 4, folder)[3] == (180, 10, 200)).all()
+    assert cache.file.read_bytes() == whole
+    assert f"{cache.file} is not what was written: it is written anew" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "other", [os.mkfifo, Path.mkdir, lambda file: file.symlink_to("/dev/zero"), lambda file: file.symlink_to(file)]
+)
+def test_what_is_no_file_is_no_cache(root, records, folder, other):
+    file = cached_images(root, records, 8, 4, folder).file
+    file.unlink()
+    other(file)
+    with pytest.raises(CsviError, match=f"cannot write the image cache in {folder} .*: choose another"):
         cached_images(root, records, 8, 4, folder)
+
+
+def test_a_cache_that_is_cut_while_it_is_open_is_named(root, records, folder):
+    cache = cached_images(root, records, 8, 4, folder)
+    os.truncate(cache.file, 200)
     with pytest.raises(CsviError, match=f"{cache.file} ends too early: remove it"):
         cache[3]
 
@@ -310,13 +353,64 @@ def test_what_cannot_be_read_may_be_skipped_and_is_never_forgotten(root, records
     assert list(skipping.bad) == [1, 2]
     assert skipping.bad[1] == f"cannot read the image {root / '1.png'}: it is not an image"
     assert (skipping[3] == (180, 10, 200)).all()
-    times = len(decoded)
+    decoded.clear()
     assert cached_images(root, records, 8, 4, folder, skip=True).bad == skipping.bad
+    assert decoded == [root / "1.png", root / "2.png"]
     with pytest.raises(CsviError, match=r"1\.png: it is not an image"):
         cached_images(root, records, 8, 4, folder)
-    assert len(decoded) == times
+    assert decoded[2:] == [root / "1.png"]
     Image.new("RGB", (10, 20)).save(root / "1.png")
     assert list(cached_images(root, records, 8, 4, folder, skip=True).bad) == [2]
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_no_image_is_bad_because_it_once_was(root, records, folder, monkeypatch, skip):
+    def deny(file, *rest):
+        if file.name == "1.png":
+            raise BadImage(file, "cannot be read: Permission denied")
+        return read_image(file, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "read_image", deny)
+        assert list(cached_images(root, records, 8, 4, folder, skip=True).bad) == [1]
+    cache = cached_images(root, records, 8, 4, folder, skip=skip)
+    assert cache.bad == {}
+    assert (cache[1] == (60, 10, 200)).all()
+    assert list(folder.iterdir()) == [cache.file]
+
+
+def fail_with(error):
+    def read(*_):
+        raise error
+
+    return read
+
+
+@pytest.mark.parametrize("error", [MemoryError(), TroubleReading(Path("a"), "could not be read this time")])
+def test_what_is_not_an_images_fault_is_never_skipped(root, records, folder, monkeypatch, error):
+    monkeypatch.setattr(module, "read_image", fail_with(error))
+    with pytest.raises(type(error)):
+        cached_images(root, records, 8, 4, folder, skip=True)
+    assert list(folder.iterdir()) == []
+
+
+def test_which_image_has_which_mask_makes_another_cache(root, records, folder):
+    mask = root / "masks/3.png"
+    for own, bad in (([mask, None], [1]), ([None, mask], [0])):
+        pair = [replace(record, mask=file) for record, file in zip(records, own, strict=False)]
+        cache = cached_masks(root, pair, 8, 4, folder, skip=True)
+        assert list(cache.bad) == bad
+        assert [cache[i].max() for i in range(2)] == [240 if file else 0 for file in own]
+
+
+def test_a_name_that_is_no_text(records, folder, tmp_path):
+    try:
+        root = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+        root.mkdir()
+    except OSError:
+        pytest.skip("this file system has names in UTF-8 only")
+    Image.new("RGB", (10, 20)).save(root / "0.png")
+    assert len(cached_images(root, records[:1], 8, 4, folder)) == 1
 
 
 def test_masks_that_cannot_be_read_may_be_skipped(root, records, folder):

@@ -140,8 +140,8 @@ def bomb(file):
 BROKEN = {
     "is empty": lambda file: file.write_bytes(b""),
     "is not an image": lambda file: file.write_bytes(b"never a picture"),
-    "is a folder": lambda file: (file.unlink(), file.mkdir()),
-    "is not a file": lambda file: (file.unlink(), os.mkfifo(file)),
+    "cannot be read: Is a directory": lambda file: (file.unlink(), file.mkdir()),
+    "cannot be read: Is a pipe or a device": lambda file: (file.unlink(), os.mkfifo(file)),
     "is there and cannot be read: Too many levels of symbolic links": lambda file: (
         file.unlink(),
         file.symlink_to(file.name),
@@ -161,10 +161,10 @@ def test_broken_file(people, message):
 def test_file_without_permission(people, monkeypatch):
     opened = Image.open
 
-    def deny(file):
+    def deny(file, **options):
         if file.name == "visible.png" and file.parent.name == "ben":
             raise PermissionError(13, "Permission denied", str(file))
-        return opened(file)
+        return opened(file, **options)
 
     monkeypatch.setattr(Image, "open", deny)
     finding = only(check_dataset(people).problems)

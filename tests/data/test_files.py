@@ -1,6 +1,7 @@
 """What the readers share: lists of images, names of files, masks."""
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,9 +13,11 @@ from csvi.data.files import (
     dataset_root,
     folder_names,
     image_names,
+    is_synthetic,
     path_inside,
     read_labels,
     read_text,
+    title_of,
 )
 from csvi.data.records import ImageRecord, Modality
 from csvi.errors import CsviError
@@ -94,6 +97,20 @@ def test_no_list(tmp_path):
         read_text(tmp_path / "train_vis.txt", "RegDB")
     with pytest.raises(CsviError, match=r"^cannot read .*: Is a directory$"):
         read_text(tmp_path, "RegDB")
+
+
+def test_a_pipe_or_a_device_is_no_list(tmp_path):
+    os.mkfifo(tmp_path / "train_vis.txt")
+    for file in (tmp_path / "train_vis.txt", Path("/dev/zero")):
+        with pytest.raises(CsviError, match=f"^cannot read {file}: Is a pipe or a device$"):
+            read_text(file, "RegDB")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda file: file.symlink_to("/dev/zero")])
+def test_a_readme_that_is_no_file(tmp_path, make):
+    make(tmp_path / "README")
+    assert not is_synthetic(tmp_path)
+    assert title_of(tmp_path, "RegDB") == "RegDB"
 
 
 LINES = st.lists(st.text(st.sampled_from("ab.jpg/\\: 01-\t\0é\u2028"), max_size=12), max_size=6)

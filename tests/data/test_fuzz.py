@@ -1,16 +1,22 @@
 """List files, tables and settings of strangers, damaged at random: they are read, or refused with one sentence."""
 
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 import scipy.io
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from csvi.cli import main
 from csvi.config import Config, flatten, load_config, save_config, with_settings
 from csvi.data import LAYOUTS
+from csvi.data.records import ImageRecord
+from csvi.data.sysu_mm01 import MODALITIES
 from csvi.errors import CsviError
-from csvi.evaluate import sysu_protocols
+from csvi.evaluate import evaluate_protocols, sysu_protocols
 from csvi.evaluate.compare import load_evaluation
 
 SPICE = [b"", b"\0", b"\n", b"\r\n", b",", b" ", b'"', b"\\", b"../", b"/", b"-1", b"1e9", b"99999999999999999999",
@@ -196,7 +202,16 @@ def test_damaged_permutations_are_refused(roots, tmp_path):
 
 def test_damaged_evaluations_are_refused(tmp_path):
     file = tmp_path / "evaluation.json"
-    content = b'{"protocols": [{"by_identity": {}, "refinements": [], "figures": {}}], "benchmark": "x"}'
+    records = [
+        ImageRecord(f"cam{camera}/{identity:04d}/1.jpg", identity, camera, modality)
+        for camera, modality in MODALITIES.items()
+        for identity in range(1, 4)
+    ]
+    results = evaluate_protocols(sysu_protocols(records, trials=1), torch.eye(len(records)), records)
+    protocols = [dataclasses.asdict(result) for result in results[:1]]
+    file.write_text(json.dumps({"benchmark": "x", "synthetic": False, "protocols": protocols}))
+    content = file.read_bytes()
+    assert load_evaluation(file)["protocols"][0]["by_identity"]["identity"] == [1, 2, 3]
 
     @fuzz(FEW)
     @given(EDITS)

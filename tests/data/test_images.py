@@ -1,6 +1,7 @@
 """Every kind of file that a stranger may call an image."""
 
 import contextlib
+import errno
 import io
 import os
 import struct
@@ -11,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 
-from csvi.data.images import MOST_PIXELS, BadImage, load_image, read_image, size_of
+from csvi.data.images import MOST_PIXELS, BadImage, TroubleReading, load_image, read_image, size_of
 
 PERSON = np.random.default_rng(0).integers(256, size=(24, 12, 3), dtype=np.uint8)
 
@@ -62,6 +64,19 @@ def test_refused(trouble, tmp_path):
     assert refusal.value.trouble.startswith(trouble)
 
 
+@pytest.mark.parametrize("kind", ["EPS", "GIF", "PPM", "JPEG2000"])  # Ghostscript would run PostScript
+def test_what_else_pillow_would_open_is_no_image(kind, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(person(kind))
+    for read in (size_of, lambda file: load_image(file, "RGB")):
+        with pytest.raises(BadImage, match="is not an image"):
+            read(tmp_path / "a.jpg")
+
+
+def test_two_pictures_as_telephones_write_them(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(person("MPO", save_all=True, append_images=[Image.fromarray(PERSON)]))
+    assert size_of(tmp_path / "a.jpg") == load_image(tmp_path / "a.jpg", "RGB").size == (12, 24)
+
+
 def test_a_truncated_image_has_a_whole_header(tmp_path):
     (tmp_path / "a.jpg").write_bytes(person("JPEG")[:-200])
     assert size_of(tmp_path / "a.jpg") == (12, 24)
@@ -78,15 +93,15 @@ def test_no_file(tmp_path):
     with pytest.raises(BadImage, match="cannot be read: Too many levels of symbolic links"):
         load_image(tmp_path / "c.jpg", "RGB")
     os.mkfifo(tmp_path / "d.jpg")
-    with pytest.raises(BadImage, match="is not a file"):
+    with pytest.raises(BadImage, match="cannot be read: Is a pipe or a device"):
         load_image(tmp_path / "d.jpg", "RGB")
     (tmp_path / "e.jpg").mkdir()
-    with pytest.raises(BadImage, match="is a folder"):
+    with pytest.raises(BadImage, match="cannot be read: Is a directory"):
         load_image(tmp_path / "e.jpg", "RGB")
 
 
 def test_no_permission(tmp_path, monkeypatch):
-    def deny(file):  # the tests may run as root, whom no permission stops
+    def deny(file, **_):  # the tests may run as root, whom no permission stops
         raise PermissionError(13, "Permission denied", str(file))
 
     (tmp_path / "a.png").write_bytes(person("PNG"))
@@ -131,6 +146,77 @@ def test_exif_rotation(kind, orientation, turned, tmp_path):
     image = np.asarray(load_image(tmp_path / "a", "L"))
     assert image.shape[::-1] == size_of(tmp_path / "a")
     assert np.abs(image.astype(int) - turned(half)[:, :, 0]).mean() < 5
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+@pytest.mark.parametrize("read", [size_of, lambda file: load_image(file, "RGB")])
+def test_trouble_that_is_not_the_images_fault(tmp_path, monkeypatch, number, read):
+    def fail(file, **_):
+        raise OSError(number, os.strerror(number), str(file))
+
+    (tmp_path / "a.png").write_bytes(person("PNG"))
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(TroubleReading, match=f"a.png: it could not be read this time: {os.strerror(number)}$"):
+        read(tmp_path / "a.png")
+
+
+def test_too_little_memory_is_not_the_images_fault(tmp_path, monkeypatch):
+    (tmp_path / "a.png").write_bytes(person("PNG"))
+    raised = iter([MemoryError(), OSError("out of memory error when reading image file")])  # as Pillow has it
+    monkeypatch.setattr(Image.Image, "convert", lambda *_: (_ for _ in ()).throw(next(raised)))
+    for expected in (MemoryError, TroubleReading):
+        with pytest.raises(expected):
+            load_image(tmp_path / "a.png", "RGB")
+
+
+def test_a_reason_is_never_empty(tmp_path, monkeypatch):
+    def fail(*_):
+        raise ValueError
+
+    (tmp_path / "a.png").write_bytes(person("PNG"))
+    monkeypatch.setattr(Image.Image, "getexif", fail)
+    for read in (size_of, lambda file: load_image(file, "RGB")):
+        with pytest.raises(BadImage, match=r"cannot be decoded: ValueError$"):
+            read(tmp_path / "a.png")
+
+
+def oriented(orientation):
+    """Files of every kind that say in every way how they are to be turned."""
+    image = Image.fromarray(PERSON)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    raw = exif.tobytes()
+    xmp = f'<x:xmpmeta><rdf:RDF><rdf:Description tiff:Orientation="{orientation}"/></rdf:RDF></x:xmpmeta>'
+    profile, text = PngInfo(), PngInfo()
+    profile.add_text("Raw profile type exif", f"\nexif\n{len(raw):8}\n{raw.hex()}\n")
+    text.add_itxt("XML:com.adobe.xmp", xmp)
+    png, end = encoded(image, "PNG")[:-12], encoded(image, "PNG")[-12:]
+    yield from (encoded(image, kind, exif=exif) for kind in ("JPEG", "PNG", "TIFF", "WEBP"))
+    yield from (encoded(image, kind, xmp=xmp.encode()) for kind in ("JPEG", "WEBP"))
+    yield encoded(image, "TIFF", tiffinfo={700: xmp.encode()})
+    yield from (encoded(image, "PNG", pnginfo=info) for info in (profile, text))
+    yield png + chunk(b"eXIf", raw.removeprefix(b"Exif\0\0")) + end
+    yield png + chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp.encode()) + end
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 5, 6, 7, 8, 9])
+def test_the_size_is_that_of_the_image_however_it_is_turned(orientation, tmp_path):
+    for content in oriented(orientation):
+        (tmp_path / "a").write_bytes(content)
+        size = size_of(tmp_path / "a")
+        assert size == load_image(tmp_path / "a", "RGB").size
+        assert size == ((24, 12) if orientation in (5, 6, 7, 8) else (12, 24))
+
+
+def test_a_png_is_decoded_for_its_size_only_if_it_must_be(tmp_path, monkeypatch):
+    decoded = []
+    load = PngImageFile.load
+    monkeypatch.setattr(PngImageFile, "load", lambda image: decoded.append(image) or load(image))
+    plain, *_, behind = person("PNG"), *oriented(6)
+    for content in (plain, behind):
+        (tmp_path / "a.png").write_bytes(content)
+        size_of(tmp_path / "a.png")
+        assert len(decoded) == (content == behind)
 
 
 @pytest.mark.filterwarnings("ignore")

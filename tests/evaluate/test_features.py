@@ -1,6 +1,9 @@
 """Embeddings from elsewhere, whole and broken."""
 
+import os
 from contextlib import suppress
+from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -49,10 +52,14 @@ def test_how_a_path_is_written_does_not_matter(tmp_path):
         ({"embedding": ROWS[None], "path": np.array(PATHS)}, r"embeddings have shape \(1, 3, 4\)"),
         ({"embedding": np.empty((3, 0)), "path": np.array(PATHS)}, r"embeddings have shape \(3, 0\)"),
         ({"embedding": ROWS * np.nan, "path": np.array(PATHS)}, "hold NaN"),
-        ({"embedding": ROWS, "path": np.array([*PATHS[:2], PATHS[0]])}, "two embeddings of cam1/0001/0001.jpg"),
+        ({"embedding": ROWS, "path": np.array([*PATHS[:2], PATHS[0]])}, "two embeddings of 'cam1/0001/0001.jpg'"),
+        (
+            {"embedding": np.ones((5, 4)), "path": np.array([*PATHS, *["\x1b[2J\nx"] * 2])},
+            r"two embeddings of '\\x1b\[2J\\nx': there",
+        ),
         ({"embedding": ROWS, "path": np.array([*PATHS[:2], "../x.jpg"])}, r"path 2 of .*'\.\./x\.jpg'.*stay inside"),
         ({"embedding": ROWS, "path": np.array([*PATHS[:2], "/data/x.jpg"])}, "stay inside"),
-        ({"embedding": ROWS[:2], "path": np.array(PATHS[:2])}, "no embedding of 1 of 3 test images, such as cam6"),
+        ({"embedding": ROWS[:2], "path": np.array(PATHS[:2])}, "no embedding of 1 of 3 test images, such as 'cam6"),
     ],
 )
 def test_bad_features(tmp_path, arrays, message):
@@ -85,6 +92,26 @@ def test_nobody_is_told_to_load_a_file_unsafely(tmp_path, content):
         f"{file} is no .npz of plain arrays: save it with numpy.savez(file, embedding=..., path=...), the paths as "
         "strings"
     )
+
+
+@pytest.mark.parametrize("name", ["embedding", "path"])
+@pytest.mark.parametrize("content", [b"", b"no array"])
+def test_a_member_that_is_no_array(tmp_path, name, content):
+    file = save(tmp_path, **{"embedding": ROWS, "path": np.array(PATHS)} | {name: np.array(PATHS)})
+    with ZipFile(file) as archive:
+        members = {member: archive.read(member) for member in archive.namelist()}
+    with ZipFile(file, "w") as archive:
+        for member, data in (members | {f"{name}.npy": content}).items():
+            archive.writestr(member, data)
+    with pytest.raises(CsviError, match=r"features.npz is no \.npz of plain arrays"):
+        read_features(file, PATHS)
+
+
+def test_a_pipe_and_a_device(tmp_path):
+    os.mkfifo(tmp_path / "pipe.npz")
+    for file in (tmp_path / "pipe.npz", Path("/dev/zero")):
+        with pytest.raises(CsviError, match=f"^cannot read {file}: Is a pipe or a device$"):
+            read_features(file, PATHS)
 
 
 def test_a_folder(tmp_path):

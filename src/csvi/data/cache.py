@@ -2,22 +2,24 @@
 
 import contextlib
 import hashlib
-import json
+import io
 import logging
+import math
 import os
 import re
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
 
-from csvi.data.images import read_image, size_of
+from csvi.data.images import TroubleReading, read_image, size_of
 from csvi.data.records import ImageRecord
 from csvi.errors import CsviError
+from csvi.paths import expanded, open_file
 from csvi.progress import progress
 from csvi.writing import put_in_place
 
@@ -26,8 +28,12 @@ log = logging.getLogger(__name__)
 DAYS = 30
 """A cache that nobody opened for so long goes when the next one is written."""
 
-NAME = re.compile(r"(images|masks)-[0-9a-f]{24}(\.bad\.json|\.npy)(\.[0-9a-f]{32}\.part)?")
+NAME = re.compile(r"(images|masks)-[0-9a-f]{24}\.npy(\.[0-9a-f]{32}\.part)?")
 """Of our files, alone: the folder may hold others."""
+
+
+class DamagedCache(CsviError):
+    """A file that is not what was written."""
 
 
 class CachedPixels:
@@ -35,29 +41,45 @@ class CachedPixels:
 
     They are read one at a time and never mapped: mapped pages count as memory of every process that touches them.
 
+    Args:
+        file: .npy, and behind the array a byte for each image, 1 where its pixels could not be read.
+        shape: of the array.
+        bad: why not, of each of these.
+
     Attributes:
-        file: .npy; what has opened it may go on reading after it is removed.
+        file: what has opened it may go on reading after it is removed.
         shape: (n, H, W, 3), or (n, H, W) of masks.
         bad: number of an image that could not be read -> why not; its pixels are 0.
 
     Raises:
-        CsviError: the file is not what was written.
+        FileNotFoundError: there is none.
+        DamagedCache: it is of another length, type or shape.
+        OSError: it cannot be read, or is no file.
     """
 
-    def __init__(self, file: Path):
-        try:
-            array = np.load(file, mmap_mode="r")
-        except (ValueError, EOFError) as error:
-            raise CsviError(
-                f"the image cache {file} is damaged ({error}): remove it, and it is written anew"
-            ) from error
-        self.file, self.shape, self._start = file, array.shape, array.offset
-        self.bad = _read_bad(file)
-        self._descriptor = os.open(file, os.O_RDONLY)
-        weakref.finalize(self, os.close, self._descriptor)
+    def __init__(self, file: Path, shape: tuple[int, ...], bad: Mapping[int, str] | None = None):
+        self.file, self.shape, self.bad = file, shape, dict(bad or {})
+        header = _header(shape)
+        self._start = len(header)
+        self._opened = open_file(file)
+        weakref.finalize(self, self._opened.close)
+        length = self._start + math.prod(shape) + len(self)
+        if os.fstat(self._descriptor).st_size != length or os.pread(self._descriptor, self._start, 0) != header:
+            raise DamagedCache(f"the image cache {file} is not what was written: remove it, and it is written anew")
 
-    def __reduce__(self) -> tuple[type["CachedPixels"], tuple[Path]]:
-        return CachedPixels, (self.file,)  # a loader process opens the file itself instead of receiving its bytes
+    @property
+    def _descriptor(self) -> int:
+        return self._opened.fileno()
+
+    def unread(self) -> list[int]:
+        """Numbers of the images that could not be read when the file was written."""
+        return np.flatnonzero(
+            np.frombuffer(os.pread(self._descriptor, len(self), self._start + math.prod(self.shape)), np.uint8)
+        ).tolist()
+
+    def __reduce__(self) -> tuple[type["CachedPixels"], tuple[Path, tuple[int, ...], dict[int, str]]]:
+        # a loader process opens the file itself instead of receiving its bytes
+        return CachedPixels, (self.file, self.shape, self.bad)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -67,14 +89,13 @@ class CachedPixels:
 
         Raises:
             IndexError: there are not so many.
-            CsviError: the file was cut since it was opened.
+            DamagedCache: the file was cut since it was opened.
         """
         pixels = np.empty(self.shape[1:], np.uint8)
         start = self._start + range(len(self))[index] * pixels.nbytes
-        if (
-            os.preadv(self._descriptor, [pixels.data], start) < pixels.nbytes
-        ):  # at no shared position: processes may fork
-            raise CsviError(f"the image cache {self.file} ends too early: remove it, and it is written anew")
+        read = os.preadv(self._descriptor, [pixels.data], start)  # at no shared position: processes may fork
+        if read < pixels.nbytes:
+            raise DamagedCache(f"the image cache {self.file} ends too early: remove it, and it is written anew")
         return pixels
 
 
@@ -84,20 +105,22 @@ def cached_images(
     """Open the cache of these images, or decode and resize them into it first, on all cores.
 
     The cache is named after the files (path, length and time of change) and the size asked for, so that it is
-    written anew when any of them changes, and shared by all runs for which none has.
+    written anew when any of them changes, and shared by all runs for which none has. So it is when it is not what was
+    written, and when an image that could not be read then can be read now: none is bad because it once was.
 
     Args:
         root: of the records' paths.
         records: the images.
         height, width: size in pixels.
         folder: where caches lie.
-        skip: an image that cannot be read is noted as `bad` in place of an error.
+        skip: an image that cannot be read is noted as `bad` in place of an error, unless the machine is to blame.
 
     Returns:
         (n, height, width, 3), in the order of the records.
 
     Raises:
-        CsviError: an image cannot be read, unless skipped, or the cache cannot be written.
+        CsviError: an image cannot be read, unless skipped, or the cache cannot be opened or written.
+        MemoryError: too little memory to decode an image.
     """
     files = [root / record.path for record in records]
     key = _key(files, height, width)
@@ -115,13 +138,13 @@ def cached_masks(
 
     Raises:
         CsviError: an image has no mask, or a mask has not the size of its image or cannot be read, unless skipped; no
-            mask is brighter than 1; or the cache cannot be written.
+            mask is brighter than 1; or the cache cannot be opened or written.
+        MemoryError: too little memory to decode a mask.
     """
     images = [root / record.path for record in records]
     masks = [record.mask for record in records]
-    key = _key(
-        [*filter(None, masks), *images], height, width
-    )  # of the images too, whose sizes the masks were compared with
+    # of the images too, whose sizes the masks were compared with; each beside its mask, or None
+    key = _key((file for both in zip(images, masks, strict=True) for file in both), height, width)
     brightest = []
 
     def decode(i: int) -> np.ndarray:
@@ -151,74 +174,78 @@ def _open_or_fill(
     skip: bool = False,
 ) -> CachedPixels:
     """The cache of this name; if there is none, one of what `decode` gives, provided that `check` does not raise."""
-    target = folder.expanduser() / name
+    target = expanded(folder) / name
+    bad: dict[int, str] = {}
+
+    def decoded(i: int) -> np.ndarray | None:
+        """None of what cannot be read, if that may be skipped."""
+        try:
+            return decode(i)
+        except CsviError as error:
+            if not skip or isinstance(error, TroubleReading):
+                raise
+            bad[i] = str(error)
+            return None
+
     try:
-        with contextlib.suppress(FileNotFoundError):
-            return _open(target, skip)
+        cache = _open(target, shape)
+        if cache and all(decoded(i) is None for i in cache.unread()):
+            cache.bad = bad
+            with contextlib.suppress(OSError):  # the file system may be only read
+                os.utime(target)
+            return cache
+        bad.clear()
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_unused(target.parent)
         partial = target.with_name(f"{name}.{uuid4().hex}.part")
         try:
-            bad = _fill(partial, shape, decode, skip)
+            _fill(partial, shape, decoded)
             check()
-            _write_bad(target, bad)  # before the pixels, which are never opened without it
+            cache = CachedPixels(partial, shape, dict(sorted(bad.items())))
             put_in_place(partial, target)  # another process may have been faster; it wrote the same
+            cache.file = target
+            return cache
         finally:
             partial.unlink(missing_ok=True)
-        return _open(target, skip)
     except OSError as error:
         raise CsviError(
             f"cannot write the image cache in {target.parent} ({error}): choose another with --data.cache"
         ) from error
 
 
-def _open(file: Path, skip: bool) -> CachedPixels:
-    cache = CachedPixels(file)
-    if cache.bad and not skip:
-        raise CsviError(next(iter(cache.bad.values())))
-    for used in (file, _bad_file(file)):
-        with contextlib.suppress(OSError):  # there need not be one, and the file system may be only read
-            os.utime(used)
-    return cache
+def _open(file: Path, shape: tuple[int, ...]) -> CachedPixels | None:
+    """None where there is none, or where it has to be written anew."""
+    try:
+        return CachedPixels(file, shape)
+    except FileNotFoundError:
+        return None
+    except DamagedCache:
+        log.warning("the image cache %s is not what was written: it is written anew", file)
+        return None
 
 
-def _bad_file(file: Path) -> Path:
-    return file.with_suffix(".bad.json")
+def _header(shape: tuple[int, ...]) -> bytes:
+    """How a .npy of bytes begins."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return header.getvalue()
 
 
-def _read_bad(file: Path) -> dict[int, str]:
-    with contextlib.suppress(FileNotFoundError):
-        return {int(number): why for number, why in json.loads(_bad_file(file).read_text()).items()}
-    return {}
-
-
-def _write_bad(file: Path, bad: dict[int, str]) -> None:
-    if bad:
-        partial = file.with_name(f"{_bad_file(file).name}.{uuid4().hex}.part")
-        partial.write_text(json.dumps(bad))
-        put_in_place(partial, _bad_file(file))
-    else:
-        _bad_file(file).unlink(missing_ok=True)
-
-
-def _fill(partial: Path, shape: tuple[int, ...], decode: Callable[[int], np.ndarray], skip: bool) -> dict[int, str]:
-    """Writes what `decode` gives; returns what it could not decode and why, if that may be skipped."""
-    bad: dict[int, str] = {}
-    start = np.lib.format.open_memmap(partial, "w+", np.uint8, shape).offset
-    with partial.open("r+b", buffering=0) as file, ThreadPoolExecutor(os.cpu_count()) as pool:
+def _fill(partial: Path, shape: tuple[int, ...], decoded: Callable[[int], np.ndarray | None]) -> None:
+    header = _header(shape)
+    behind = len(header) + math.prod(shape)
+    with partial.open("wb", buffering=0) as file, ThreadPoolExecutor(os.cpu_count()) as pool:
         if hasattr(os, "posix_fallocate"):  # a full disk is an error now, and not when most images are decoded
-            os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
+            os.posix_fallocate(file.fileno(), 0, behind + shape[0])
+        file.truncate(behind + shape[0])
+        file.write(header)
 
         def fill(i: int) -> None:
-            try:
-                pixels = np.ascontiguousarray(decode(i))
-            except CsviError as error:
-                if not skip:
-                    raise
-                bad[i] = str(error)
-                return
-            if os.pwrite(file.fileno(), pixels.data, start + i * pixels.nbytes) < pixels.nbytes:
-                raise OSError("an image was written in part")
+            pixels = decoded(i)
+            if pixels is None:
+                _write(file.fileno(), b"\1", behind + i)
+            else:
+                _write(file.fileno(), np.ascontiguousarray(pixels).data, len(header) + i * pixels.nbytes)
 
         done = pool.map(fill, range(shape[0]))  # Pillow decodes and resizes without the interpreter's lock
         try:
@@ -227,7 +254,11 @@ def _fill(partial: Path, shape: tuple[int, ...], decode: Callable[[int], np.ndar
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return dict(sorted(bad.items()))
+
+
+def _write(descriptor: int, content: bytes | memoryview, start: int) -> None:
+    if os.pwrite(descriptor, content, start) < memoryview(content).nbytes:
+        raise OSError("an image was written in part")
 
 
 def _remove_unused(folder: Path) -> None:
@@ -252,11 +283,12 @@ def _check_same_size(image: Path, mask: Path) -> None:
         )
 
 
-def _key(files: Sequence[Path], height: int, width: int) -> str:
-    digest = hashlib.sha256(f"2 {height} {width}\n".encode())
+def _key(files: Iterable[Path | None], height: int, width: int) -> str:
+    digest = hashlib.sha256(f"3 {height} {width}\n".encode())
     for file in files:
-        digest.update(f"{file.absolute()}\n".encode())
-        with contextlib.suppress(OSError):  # decoding will say what is the matter
-            stat = file.stat()
-            digest.update(f"{stat.st_size} {stat.st_mtime_ns}\n".encode())
+        digest.update(f"{file and str(file.absolute())!r}\n".encode())  # a name may hold a line's end, or be no text
+        if file:
+            with contextlib.suppress(OSError):  # decoding will say what is the matter
+                stat = file.stat()
+                digest.update(f"{stat.st_size} {stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:24]

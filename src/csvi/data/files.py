@@ -10,6 +10,7 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from csvi.data.records import ImageRecord
 from csvi.errors import CsviError
+from csvi.paths import expanded, open_file
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 LARGEST_NUMBER = 999_999_999
@@ -22,7 +23,7 @@ def dataset_root(root: str | os.PathLike[str], title: str, holds: str) -> Path:
     Raises:
         CsviError: it is no folder; the sentence says what the folder of `title` holds.
     """
-    path = Path(root).expanduser().absolute()
+    path = expanded(root).absolute()
     if not path.is_dir():
         raise CsviError(f"{path} is not a folder: give the folder of {title}, the one that holds {holds}")
     return path
@@ -76,7 +77,8 @@ def read_text(file: Path, title: str) -> str:
         CsviError: it is missing, cannot be read or is not UTF-8; `title` is the dataset that comes with it.
     """
     try:
-        return file.read_bytes().decode("utf-8-sig")
+        with open_file(file) as opened:
+            return opened.read().decode("utf-8-sig")
     except FileNotFoundError as error:
         raise CsviError(f"no {file}: {title} comes with it, copy it from there") from error
     except OSError as error:
@@ -157,7 +159,7 @@ def attach_masks(
     Raises:
         CsviError: `masks` is given, and is no folder or holds no mask of these images.
     """
-    folder = root / "masks" if masks is None else Path(masks).expanduser().absolute()
+    folder = root / "masks" if masks is None else expanded(masks).absolute()
     if masks is not None and not folder.is_dir():
         raise CsviError(f"{folder} is not a folder: give a folder of masks that mirrors the images' tree, or none")
     if not folder.is_dir():
@@ -184,7 +186,8 @@ def attach_masks(
 def is_synthetic(root: Path) -> bool:
     """Whether ROOT/README begins with the word that `csvi synth` begins it with."""
     try:
-        return (root / "README").read_bytes().startswith(b"SYNTHETIC")
+        with open_file(root / "README") as readme:
+            return readme.read(9) == b"SYNTHETIC"
     except OSError:
         return False
 
@@ -193,7 +196,8 @@ def title_of(root: Path, title: str) -> str:
     """How results on this folder are headed: of the synthetic benchmark by version, preset and seed."""
     if not is_synthetic(root):
         return title
-    readme = (root / "README").read_text(errors="replace")
+    with open_file(root / "README") as file:
+        readme = file.read().decode(errors="replace")
     version = re.search(r"^version +(\d+)$", readme, re.MULTILINE)
     preset, seed = re.search(r'"preset": "(\w+)"', readme), re.search(r'"seed": (\d+)', readme)
     which = f" {version[1]} {preset[1]} seed {seed[1]}" if version and preset and seed else ""

@@ -1,20 +1,31 @@
 """The one place where pixels are read: whatever a stranger's file holds, it is an upright image, or one sentence."""
 
-import stat
+import contextlib
+import errno
+import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from csvi.errors import CsviError
+from csvi.paths import open_file, reason, status_of
 
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
+"""Pillow would open what else is under an image's name, and run Ghostscript on PostScript."""
 MOST_PIXELS = 89_478_485
 """A quarter of a gigabyte as RGB; what is said to be larger is a decompression bomb, or no picture of a person."""
 SHORTEST_SIDE = 8
 """Pixels; nobody is to be seen on less."""
 ORIENTATION = 0x0112
-"""The EXIF tag; from 5 on the sides are swapped."""
+"""The EXIF tag."""
+SWAPPED = (5, 6, 7, 8)
+"""Its values of which an upright image is as wide as the file's is high."""
+NOT_ITS_FAULT = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+"""Errors after which an image may be read another time."""
 
 
 class BadImage(CsviError):
@@ -30,60 +41,64 @@ class BadImage(CsviError):
         self.trouble, self.missing = trouble, missing
 
 
+class TroubleReading(BadImage):
+    """One that may be whole: a disk fails, too many files are open, or memory is short."""
+
+
 def read_image(file: Path, height: int, width: int, mode: Literal["RGB", "L"]) -> np.ndarray:
     """Decode and resize (antialiased, bilinear): (height, width, 3) uint8 for mode RGB, (height, width) for L.
 
     Raises:
-        BadImage: as `load_image`.
+        BadImage, MemoryError: as `load_image`.
     """
     return np.asarray(load_image(file, mode).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def load_image(file: Path, mode: Literal["RGB", "L"]) -> Image.Image:
-    """A whole image, upright as its EXIF data say; of 16 bits a pixel the upper 8; transparency is left out.
+    """A whole image, upright as its EXIF or XMP data say; of 16 bits a pixel the upper 8; transparency is left out.
 
     Raises:
         BadImage: there is no such file, it cannot be read or breaks off, is no image, or not of a size for one.
+        TroubleReading, MemoryError: it could not be read, which need not be the file's fault.
     """
-    try:
-        with _opened(file) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode == "F" or upright.mode.startswith("I"):
-                return Image.fromarray(_upper_8_bits(file, np.asarray(upright))).convert(mode)
-            return upright.convert(mode)
-    except BadImage:
-        raise
-    except OSError as error:
-        raise BadImage(file, f"cannot be decoded: {error.strerror or error}") from error
-    except Exception as error:  # broken files fail in Pillow's decoders in every way
-        raise BadImage(file, f"cannot be decoded: {error or type(error).__name__}") from error
+    with _opened(file) as image:
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode == "F" or upright.mode.startswith("I"):
+            return Image.fromarray(_upper_8_bits(file, np.asarray(upright))).convert(mode)
+        return upright.convert(mode)
 
 
 def size_of(file: Path) -> tuple[int, int]:
-    """Width and height in pixels of the upright image, from its header.
+    """Width and height in pixels of the upright image that `load_image` gives, from its header.
 
     Raises:
-        BadImage: as `load_image`, as far as the header tells.
+        BadImage, MemoryError: as `load_image`, as far as the header tells.
     """
     with _opened(file) as image:
-        try:
-            # Pillow turns a TIFF itself, and decodes a PNG to look for EXIF data behind its pixels.
-            may_be = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
-            swapped = may_be and image.getexif().get(ORIENTATION, 1) >= 5
-        except Exception as error:
-            raise BadImage(file, f"cannot be decoded: {error}") from error
-        return (image.height, image.width) if swapped else image.size
+        if image.format == "PNG" and _has_metadata_behind_pixels(file):
+            image.load()  # Pillow comes to them then
+        if isinstance(image, TiffImageFile) and ORIENTATION in image.tag_v2:
+            return image.size  # turned already
+        orientation = Image.Image.getexif(image).get(ORIENTATION)  # that of a PNG would decode it
+        return (image.height, image.width) if orientation in SWAPPED else image.size
 
 
-def _opened(file: Path) -> Image.Image:
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[Image.Image]:
+    """An image whose header is read; whatever fails meanwhile is raised as by `load_image`."""
     try:
-        status = file.stat()
-        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
-            raise BadImage(file, "is a folder" if stat.S_ISDIR(status.st_mode) else "is not a file")
-        if not status.st_size:
+        if not status_of(file).st_size:
             raise BadImage(file, "is empty")
-        image = Image.open(file)
-    except BadImage:
+        with Image.open(file, formats=FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise BadImage(file, f"is of more than {MOST_PIXELS:,} pixels, or says so")
+            if min(image.size) < SHORTEST_SIDE:
+                raise BadImage(
+                    file,
+                    f"is of {image.width}x{image.height} pixels: at least {SHORTEST_SIDE} are needed on each side",
+                )
+            yield image
+    except (CsviError, MemoryError):
         raise
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BadImage(file, "is a link to nothing" if file.is_symlink() else "is not there", missing=True) from error
@@ -91,19 +106,25 @@ def _opened(file: Path) -> Image.Image:
         raise BadImage(file, "is not an image") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadImage(file, f"is of more than {MOST_PIXELS:,} pixels, or says so") from error
-    except OSError as error:
-        raise BadImage(file, f"cannot be read: {error.strerror or error}") from error
-    except Exception as error:
-        raise BadImage(file, f"cannot be decoded: {error or type(error).__name__}") from error
-    trouble = ""
-    if image.width * image.height > MOST_PIXELS:
-        trouble = f"is of more than {MOST_PIXELS:,} pixels, or says so"
-    elif min(image.size) < SHORTEST_SIDE:
-        trouble = f"is of {image.width}x{image.height} pixels: at least {SHORTEST_SIDE} are needed on each side"
-    if trouble:
-        image.close()
-        raise BadImage(file, trouble)
-    return image
+    except Exception as error:  # broken files fail in Pillow's decoders in every way
+        number = getattr(error, "errno", None)
+        if number in NOT_ITS_FAULT or "out of memory" in str(error):  # as Pillow's decoders say it
+            raise TroubleReading(file, f"could not be read this time: {reason(error)}") from error
+        raise BadImage(file, f"cannot be {'read' if number else 'decoded'}: {reason(error)}") from error
+
+
+def _has_metadata_behind_pixels(file: Path) -> bool:
+    """Of a PNG; tells from the chunks' names alone."""
+    with open_file(file) as png:
+        png.seek(8)
+        pixels = False
+        while len(header := png.read(8)) == 8:
+            length, name = struct.unpack(">I4s", header)
+            if pixels and name in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
+                return True
+            pixels |= name == b"IDAT"
+            png.seek(length + 4, 1)
+    return False
 
 
 def _upper_8_bits(file: Path, pixels: np.ndarray) -> np.ndarray:

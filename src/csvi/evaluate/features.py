@@ -10,16 +10,19 @@ from torch import Tensor
 from csvi.data.files import path_inside
 from csvi.errors import CsviError
 from csvi.evaluate.scoring import check_embeddings
+from csvi.paths import open_file
 
 
 def read_features(file: Path, paths: Sequence[str]) -> Tensor:
     """The embeddings of these images from a file, in their order: (paths, d); see `evaluate_features`."""
     try:
-        with file.open("rb") as opened:  # by us: NumPy leaves it open when it fails
+        with open_file(file) as opened:  # by us: NumPy leaves it open when it fails
             arrays = np.load(opened, allow_pickle=False)
             if not isinstance(arrays, np.lib.npyio.NpzFile) or not {"embedding", "path"} <= set(arrays.files):
                 raise CsviError(f"{file} lacks an array: it must hold `embedding` (n, d) and `path` (n,)")
             embedding, path = arrays["embedding"], arrays["path"]
+            if not isinstance(embedding, np.ndarray) or not isinstance(path, np.ndarray):
+                raise ValueError("bytes that are no .npy")
     except FileNotFoundError as error:
         raise CsviError(f"no such file: {file}") from error
     except IsADirectoryError as error:
@@ -46,12 +49,12 @@ def read_features(file: Path, paths: Sequence[str]) -> Tensor:
     for row, name in enumerate(path.tolist()):
         name = path_inside(name.decode(errors="replace") if isinstance(name, bytes) else name, f"path {row} of {file}")
         if name in rows:
-            raise CsviError(f"{file} has two embeddings of {name}: there must be one of each image")
+            raise CsviError(f"{file} has two embeddings of {name!r}: there must be one of each image")
         rows[name] = row
     missing = [name for name in paths if name not in rows]
     if missing:
         raise CsviError(
-            f"{file} has no embedding of {len(missing)} of {len(paths)} test images, such as {missing[0]}: "
+            f"{file} has no embedding of {len(missing)} of {len(paths)} test images, such as {missing[0]!r}: "
             "paths must be relative to the dataset's folder"
         )
     return embeddings[[rows[name] for name in paths]]

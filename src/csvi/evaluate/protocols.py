@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from csvi.data.records import Benchmark, ImageRecord, Modality
 from csvi.data.sysu_mm01 import PERMUTATIONS
 from csvi.errors import CsviError
+from csvi.paths import expanded
 
 Draw = Literal["seeded", "official", "all"]
 """How galleries come about: trial t draws with seed t; or takes row t of the authors' permutations; or takes all."""
@@ -257,7 +258,7 @@ def _official_rows(
     """(identity, camera) → (at least trials, images) permutations of 1…images, checked against the images there are."""
     if file is None:
         raise CsviError("official galleries need the permutations of SYSU-MM01, exp/rand_perm_cam.mat: give its path")
-    file = Path(file).expanduser()
+    file = expanded(file)
     if not file.is_file():
         raise CsviError(f"no {file}: copy it from SYSU-MM01, or evaluate on seeded galleries")
     try:

@@ -33,6 +33,7 @@ from csvi.fabric import check_compiler, choose_precision, keep_freed_memory, mak
 from csvi.model import TrainingNetwork, VIReIDNet, build_network
 from csvi.model.saved import save_network
 from csvi.model.weights import initial_weights
+from csvi.paths import expanded
 from csvi.train.checkpoint import Progress, load_checkpoint, save_checkpoint
 from csvi.train.metrics_log import FLUSH_EVERY, MetricsLog
 from csvi.train.nonfinite import NonFinite, check_weights, gradients_are_finite
@@ -373,7 +374,7 @@ def _with_absolute_paths(config: Config) -> Config:
     """So that the run can be evaluated from any folder."""
 
     def absolute(path: str) -> str:
-        return str(Path(path).expanduser().absolute())
+        return str(expanded(path).absolute())
 
     masks = config.data.masks and absolute(config.data.masks)
     config = copy.deepcopy(config)
