@@ -59,6 +59,8 @@ def test_wrong_arguments_are_named_in_one_sentence(arguments, word, capsys):
         (["train"], "--data.root"),
         (["train", "--data.root", "nowhere"], "nowhere"),
         (["train", "--config", "missing.yaml"], "missing.yaml"),
+        (["train", "--run=~nobody-here/run"], "~nobody-here/run"),
+        (["synth", "~nobody-here/data"], "~nobody-here/data"),
         (["train", "--train.warmup", f"1{400 * '0'}"], "warmup"),
         (["figure", "tsne", "run", "--seed", "-1"], "seed is -1"),
         (["ablate", "--grid", "{loss.center: []}"], "loss.center"),

@@ -19,6 +19,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace, set_parsin
 from csvi import __version__
 from csvi.config import Config, DataConfig, ModelConfig, SynthConfig, load_config, read_settings, shipped_config
 from csvi.errors import CsviError, StoppedError
+from csvi.paths import expanded
 
 if TYPE_CHECKING:
     from csvi.evaluate.runs import EvaluationOptions
@@ -35,10 +36,10 @@ def synth(settings: Namespace) -> None:
 
     config = _settings(SynthConfig, settings)
     if settings.sheet:
-        write_sheet(Path(settings.sheet), config)
+        write_sheet(expanded(settings.sheet), config)
         print(f"contact sheet: {settings.sheet}")
     if settings.out:
-        write_benchmark(Path(settings.out), config)
+        write_benchmark(expanded(settings.out), config)
         following = ["csvi", "train", "--config", str(shipped_config("demo")), "--data.root", settings.out]
         following += ["--data.dataset", config.layout] if config.layout != "sysu" else []
         following += ["--data.identities", "4"] if config.preset == "tiny" else []
@@ -55,7 +56,7 @@ def train(settings: Namespace) -> None:
 
     config = _settings(Config, settings)
     dataset = f"regdb-{config.data.trial}" if config.data.dataset == "regdb" else config.data.dataset
-    run = Path(settings.run or f"runs/{dataset}-{config.model.backbone}-{config.model.auxiliary}-{config.seed}")
+    run = expanded(settings.run or f"runs/{dataset}-{config.model.backbone}-{config.model.auxiliary}-{config.seed}")
     train(config, run, settings.resume, until)
     print(f"run: {run}\nnext: csvi evaluate {shlex.quote(str(run))}")
 
@@ -65,7 +66,7 @@ def check(settings: Namespace) -> int:
     from csvi.data.check import check_dataset
 
     masks = settings.data.masks and Path(settings.data.masks)
-    found = check_dataset(Path(settings.root), settings.data.dataset, masks, settings.decode)
+    found = check_dataset(expanded(settings.root), settings.data.dataset, masks, settings.decode)
     if settings.json:
         print(json.dumps(dataclasses.asdict(found), indent=1))
     else:
@@ -106,7 +107,7 @@ def report(settings: Namespace) -> None:
 def demo(settings: Namespace) -> None:
     from csvi.demo import run_demo
 
-    report = run_demo(Path(settings.out), settings.seed)
+    report = run_demo(expanded(settings.out), settings.seed)
     print(f"report: {report}\nnext: open it in a browser, or train at full size: csvi train --help")
 
 
@@ -114,7 +115,7 @@ def figure(settings: Namespace) -> None:
     from csvi.analysis.make_figure import make_figure
 
     runs = [Path(run) for run in settings.runs]
-    out = Path(settings.out) if settings.out else runs[0] / "figures"
+    out = expanded(settings.out) if settings.out else runs[0] / "figures"
     for file in make_figure(settings.name, runs, out, settings.data.root, settings.seed):
         print(f"written: {file}")
 
@@ -123,16 +124,16 @@ def ablate(settings: Namespace) -> None:
     from csvi.ablate import ablate
 
     config = _settings(Config, settings)
-    file = ablate(config, settings.variants, settings.seeds, Path(settings.out), settings.grid)
+    file = ablate(config, settings.variants, settings.seeds, expanded(settings.out), settings.grid)
     print(f"{file.read_text()}\nwritten: {file}")
 
 
 def reproduce(settings: Namespace) -> None:
     from csvi.reproduce import reproduce
 
-    config = load_config(Path(settings.settings) if settings.settings else shipped_config(settings.dataset))
+    config = load_config(expanded(settings.settings) if settings.settings else shipped_config(settings.dataset))
     config.data.root, config.data.masks = settings.data, settings.masks or config.data.masks
-    file = reproduce(settings.dataset, config, Path(settings.out), settings.seeds, settings.anyway)
+    file = reproduce(settings.dataset, config, expanded(settings.out), settings.seeds, settings.anyway)
     print(f"{file.read_text()}\nwritten: {file}")
 
 
