@@ -33,6 +33,8 @@ from csvi.model import TrainingNetwork, VIReIDNet
 from csvi.model.saved import has_auxiliary, load_net, load_training_network
 
 FLIP = "flip averaging"
+MOST_SIDE = 1024
+"""Pixels of an image, of a model without settings: larger ones would fill memory and the cache."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,6 +243,12 @@ def _settings(run: str | Path, options: EvaluationOptions) -> tuple[Config, VIRe
             "with --data.root"
         )
     net = load_net(run)
+    for side in (net.height, net.width):  # as strangers may have written them
+        if type(side) is not int or not 16 <= side <= MOST_SIDE:
+            raise CsviError(
+                f"config.json of {run}: height and width are {net.height!r:.40} and {net.width!r:.40}, "
+                f"they must be whole numbers from 16 to {MOST_SIDE}"
+            )
     return Config(data=_data(DataConfig(height=net.height, width=net.width), options)), net, None
 
 
