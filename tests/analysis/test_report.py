@@ -1,12 +1,18 @@
 """The report says of each gallery image what the protocol says of it."""
 
+import base64
+import io
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from csvi.analysis import report
 from csvi.analysis.curves import loss_curves, read_metrics, validation_curves
 from csvi.config import Config
 from csvi.data import Benchmark, ImageRecord, Modality
+from csvi.data.images import ORIENTATION
 from csvi.errors import CsviError
 from csvi.evaluate.protocols import Protocol, Trial
 from csvi.evaluate.runs import Evaluation, Outcome
@@ -41,6 +47,19 @@ def test_a_ranked_list_marks_right_wrong_and_removed(outcome):
 def test_a_ranked_list_has_so_many_that_count(outcome):
     protocol = Protocol("", "sysu", "seeded", [Trial([0], [1, 2, 3, 4])])
     assert [item.image for item in report.ranked_list(0, protocol, outcome, length=1).gallery] == ["1"]
+
+
+def test_images_are_shown_as_the_network_sees_them(tmp_path):
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6  # lies on its side
+    Image.new("RGB", (48, 24)).save(tmp_path / "turned.jpg", exif=exif)
+    Image.fromarray(np.full((48, 24), 2**15, np.uint16)).save(tmp_path / "16 bits.png")
+    outcome = Outcome(None, Config(), Benchmark("", tmp_path, [], [], []), torch.empty(0), None)
+    for name, grey in (("turned.jpg", 0), ("16 bits.png", 128)):
+        uri = report._thumbnail(outcome, ImageRecord(name, 1, 1, Modality.VISIBLE))
+        with Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) as shown:
+            assert shown.size == (24, 48)
+            assert shown.getpixel((12, 24)) == pytest.approx((grey, grey, grey), abs=2)
 
 
 def test_curves_read_what_training_wrote(tmp_path):
