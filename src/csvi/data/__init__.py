@@ -10,6 +10,7 @@ from csvi.data.records import Benchmark, Counts, ImageRecord, Layout, Modality
 from csvi.data.regdb import read_regdb
 from csvi.data.sysu_mm01 import read_sysu_mm01
 from csvi.errors import CsviError
+from csvi.paths import expanded
 
 LAYOUTS = {"sysu": sysu_mm01.LAYOUT, "regdb": regdb.LAYOUT, "llcm": llcm.LAYOUT, "folder": folder.LAYOUT}
 """Name in the settings -> how it is read."""
@@ -23,7 +24,7 @@ def read_benchmark(config: DataConfig) -> Benchmark:
     """
     if not config.root:
         raise CsviError("no dataset: give its folder with --data.root")
-    layout, root = LAYOUTS[config.dataset], Path(config.root).expanduser()
+    layout, root = LAYOUTS[config.dataset], expanded(config.root)
     if not 1 <= config.trial <= layout.trials:
         splits = "one split" if layout.trials == 1 else f"the splits 1 to {layout.trials}"
         raise CsviError(f"{layout.title} has {splits}: there is no --data.trial {config.trial}")

