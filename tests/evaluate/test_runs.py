@@ -181,6 +181,7 @@ def test_a_model_of_strangers_names_a_size_for_images(root, tmp_path, cache_fold
         (EvaluationOptions(gallery="official"), "galleries of .* are all, not official"),
         (EvaluationOptions(trial=11), "split 11: evaluate it on its own"),
         (EvaluationOptions(dataset="llcm"), "set --data.dataset regdb"),
+        (EvaluationOptions(root="~nobody-at-all/data"), "~nobody-at-all/data begins with the name of nobody"),
     ],
 )
 def test_bad_options(root, tmp_path, cache_folder, options, message):

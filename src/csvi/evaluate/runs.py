@@ -31,6 +31,7 @@ from csvi.evaluate.scoring import (
 from csvi.fabric import make_fabric
 from csvi.model import TrainingNetwork, VIReIDNet
 from csvi.model.saved import has_auxiliary, load_net, load_training_network
+from csvi.paths import expanded
 
 FLIP = "flip averaging"
 MOST_SIDE = 1024
@@ -269,9 +270,9 @@ def _data(config: DataConfig, options: EvaluationOptions) -> DataConfig:
     config = dataclasses.replace(config)
     if options.root is not None:
         config.root, config.masks = options.root, None
-        layout = LAYOUTS[config.dataset]
-        if options.dataset is None and not layout.recognise(Path(options.root).expanduser()):
-            config.dataset = recognise(Path(options.root).expanduser()) or config.dataset  # type: ignore[assignment]
+        root = expanded(options.root)
+        if options.dataset is None and not LAYOUTS[config.dataset].recognise(root):
+            config.dataset = recognise(root) or config.dataset  # type: ignore[assignment]
     if options.dataset is not None:
         config.dataset = options.dataset  # type: ignore[assignment]
     if options.trial is not None:
