@@ -45,3 +45,10 @@ def test_missing_weights_are_said_before_anything_is_rendered(small, tmp_path, m
     with pytest.raises(CsviError, match=r"csvi\[demo\]"):
         demo.run_demo(tmp_path / "demo")
     assert not (tmp_path / "demo").exists()
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_is_checked_before_anything_is_rendered(small, tmp_path, seed):
+    with pytest.raises(CsviError, match=f"seed is {seed}"):
+        demo.run_demo(tmp_path / "demo", seed)
+    assert not (tmp_path / "demo").exists()

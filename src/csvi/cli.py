@@ -6,7 +6,6 @@ import json
 import logging
 import math
 import re
-import shlex
 import signal
 import sys
 import time
@@ -20,6 +19,7 @@ from csvi import __version__
 from csvi.config import Config, DataConfig, ModelConfig, SynthConfig, load_config, read_settings, shipped_config
 from csvi.errors import CsviError, StoppedError
 from csvi.paths import expanded
+from csvi.shell import as_argument
 
 if TYPE_CHECKING:
     from csvi.evaluate.runs import EvaluationOptions
@@ -40,10 +40,11 @@ def synth(settings: Namespace) -> None:
         print(f"contact sheet: {settings.sheet}")
     if settings.out:
         write_benchmark(expanded(settings.out), config)
-        following = ["csvi", "train", "--config", str(shipped_config("demo")), "--data.root", settings.out]
+        root = as_argument(settings.out)
+        following = ["csvi", "train", "--config", as_argument(shipped_config("demo")), "--data.root", root]
         following += ["--data.dataset", config.layout] if config.layout != "sysu" else []
         following += ["--data.identities", "4"] if config.preset == "tiny" else []
-        print(f"benchmark: {settings.out}\nnext: {shlex.join(following)}")
+        print(f"benchmark: {settings.out}\nnext: {' '.join(following)}")
     if not settings.sheet and not settings.out:
         raise CsviError("nothing to write: give a folder for the benchmark, --sheet FILE, or both")
 
@@ -58,7 +59,7 @@ def train(settings: Namespace) -> None:
     dataset = f"regdb-{config.data.trial}" if config.data.dataset == "regdb" else config.data.dataset
     run = expanded(settings.run or f"runs/{dataset}-{config.model.backbone}-{config.model.auxiliary}-{config.seed}")
     train(config, run, settings.resume, until)
-    print(f"run: {run}\nnext: csvi evaluate {shlex.quote(str(run))}")
+    print(f"run: {run}\nnext: csvi evaluate {as_argument(run)}")
 
 
 def check(settings: Namespace) -> int:

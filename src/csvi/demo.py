@@ -1,5 +1,6 @@
 """The main job from nothing to a report: synthetic benchmark, training, evaluation."""
 
+import dataclasses
 from pathlib import Path
 
 from csvi.analysis.report import write_report
@@ -20,10 +21,13 @@ def run_demo(out: Path, seed: int = 0) -> Path:
 
     Returns:
         The report.
+
+    Raises:
+        CsviError: the seed is none, or weights are not installed, before anything is rendered; or what the steps say.
     """
     benchmark, run = out / "benchmark", out / "run"
-    config = load_config(shipped_config("demo"))
-    config.data.root, config.data.cache, config.seed = str(benchmark), str(out / "cache"), seed
+    config = dataclasses.replace(load_config(shipped_config("demo")), seed=seed)
+    config.data.root, config.data.cache = str(benchmark), str(out / "cache")
     initial_weights(config.model.backbone, config.model.weights)  # if they are not installed, say so now
     write_benchmark(benchmark, SynthConfig(preset="demo", seed=seed))
     train(config, run, resume="auto")

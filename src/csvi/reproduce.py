@@ -2,7 +2,6 @@
 
 import copy
 import logging
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
@@ -16,6 +15,7 @@ from csvi.data import LAYOUTS, read_benchmark
 from csvi.data.check import check_dataset
 from csvi.errors import CsviError
 from csvi.evaluate.compare import load_evaluation
+from csvi.shell import as_argument
 from csvi.writing import replacing
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def reproduce(dataset: str, config: Config, out: Path, seeds: int = 1, anyway: b
     if check.problems and not anyway:
         raise CsviError(
             f"{config.data.root} has {len(check.problems)} problems, such as: {check.problems[0].message} "
-            f"(csvi check {shlex.quote(config.data.root)} names them all, --anyway goes on)"
+            f"(csvi check {as_argument(config.data.root)} names them all, --anyway goes on)"
         )
     benchmark = read_benchmark(config.data)
     masked = all(record.mask for record in [*benchmark.train, *benchmark.val])

@@ -1,12 +1,19 @@
 """The report says of each gallery image what the protocol says of it."""
 
+import base64
+import io
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from csvi.analysis import report
 from csvi.analysis.curves import loss_curves, read_metrics, validation_curves
 from csvi.config import Config
 from csvi.data import Benchmark, ImageRecord, Modality
+from csvi.data.images import ORIENTATION
+from csvi.errors import CsviError
 from csvi.evaluate.protocols import Protocol, Trial
 from csvi.evaluate.runs import Evaluation, Outcome
 
@@ -42,6 +49,19 @@ def test_a_ranked_list_has_so_many_that_count(outcome):
     assert [item.image for item in report.ranked_list(0, protocol, outcome, length=1).gallery] == ["1"]
 
 
+def test_images_are_shown_as_the_network_sees_them(tmp_path):
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6  # lies on its side
+    Image.new("RGB", (48, 24)).save(tmp_path / "turned.jpg", exif=exif)
+    Image.fromarray(np.full((48, 24), 2**15, np.uint16)).save(tmp_path / "16 bits.png")
+    outcome = Outcome(None, Config(), Benchmark("", tmp_path, [], [], []), torch.empty(0), None)
+    for name, grey in (("turned.jpg", 0), ("16 bits.png", 128)):
+        uri = report._thumbnail(outcome, ImageRecord(name, 1, 1, Modality.VISIBLE))
+        with Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) as shown:
+            assert shown.size == (24, 48)
+            assert shown.getpixel((12, 24)) == pytest.approx((grey, grey, grey), abs=2)
+
+
 def test_curves_read_what_training_wrote(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(
         '{"step": 1, "train/loss": 3.0, "train/identity": 2.0, "train/lr": 0.1, "train/images_per_second": 9}\n'
@@ -54,3 +74,26 @@ def test_curves_read_what_training_wrote(tmp_path):
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 2, "val/R1": 0.5, "val/mAP": 0.4, "val/mINP": 0.3}\n')
     assert (validation_curves(tmp_path) or "").startswith("<svg")
+
+
+LINE = b'{"step": 1, "train/loss": 3.0, "val/R1": 0.5}\n'
+
+
+def test_a_line_that_a_kill_broke_off_is_left_out(tmp_path):
+    (tmp_path / "metrics.jsonl").write_bytes(LINE + b'{"step": 2, "train/lo\xff')
+    assert read_metrics(tmp_path, "train/loss") == ([1], [3.0])
+    (tmp_path / "metrics.jsonl").write_bytes(LINE[:20])
+    assert read_metrics(tmp_path, "train/loss") == ([], [])
+    assert loss_curves(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"", b"text", b"\xff", b"[1]", b"5", b"null", b'{"val/R1": 1}', b'{"step": null}', b'{"step": 2, "val/R1": "a"}',
+     b'{"step": 1e999}', b'{"step": 2, "val/R1": 1' + 400 * b"0" + b"}", 3000 * b"["],
+)  # fmt: skip
+@pytest.mark.parametrize("read", [loss_curves, validation_curves])
+def test_damaged_metrics_are_said_in_one_sentence(tmp_path, line, read):
+    (tmp_path / "metrics.jsonl").write_bytes(LINE + line + b"\n" + LINE)
+    with pytest.raises(CsviError, match=r"metrics\.jsonl is damaged or not of csvi"):
+        read(tmp_path)

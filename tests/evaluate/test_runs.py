@@ -161,6 +161,19 @@ def test_a_model_alone_is_told_what_to_be_tested_on(root, tmp_path, cache_folder
     torch.testing.assert_close(outcome.embeddings, expected.embeddings, atol=0.05, rtol=0)  # another precision
 
 
+@pytest.mark.parametrize("root", ["folder"], indirect=True)
+@pytest.mark.parametrize("side", ["a", [1], None, True, 48.0, 0, -48, 4096, 10**20])
+@pytest.mark.parametrize("name", ["height", "width"])
+def test_a_model_of_strangers_names_a_size_for_images(root, tmp_path, cache_folder, name, side):
+    run = untrained(tmp_path / "run", root, cache_folder)
+    (run / "config.yaml").unlink()
+    settings = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(settings | {name: side}))
+    with pytest.raises(CsviError, match=r"config\.json"):
+        evaluate_run(run, EvaluationOptions(root=str(root), cache=str(tmp_path / "cache")))
+    assert not (tmp_path / "cache").exists()
+
+
 @pytest.mark.parametrize("root", ["regdb"], indirect=True)
 @pytest.mark.parametrize(
     ("options", "message"),
@@ -168,6 +181,7 @@ def test_a_model_alone_is_told_what_to_be_tested_on(root, tmp_path, cache_folder
         (EvaluationOptions(gallery="official"), "galleries of .* are all, not official"),
         (EvaluationOptions(trial=11), "split 11: evaluate it on its own"),
         (EvaluationOptions(dataset="llcm"), "set --data.dataset regdb"),
+        (EvaluationOptions(root="~nobody-at-all/data"), "~nobody-at-all/data begins with the name of nobody"),
     ],
 )
 def test_bad_options(root, tmp_path, cache_folder, options, message):

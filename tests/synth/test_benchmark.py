@@ -52,6 +52,13 @@ def test_number_of_processes_does_not_change_a_byte(tiny, tmp_path):
     assert contents(tmp_path / "one") == contents(tiny)
 
 
+def test_progress_is_not_printed(tiny, tmp_path, capsys):
+    shutil.copytree(tiny, tmp_path / "out")
+    shutil.rmtree(tmp_path / "out" / "cam1" / "0001")
+    write_benchmark(tmp_path / "out", TINY)
+    assert capsys.readouterr() == ("", "")
+
+
 def test_interrupted_run_is_completed_to_the_same_bytes(tiny, tmp_path, monkeypatch):
     written = []
     put = benchmark.put

@@ -1,10 +1,8 @@
 """`csvi compare`, for the terminal: runs beside each other and their differences; fits 80 columns."""
 
-from rich.console import Console
 from rich.table import Column, Table
-from rich.text import Text
 
-from csvi.analysis.plain_table import plain_table
+from csvi.analysis.plain_table import plain_console, plain_table
 from csvi.analysis.tables import SYNTHETIC
 from csvi.evaluate.compare import COMPARED, FEWEST, Comparison, Difference
 
@@ -13,14 +11,14 @@ DIFFERENCES = ("R1", "mAP")
 
 def print_comparison(comparison: Comparison) -> None:
     """A row a run, the first being what the others are compared with."""
-    console = Console(highlight=False)
+    console = plain_console()
     drawn = "all images in the gallery" if comparison.gallery == "all" else f"{comparison.gallery} galleries"
-    console.print(f"\n{comparison.benchmark}, {comparison.protocol}, {drawn}", style="bold", markup=False)
+    console.print(f"\n{comparison.benchmark}, {comparison.protocol}, {drawn}", style="bold")
     if comparison.synthetic:
         console.print(SYNTHETIC)
     refined = {row.name: row.refinements for row in comparison.rows if row.refinements}
     for name, refinements in refined.items():
-        console.print(f"{name} with {' and '.join(refinements)}", style="yellow", markup=False)
+        console.print(f"{name} with {' and '.join(refinements)}", style="yellow")
     if 0 < len(refined) < len(comparison.rows) or len(set(map(tuple, refined.values()))) > 1:
         console.print("These runs were not refined alike: their difference is not one of models.", style="yellow")
     console.print(comparison_table(comparison))
@@ -31,19 +29,17 @@ def print_comparison(comparison: Comparison) -> None:
         f"{'identity' if asked == 1 else 'identities'}; {marked}. "
         "It does not hold what other training seeds would give.",
         style="dim",
-        markup=False,
     )
 
 
 def comparison_table(comparison: Comparison) -> Table:
     """Figures in %, differences to the first run in percentage points."""
-    # Text, for in a str what stands in brackets is markup
-    intervals = [Column(Text(f"Δ {name} [low, high]"), justify="right", no_wrap=True) for name in DIFFERENCES]
+    intervals = [f"Δ {name} [low, high]" for name in DIFFERENCES]
     table = plain_table(Column("run (%)", overflow="fold"), *COMPARED, *intervals)
     for row in comparison.rows:
         figures = [f"{100 * row.figures[name]:.1f}" for name in COMPARED]
         differences = [difference_cell(row.differences[name]) if row.differences else "" for name in DIFFERENCES]
-        table.add_row(*map(Text, (row.name, *figures, *differences)))
+        table.add_row(row.name, *figures, *differences)
     return table
 
 

@@ -9,7 +9,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.table import Table
 
-from csvi.analysis.plain_table import plain_table
+from csvi.analysis.plain_table import plain_console, plain_table
 from csvi.data.check import Check, Finding, Split
 
 HEADINGS = {
@@ -39,7 +39,7 @@ MOST_CAMERAS = 12
 
 def print_check(check: Check) -> None:
     """Counts, cameras, masks, the first findings of each kind, and the verdict; fits 80 columns and a screen."""
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = plain_console()
     with console.capture() as counts:
         _print_counts(console, check)
     _print_counts(console, check)

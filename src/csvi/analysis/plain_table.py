@@ -1,7 +1,27 @@
-"""The form of all tables on the terminal."""
+"""The form of what is printed on the terminal: nothing in it is markup, as names of folders may hold anything."""
+
+import io
+import sys
+from typing import Any
 
 from rich import box
+from rich.console import Console, RenderableType
 from rich.table import Column, Table
+from rich.text import Text
+
+
+def plain_console() -> Console:
+    """Prints every text as it is; what the encoding of stdout lacks, as a question mark."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    return Console(markup=False, emoji=False, highlight=False)
+
+
+class PlainTable(Table):
+    """A table whose cells are shown as they are on any console."""
+
+    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+        super().add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells), **options)
 
 
 def plain_table(first: str | Column, *others: str | Column) -> Table:
@@ -15,4 +35,4 @@ def plain_table(first: str | Column, *others: str | Column) -> Table:
     """
     names = first if isinstance(first, Column) else Column(first, no_wrap=True)
     figures = [c if isinstance(c, Column) else Column(c, justify="right", no_wrap=True) for c in others]
-    return Table(names, *figures, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    return PlainTable(names, *figures, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)

@@ -15,7 +15,7 @@ from csvi import __version__
 from csvi.analysis.curves import loss_curves, validation_curves
 from csvi.analysis.make_figure import FIGURES
 from csvi.data import ImageRecord, Modality
-from csvi.data.images import read_image
+from csvi.data.images import load_image, read_image
 from csvi.evaluate.masks import full_size
 from csvi.evaluate.metrics import RULES, removed
 from csvi.evaluate.protocols import Protocol, protocols_of
@@ -158,8 +158,7 @@ def mask_examples(outcome: Outcome, chosen: random.Random, count: int) -> list[M
 
 
 def _thumbnail(outcome: Outcome, record: ImageRecord) -> str:
-    with Image.open(outcome.benchmark.file(record)) as image:
-        thumbnail = image.convert("RGB")
+    thumbnail = load_image(outcome.benchmark.file(record), "RGB")
     thumbnail.thumbnail((4 * THUMBNAIL, 2 * THUMBNAIL))
     return _data_uri(thumbnail)
 

@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from csvi.analysis.plain_table import plain_table
+from csvi.analysis.plain_table import plain_console, plain_table
 from csvi.data import LAYOUTS
 from csvi.evaluate.predicted_masks import MaskResult
 from csvi.evaluate.runs import Evaluation
@@ -17,10 +17,10 @@ SYNTHETIC = "Synthetic data: these figures say nothing about SYSU-MM01, RegDB or
 
 def print_evaluation(evaluation: Evaluation) -> None:
     """The protocols, the pairs of cameras, and the masks where there are any."""
-    console = Console()
+    console = plain_console()
     console.print()
     _print_title(console, evaluation)
-    console.print(f"{evaluation.model}" + _split(evaluation), highlight=False)
+    console.print(f"{evaluation.model}" + _split(evaluation))
     if evaluation.synthetic:
         console.print(SYNTHETIC)
     first = evaluation.protocols[0]
@@ -30,7 +30,7 @@ def print_evaluation(evaluation: Evaluation) -> None:
     for result in evaluation.protocols:
         if result.valid < result.queries:
             counted = f"{result.valid:,} of {result.queries:,} queries have an image to find, the others do not count"
-            console.print(f"{_short(result.protocol)}: {counted}", highlight=False)
+            console.print(f"{_short(result.protocol)}: {counted}")
     if evaluation.camera_pairs:
         console.print(f"\nCamera by camera, {first.protocol} (%)")
         console.print(camera_table(evaluation.camera_pairs))
@@ -38,7 +38,7 @@ def print_evaluation(evaluation: Evaluation) -> None:
         console.print(mask_table(evaluation.masks))
     refined = " and ".join(first.refinements)
     seconds = ", ".join(f"{name} {value:.1f} s" for name, value in evaluation.seconds.items() if value)
-    console.print(f"cost{f' with {refined}' if refined else ''}: {seconds}", style="dim", highlight=False)
+    console.print(f"cost{f' with {refined}' if refined else ''}: {seconds}", style="dim")
 
 
 def print_summary(summary: Summary, evaluation: Evaluation) -> None:
@@ -48,7 +48,7 @@ def print_summary(summary: Summary, evaluation: Evaluation) -> None:
         summary: of all of them.
         evaluation: of one, for what they have in common.
     """
-    console = Console()
+    console = plain_console()
     runs = len(summary.models)
     table = plain_table(f"mean of {runs} runs (%)", *next(iter(summary.figures.values())))
     for protocol, figures in summary.figures.items():
@@ -66,7 +66,6 @@ def print_summary(summary: Summary, evaluation: Evaluation) -> None:
             if whole
             else f"Splits {', '.join(map(str, tested))}: the protocol wants a model for each of 1 to {splits}.",
             style="" if whole else "yellow",
-            highlight=False,
         )
     console.print(table)
 
@@ -76,7 +75,7 @@ def print_one_split(evaluation: Evaluation) -> None:
     splits = LAYOUTS[evaluation.dataset].trials
     if splits > 1:
         sentence = f"One split of {splits}: the protocol's figure is the mean over a model for each of them."
-        Console().print(sentence, style="yellow", highlight=False)
+        plain_console().print(sentence, style="yellow")
 
 
 def protocol_table(results: list[Result]) -> Table:
@@ -127,7 +126,7 @@ def mask_table(masks: dict[str, MaskResult]) -> Table:
 
 def _print_title(console: Console, evaluation: Evaluation) -> None:
     kind = {"seeded": "seeded galleries", "official": "official galleries", "all": "all images in the gallery"}
-    console.print(f"{evaluation.benchmark}, {kind[evaluation.protocols[0].gallery]}", style="bold", highlight=False)
+    console.print(f"{evaluation.benchmark}, {kind[evaluation.protocols[0].gallery]}", style="bold")
 
 
 def _split(evaluation: Evaluation) -> str:

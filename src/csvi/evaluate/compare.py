@@ -1,7 +1,6 @@
 """Evaluated runs against each other, on the same queries: by how much they differ, and how sure that is."""
 
 import json
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from csvi.errors import CsviError
 from csvi.evaluate.intervals import paired_difference
+from csvi.shell import as_argument
 
 FEWEST = 10
 """Identities below which no difference is called certain: resampling so few does not tell what others would give."""
@@ -80,7 +80,7 @@ def load_evaluation(path: Path) -> dict[str, Any]:
     file = path / "evaluation.json" if path.is_dir() else path
     if not file.is_file():
         run = path.parent if path.suffix == ".json" else path
-        raise CsviError(f"no {file}: evaluate it first, csvi evaluate {shlex.quote(str(run))}")
+        raise CsviError(f"no {file}: evaluate it first, csvi evaluate {as_argument(run)}")
     try:
         evaluation = json.loads(file.read_text())
     except OSError as error:

@@ -13,10 +13,10 @@ from functools import partial
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from csvi.compiled import compiled
 from csvi.errors import CsviError, NothingToScoreError
 
 BLOCK = 2**24
@@ -281,7 +281,7 @@ def rank(distance: Tensor, query_identity: Tensor, query_camera: Tensor, gallery
     return Ranks(*map(torch.from_numpy, (first, precision, penalty, chance)))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _rank_rows(
     distance: NDArray[np.floating],
     query_group: NDArray[np.int64],

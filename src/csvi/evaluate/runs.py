@@ -31,9 +31,12 @@ from csvi.evaluate.scoring import (
 from csvi.fabric import make_fabric
 from csvi.model import TrainingNetwork, VIReIDNet
 from csvi.model.saved import has_auxiliary, load_net, load_training_network
+from csvi.paths import expanded
 from csvi.writing import replacing
 
 FLIP = "flip averaging"
+MOST_SIDE = 1024
+"""Pixels of an image, of a model without settings: larger ones would fill memory and the cache."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,6 +246,12 @@ def _settings(run: str | Path, options: EvaluationOptions) -> tuple[Config, VIRe
             "with --data.root"
         )
     net = load_net(run)
+    for side in (net.height, net.width):  # as strangers may have written them
+        if type(side) is not int or not 16 <= side <= MOST_SIDE:
+            raise CsviError(
+                f"config.json of {run}: height and width are {net.height!r:.40} and {net.width!r:.40}, "
+                f"they must be whole numbers from 16 to {MOST_SIDE}"
+            )
     return Config(data=_data(DataConfig(height=net.height, width=net.width), options)), net, None
 
 
@@ -263,9 +272,9 @@ def _data(config: DataConfig, options: EvaluationOptions) -> DataConfig:
     config = dataclasses.replace(config)
     if options.root is not None:
         config.root, config.masks = options.root, None
-        layout = LAYOUTS[config.dataset]
-        if options.dataset is None and not layout.recognise(Path(options.root).expanduser()):
-            config.dataset = recognise(Path(options.root).expanduser()) or config.dataset  # type: ignore[assignment]
+        root = expanded(options.root)
+        if options.dataset is None and not LAYOUTS[config.dataset].recognise(root):
+            config.dataset = recognise(root) or config.dataset  # type: ignore[assignment]
     if options.dataset is not None:
         config.dataset = options.dataset  # type: ignore[assignment]
     if options.trial is not None:

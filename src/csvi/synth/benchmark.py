@@ -12,10 +12,10 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from csvi.config import SynthConfig
 from csvi.errors import CsviError
+from csvi.progress import progress
 from csvi.synth import folder, llcm, regdb, sysu
 from csvi.synth.plan import Plan, Shot, generator
 
@@ -148,11 +148,8 @@ def render_all(out: Path, settings: Settings, shots: list[Shot], processes: int)
     """Renders the shots that are not there yet, an identity at a time."""
     missing = [shot for shot in shots if not ((out / shot.path).exists() and (out / shot.mask).exists())]
     people = [list(group) for _, group in groupby(missing, key=lambda shot: shot.identity)]
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
-        task = progress.add_task("rendering images", total=len(shots), completed=len(shots) - len(missing))
-        for done in render_people(out, settings, people, processes):
-            progress.advance(task, done)
+    for _ in progress(render_people(out, settings, people, processes), "rendering people", total=len(people)):
+        pass
 
 
 def render_people(out: Path, settings: Settings, people: list[list[Shot]], processes: int) -> Iterator[int]:
