@@ -1,5 +1,6 @@
 """The ablation and the reproduction from nothing to tables, on small data."""
 
+import dataclasses
 import json
 import os
 
@@ -136,6 +137,25 @@ def test_a_run_that_was_evaluated_before_its_end_is_not_done(small, tmp_path):
     os.utime(evaluated, ns=(2**62, 2**62))
     run_once(small, run)
     assert evaluated.stat().st_mtime_ns == 2**62
+
+
+@pytest.mark.parametrize("left", ["", '{"parameters_training": 1', "{}", "[]", "\0\0"])
+def test_a_cost_that_a_kill_left_half_written_is_measured_anew(small, tmp_path, left):
+    (tmp_path / "none" / "0").mkdir(parents=True)
+    (tmp_path / "none" / "0" / "config.json").write_text('{"identities": 8}')
+    file = tmp_path / "none" / "cost.json"
+    file.write_text(left)
+    cost = module._cost(Variant("none"), small, tmp_path)
+    assert cost == _parameters(Variant("none").applied(small, 0), 8)
+    assert Cost(**json.loads(file.read_text())) == cost
+
+
+def test_a_cost_is_measured_once(small, tmp_path, monkeypatch):
+    (tmp_path / "none").mkdir()
+    cost = Cost(2, 1, seconds_a_step=0.5, bytes=3, device="quiet")
+    (tmp_path / "none" / "cost.json").write_text(json.dumps(dataclasses.asdict(cost)))
+    monkeypatch.setattr(module, "training_cost", lambda *_: pytest.fail("measured again"))
+    assert module._cost(Variant("none"), small, tmp_path) == cost
 
 
 def test_what_is_chosen_is_best_on_val_and_a_setting_that_is_not_read_is_not_varied(small, tmp_path, monkeypatch):

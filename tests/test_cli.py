@@ -92,6 +92,8 @@ def test_bad_input_is_one_sentence_and_status_1(arguments, word, capsys, monkeyp
         (b"a: " + 2000 * b"[" + 2000 * b"]", "recursion"),
         (b"seed: 1" + 5000 * b"0", "digits"),
         (b"a: \x1b", "characters"),
+        (b"a: &a [1, 2]\nb: [*a, *a]", "an alias (*) is not read"),
+        (b"data: {width: 32}\ndata: {height: 32}", "data stands twice"),
         (b"max_time: 5", "max_time"),
         (b"resume: [1]", "resume"),
         (b'run: "a\\0b"', "null byte"),

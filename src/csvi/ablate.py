@@ -1,5 +1,6 @@
 """Tables 3 and 4 from nothing: every variant, with settings chosen on val, trained with several seeds, and compared."""
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -20,6 +21,7 @@ from csvi.train.checkpoint import epochs_done
 from csvi.train.cost import Cost, training_cost
 from csvi.train.loop import train
 from csvi.train.run_folder import check_same_settings
+from csvi.writing import replacing
 
 log = logging.getLogger(__name__)
 
@@ -229,9 +231,10 @@ def _val(run: Path, figure: str) -> float:
 def _cost(variant: Variant, config: Config, out: Path) -> Cost:
     """Measured once, as it takes a quiet machine."""
     file = out / str(variant) / "cost.json"
-    if file.is_file():
+    with contextlib.suppress(FileNotFoundError, ValueError, TypeError):  # not there, or damaged
         return Cost(**json.loads(file.read_text()))
     identities = json.loads((out / str(variant) / "0" / "config.json").read_text())["identities"]
     cost = training_cost(variant.applied(config, 0), identities)
-    file.write_text(json.dumps(dataclasses.asdict(cost)) + "\n")
+    with replacing(file) as partial:
+        partial.write_text(json.dumps(dataclasses.asdict(cost)) + "\n")
     return cost

@@ -200,8 +200,8 @@ def _refusing(parser: ArgumentParser) -> Iterator[None]:
 class _ConfigFile(ActionConfigFile):
     def __call__(self, parser: Any, settings: Any, file: Any, option: str | None = None) -> None:
         """Says what is wrong with the file, of which jsonargparse does not even give the name."""
-        read_settings(Path(file))
-        super().__call__(parser, settings, file, option)
+        if read_settings(Path(file)):
+            super().__call__(parser, settings, file, option)
 
 
 class _Parser(ArgumentParser):

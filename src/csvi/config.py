@@ -265,6 +265,21 @@ def flatten(config: Config) -> dict[str, object]:
     return flat | {name: value for name, value in sections.items() if not isinstance(value, dict)}
 
 
+class _SettingsLoader(yaml.SafeLoader):
+    """Without aliases, of which a few lines can fill any memory, and without names that stand twice."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("an alias (*) is not read")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise yaml.YAMLError(f"{twice[0]} stands twice")
+        return super().construct_mapping(node, deep)
+
+
 def read_settings(file: Path) -> dict[str, Any]:
     """The settings of a YAML file by name, of a section or of one setting; their names and values may be wrong.
 
@@ -274,7 +289,7 @@ def read_settings(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise CsviError(f"no such file: {file}")
     try:
-        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+        settings = yaml.load(file.read_text(encoding="utf-8"), _SettingsLoader)
     except OSError as error:
         raise CsviError(f"cannot read {file}: {error.strerror}") from error
     except (ValueError, RecursionError, yaml.YAMLError) as error:

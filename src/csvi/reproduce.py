@@ -16,6 +16,7 @@ from csvi.data import LAYOUTS, read_benchmark
 from csvi.data.check import check_dataset
 from csvi.errors import CsviError
 from csvi.evaluate.compare import load_evaluation
+from csvi.writing import replacing
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,8 @@ def reproduce(dataset: str, config: Config, out: Path, seeds: int = 1, anyway: b
     else:
         parts += _regdb(config, out, seeds, "coseg" if masked else "none")
     file = out / "reproduction.md"
-    file.write_text("\n".join(parts))
+    with replacing(file) as partial:
+        partial.write_text("\n".join(parts))
     return file
 
 

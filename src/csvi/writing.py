@@ -1,11 +1,15 @@
 """Files that are whole at every instant: a kill, a full disk or a power cut leaves the one before, or the new one."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from csvi.errors import CsviError
+
+NO_FOLDERS = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF}
+"""What file systems answer that cannot sync a folder."""
 
 
 @contextlib.contextmanager
@@ -37,7 +41,11 @@ def put_in_place(partial: Path, file: Path, keep: Path | None = None) -> None:
         file.replace(keep)
     partial.replace(file)
     if os.name == "posix":  # elsewhere a folder cannot be opened
-        _sync(file.parent, os.O_RDONLY)
+        try:
+            _sync(file.parent, os.O_RDONLY)
+        except OSError as error:
+            if error.errno not in NO_FOLDERS:
+                raise
 
 
 def _sync(path: Path, mode: int) -> None:

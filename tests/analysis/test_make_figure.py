@@ -1,6 +1,8 @@
 """Figures by name, from the command line, on a run of two steps."""
 
+import errno
 import json
+import os
 
 import pytest
 from PIL import Image
@@ -40,6 +42,21 @@ def test_every_figure_is_a_picture_numbers_and_part_of_the_report(run, capsys):
     assert main(["report", str(run), "--figures", "gradients"]) == 0
     page = (run / "report.html").read_text()
     assert page.count('class="figure"') == len(FIGURES)
+
+
+@pytest.mark.parametrize("command", ["figure gradients", "report", "evaluate"])
+def test_a_full_disk_leaves_the_results_before(command, run, monkeypatch, capsys):
+    arguments = [*command.split(), str(run)]
+    assert main(arguments) == 0
+    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+
+    def fsync(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert main(arguments) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
 
 
 def test_runs_side_by_side_and_what_cannot_be_shown(run, baseline, tmp_path, capsys):

@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+import re
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -219,9 +220,8 @@ def test_a_cache_is_on_the_disk_before_it_has_its_name(root, records, folder, mo
     seen = []
     monkeypatch.setattr(os, "fsync", lambda _: seen.extend(file.name for file in folder.iterdir()))
     cache = cached_images(root, records, 8, 4, folder)
-    assert len(seen) == 1
-    assert seen[0].startswith(f"{cache.file.name}.")
-    assert seen[0].endswith(".part")
+    assert re.fullmatch(rf"{cache.file.name}\.[0-9a-f]{{32}}\.part", seen[0])
+    assert seen[1:] == [cache.file.name]  # the folder's turn
 
 
 def test_pickled_cache_opens_the_file_again(root, records, folder):

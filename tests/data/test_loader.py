@@ -1,16 +1,24 @@
 """From records to batches: what they hold, and that they depend on the seed, the epoch and the position alone."""
 
+import contextlib
 import dataclasses
+import os
 import pickle
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data import DataLoader, Dataset
 
+from csvi.config import save_config
 from csvi.data import Modality, read_benchmark
 from csvi.data import loader as module
 from csvi.data.images import read_image
-from csvi.data.loader import evaluation_loader, training_loader
+from csvi.data.loader import evaluation_loader, loader_errors, training_loader
 from csvi.data.transforms import draw_variation, vary
 from csvi.errors import CsviError
 
@@ -160,19 +168,149 @@ def test_a_dataset_goes_to_other_processes_without_its_pixels(config, benchmark,
     assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
+COMMAND = """
+import multiprocessing, signal, sys
+from pathlib import Path
+from csvi.config import load_config
+from csvi.data import read_benchmark
+from csvi.data.loader import training_loader
+
+data = load_config(Path(sys.argv[1])).data
+data.workers = 2
+benchmark = read_benchmark(data)
+loader, sampler, _ = training_loader(benchmark.root, benchmark.train, data, 0, masks=False)
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda *_: None)
+batches = iter(loader)
+next(batches)
+print(*(process.pid for process in multiprocessing.active_children()), flush=True)
+sys.stdin.readline()
+for epoch in range(1, 4):
+    sampler.start(epoch)
+    print(len(list(loader)), flush=True)
+sys.stdin.readline()
+1 / 0
+"""
+
+
+@pytest.fixture
+def iterating(config, tmp_path):
+    """A process that leads its group and waits, having taken a batch from two loader processes; and their numbers."""
+    save_config(config, tmp_path / "config.yaml")
+    command = [sys.executable, "-c", COMMAND, str(tmp_path / "config.yaml")]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        workers = [int(number) for number in process.stdout.readline().split()]
+        assert len(workers) == 2
+        try:
+            yield process, workers
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def running(number):
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def ended_within(seconds, numbers):
+    until = time.monotonic() + seconds
+    while any(map(running, numbers)) and time.monotonic() < until:
+        time.sleep(0.1)
+    return not any(map(running, numbers))
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigtimedwait"), reason="there any SIGTERM ends a loader process")
+def test_a_signal_to_all_processes_is_left_to_the_main_one(iterating):
+    process, workers = iterating
+    for _ in range(3):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.killpg(process.pid, number)
+        time.sleep(0.2)
+    assert all(map(running, workers))
+    process.stdin.write("go on\n")
+    process.stdin.flush()
+    assert [process.stdout.readline() for _ in range(3)] == 3 * ["2\n"]
+    _, errors = process.communicate(timeout=20)  # in which it crashes
+    assert errors.endswith("ZeroDivisionError: division by zero\n")
+    assert "DataLoader worker" not in errors
+    assert ended_within(1, workers)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks there")
+def test_loader_processes_end_with_a_main_one_that_is_killed(iterating):
+    process, workers = iterating
+    process.kill()
+    assert ended_within(20, workers)
+
+
 @pytest.mark.parametrize("training", [True, False])
-def test_ctrl_c_does_not_end_the_workers(config, benchmark, training):
-    config.data.workers = 1
+def test_every_loader_leaves_signals_to_the_main_process(config, benchmark, training):
     if training:
         loader, _, _ = training_loader(benchmark.root, benchmark.train, config.data, seed=0, masks=True)
     else:
         loader = evaluation_loader(benchmark.root, benchmark.train, config.data)
-    before = signal.getsignal(signal.SIGINT)
+    assert loader.worker_init_fn is module._leave_signals_to_the_main_process
+
+
+def first_batch(loader, begun=lambda iterator: None):
+    iterator = iter(loader)
     try:
-        loader.worker_init_fn(0)
-        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+        with loader_errors():
+            begun(iterator)
+            return next(iterator)
     finally:
-        signal.signal(signal.SIGINT, before)
+        iterator._shutdown_workers()  # PyTorch waits for seconds when they are garbage, as in a traceback
+
+
+def test_a_killed_loader_process_is_one_sentence(config, benchmark):
+    config.data.workers = 2
+    loader, _, _ = training_loader(benchmark.root, benchmark.train, config.data, seed=0, masks=False)
+
+    def killed(iterator):
+        os.kill(iterator._workers[0].pid, signal.SIGKILL)
+        time.sleep(20)  # anywhere: it need not wait for a batch
+
+    with pytest.raises(CsviError, match=r"^a loader process was ended, .*--resume auto.* is killed by signal: Killed"):
+        first_batch(loader, killed)
+
+
+def test_an_error_in_a_loader_process_has_its_own_words(config, benchmark, tmp_path):
+    config.data.workers, config.data.cache = 1, str(tmp_path)
+    loader, _, _ = training_loader(benchmark.root, benchmark.train, config.data, seed=0, masks=False)
+    file = loader.dataset.plain.images.file
+    os.truncate(file, 1000)
+    with pytest.raises(CsviError) as caught:
+        first_batch(loader)
+    assert str(caught.value) == f"the image cache {file} ends too early: remove it, and it is written anew"
+
+
+class Failing(Dataset):
+    def __init__(self, error):
+        self.error = error
+
+    def __getitem__(self, index):
+        raise self.error
+
+
+def test_a_failing_disk_is_one_sentence_and_a_fault_of_ours_is_not():
+    failing = {"batch_size": None, "sampler": [0], "num_workers": 1}
+    with pytest.raises(CsviError, match=r"^\[Errno 5\] Input/output error$"):
+        first_batch(DataLoader(Failing(OSError(5, "Input/output error")), **failing))
+    with pytest.raises(RuntimeError, match=r"Original Traceback"):
+        first_batch(DataLoader(Failing(RuntimeError("shapes")), **failing))
+    for error in (CsviError("of the main process"), OSError("the same"), RuntimeError("the same")):
+        with pytest.raises(type(error)) as caught, loader_errors():
+            raise error
+        assert caught.value is error
 
 
 def test_images_that_cannot_be_read_are_skipped_if_so_set(config, benchmark, tmp_path):

@@ -2,7 +2,9 @@
 
 import json
 import logging
+import os
 import resource
+import stat
 from pathlib import Path
 
 import pytest
@@ -160,6 +162,18 @@ def test_a_full_disk_leaves_the_files_before_and_nothing_else(network, tmp_path,
     with pytest.raises(CsviError, match=r"cannot write the network to .*: No space left on device"):
         save_network(network, tmp_path)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_whoever_may_read_new_files_may_use_the_network(network, tmp_path, mask, mode):
+    before = os.umask(mask)
+    try:
+        save_network(network, tmp_path)
+    finally:
+        os.umask(before)
+    assert {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()} == dict.fromkeys(
+        ("auxiliary.safetensors", "config.json", "model.safetensors"), mode
+    )
 
 
 def test_what_a_killed_process_left_is_written_over(network, tmp_path):

@@ -1,6 +1,7 @@
 """A real process, ended as clusters and terminals do it: all of its group at once, and the reader of its output too."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,6 +12,22 @@ import pytest
 import torch
 
 from csvi.config import save_config
+from csvi.errors import CsviError
+from csvi.train import loop
+from csvi.train.loop import train
+
+
+def test_a_loader_process_that_is_killed(config, tmp_path, monkeypatch):
+    config.data.workers, config.model.auxiliary = 1, "none"
+
+    def kill_one(*arguments):
+        (worker,) = multiprocessing.active_children()
+        os.kill(worker.pid, signal.SIGKILL)
+        time.sleep(30)  # the signal of its end comes before
+
+    monkeypatch.setattr(loop, "train_step", kill_one)
+    with pytest.raises(CsviError, match="a loader process was ended, perhaps for want of memory"):
+        train(config, tmp_path / "run")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -15,6 +15,7 @@ from csvi.analysis.canvas import STYLE
 from csvi.analysis.tables import SYNTHETIC
 from csvi.evaluate.compare import Difference
 from csvi.train.cost import Cost
+from csvi.writing import replacing
 
 PAPER = {
     "none": ("Baseline", 63.22, 94.02, 59.97),
@@ -67,12 +68,15 @@ class Ablation:
 
 def write_ablation(out: Path, ablation: Ablation) -> Path:
     """Write OUT/ablation.md, ablation.json and the curves, ablation.svg and ablation.png; returns the first."""
-    (out / "ablation.json").write_text(json.dumps(dataclasses.asdict(ablation), indent=1) + "\n")
+    with replacing(out / "ablation.json") as partial:
+        partial.write_text(json.dumps(dataclasses.asdict(ablation), indent=1) + "\n")
     figure = curves(ablation)
     for suffix in ("svg", "png"):
-        figure.savefig(out / f"ablation.{suffix}", dpi=150)
+        with replacing(out / f"ablation.{suffix}") as partial:
+            figure.savefig(partial, format=suffix, dpi=150)
     file = out / "ablation.md"
-    file.write_text(markdown(ablation))
+    with replacing(file) as partial:
+        partial.write_text(markdown(ablation))
     return file
 
 

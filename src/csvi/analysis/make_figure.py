@@ -15,6 +15,7 @@ from csvi.analysis import cosegmentation, gradients, heatmaps, leak, tsne
 from csvi.analysis.tables import SYNTHETIC
 from csvi.analysis.trained import Trained, load_trained
 from csvi.errors import CsviError
+from csvi.writing import replacing
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,9 @@ def make_figure(name: str, runs: Sequence[Path], out: Path, root: str | None = N
     out.mkdir(parents=True, exist_ok=True)
     files = [out / f"{name}.{suffix}" for suffix in ("png", "svg", "json")]
     for file in files[:2]:
-        drawn.picture.savefig(file, dpi=150)
+        with replacing(file) as partial:
+            drawn.picture.savefig(partial, format=file.suffix[1:], dpi=150)
     numbers = drawn.numbers if isinstance(drawn.numbers, list) else [drawn.numbers]
-    files[2].write_text(json.dumps([dataclasses.asdict(number) for number in numbers], indent=1) + "\n")
+    with replacing(files[2]) as partial:
+        partial.write_text(json.dumps([dataclasses.asdict(number) for number in numbers], indent=1) + "\n")
     return files

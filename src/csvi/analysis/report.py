@@ -20,6 +20,7 @@ from csvi.evaluate.masks import full_size
 from csvi.evaluate.metrics import RULES, removed
 from csvi.evaluate.protocols import Protocol, protocols_of
 from csvi.evaluate.runs import Outcome
+from csvi.writing import replacing
 
 THUMBNAIL = 120
 """Height of an image on the page, in pixels."""
@@ -75,30 +76,29 @@ def write_report(run: Path, outcome: Outcome, probes: int = 10, seed: int = 0) -
     queries = sorted(chosen.sample(list(protocol.trials[0].query), min(probes, len(protocol.trials[0].query))))
     page = Environment(loader=PackageLoader("csvi.analysis"), autoescape=True).get_template("report.html.j2")
     file = run / "report.html"
-    file.write_text(
-        page.render(
-            run="/".join(run.resolve().parts[-2:]),
-            version=__version__,
-            evaluation=outcome.evaluation,
-            config=outcome.config,
-            headline=outcome.evaluation.protocols[0],
-            losses=loss_curves(run),
-            validation=validation_curves(run),
-            protocol=protocol,
-            rules=RULES[protocol.rules],
-            pairs={(pair.query, pair.gallery): pair for pair in outcome.evaluation.camera_pairs},
-            query_cameras=sorted({pair.query for pair in outcome.evaluation.camera_pairs}),
-            gallery_cameras=sorted({pair.gallery for pair in outcome.evaluation.camera_pairs}),
-            lists=[ranked_list(query, protocol, outcome) for query in queries],
-            masks=mask_examples(outcome, chosen, probes),
-            figures=drawn_figures(run),
-            settings=(run / "config.yaml").read_text() if (run / "config.yaml").exists() else "",
-            identities=len({outcome.benchmark.test[i].identity for i in protocol.trials[0].query}),
-            thumbnail=THUMBNAIL,
-            pct=lambda share: f"{100 * share:.1f}",
-        ),
-        encoding="utf-8",
+    html = page.render(
+        run="/".join(run.resolve().parts[-2:]),
+        version=__version__,
+        evaluation=outcome.evaluation,
+        config=outcome.config,
+        headline=outcome.evaluation.protocols[0],
+        losses=loss_curves(run),
+        validation=validation_curves(run),
+        protocol=protocol,
+        rules=RULES[protocol.rules],
+        pairs={(pair.query, pair.gallery): pair for pair in outcome.evaluation.camera_pairs},
+        query_cameras=sorted({pair.query for pair in outcome.evaluation.camera_pairs}),
+        gallery_cameras=sorted({pair.gallery for pair in outcome.evaluation.camera_pairs}),
+        lists=[ranked_list(query, protocol, outcome) for query in queries],
+        masks=mask_examples(outcome, chosen, probes),
+        figures=drawn_figures(run),
+        settings=(run / "config.yaml").read_text() if (run / "config.yaml").exists() else "",
+        identities=len({outcome.benchmark.test[i].identity for i in protocol.trials[0].query}),
+        thumbnail=THUMBNAIL,
+        pct=lambda share: f"{100 * share:.1f}",
     )
+    with replacing(file) as partial:
+        partial.write_text(html, encoding="utf-8")
     return file
 
 

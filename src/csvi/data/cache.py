@@ -20,6 +20,7 @@ from csvi.data.records import ImageRecord
 from csvi.errors import CsviError
 from csvi.paths import expanded
 from csvi.progress import progress
+from csvi.writing import put_in_place
 
 log = logging.getLogger(__name__)
 
@@ -162,7 +163,7 @@ def _open_or_fill(
             bad = _fill(partial, shape, decode, skip)
             check()
             _write_bad(target, bad)  # before the pixels, which are never opened without it
-            partial.replace(target)  # another process may have been faster; it wrote the same
+            put_in_place(partial, target)  # another process may have been faster; it wrote the same
         finally:
             partial.unlink(missing_ok=True)
         return _open(target, skip)
@@ -196,7 +197,7 @@ def _write_bad(file: Path, bad: dict[int, str]) -> None:
     if bad:
         partial = file.with_name(f"{_bad_file(file).name}.{uuid4().hex}.part")
         partial.write_text(json.dumps(bad))
-        partial.replace(_bad_file(file))
+        put_in_place(partial, _bad_file(file))
     else:
         _bad_file(file).unlink(missing_ok=True)
 
@@ -227,7 +228,6 @@ def _fill(partial: Path, shape: tuple[int, ...], decode: Callable[[int], np.ndar
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-        os.fsync(file.fileno())  # before it gets its name, so that no crash leaves a cache that is half zeros
     return dict(sorted(bad.items()))
 
 

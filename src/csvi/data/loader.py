@@ -1,7 +1,11 @@
 """Records to batches: one flat dictionary of tensors each."""
 
+import contextlib
+import multiprocessing
+import os
 import signal
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +18,7 @@ from csvi.data.cache import CachedPixels, cached_images, cached_masks
 from csvi.data.records import ImageRecord
 from csvi.data.sampler import CrossModalitySampler, Draw
 from csvi.data.transforms import draw_variation, vary
+from csvi.errors import CsviError
 
 EVALUATION_BATCH = 64
 
@@ -117,9 +122,46 @@ def training_loader(
 
 
 def _leave_signals_to_the_main_process(worker: int) -> None:
-    """Ctrl-C reaches every process of the terminal; the main one decides what it means, and may want this batch."""
+    """Ctrl-C reaches every process of the terminal, and so does the SIGTERM of `timeout`, SLURM or systemd; the main
+    process decides what they mean, and may want this batch. It ends its workers by SIGTERM itself.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    main = multiprocessing.parent_process()
+    if main is not None and hasattr(signal, "sigtimedwait"):  # elsewhere any SIGTERM ends it
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with, args=(main.pid, os.getppid()), daemon=True).start()
+
+
+def _end_with(main: int | None, started_by: int) -> None:
+    """End this process when the main one says so, or is gone."""
+    while os.getppid() == started_by:
+        received = signal.sigtimedwait({signal.SIGTERM}, 5)
+        if received is not None and received.si_pid == main:
+            break
+    os._exit(0)
+
+
+@contextlib.contextmanager
+def loader_errors() -> Iterator[None]:
+    """For what iterates a loader: says in one sentence what happened to, or in, its processes.
+
+    Raises:
+        CsviError: a process was ended; or one raised it, and this has the same words.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # raised by a handler of SIGCHLD, wherever the main thread is
+        if "DataLoader worker (pid" not in str(error):
+            raise
+        raise CsviError(
+            "a loader process was ended, perhaps for want of memory: give the same command again (csvi train goes on "
+            f"with --resume auto, and --data.workers 0 takes no such processes) [{' '.join(str(error).split())}]"
+        ) from error
+    except (CsviError, OSError) as error:  # PyTorch puts the process and its traceback before the words
+        if " in DataLoader worker process " not in str(error):
+            raise
+        raise CsviError(str(error).rpartition(f"{type(error).__name__}: ")[2].strip()) from error
 
 
 def evaluation_loader(

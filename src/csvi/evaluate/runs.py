@@ -14,7 +14,7 @@ import csvi
 from csvi.config import Config, DataConfig, load_config
 from csvi.data import LAYOUTS, Benchmark, read_benchmark, recognise
 from csvi.data.files import fingerprint
-from csvi.data.loader import evaluation_loader
+from csvi.data.loader import evaluation_loader, loader_errors
 from csvi.errors import CsviError
 from csvi.evaluate.compare import load_evaluation
 from csvi.evaluate.embed import embed
@@ -32,6 +32,7 @@ from csvi.fabric import make_fabric
 from csvi.model import TrainingNetwork, VIReIDNet
 from csvi.model.saved import has_auxiliary, load_net, load_training_network
 from csvi.paths import expanded
+from csvi.writing import replacing
 
 FLIP = "flip averaging"
 MOST_SIDE = 1024
@@ -125,14 +126,15 @@ def evaluate_run(run: str | Path, options: EvaluationOptions = EvaluationOptions
     network = load_training_network(folder, config) if with_masks else TrainingNetwork(net or load_net(run))
     network.to(fabric.device).to(memory_format=torch.channels_last)
     loader = evaluation_loader(benchmark.root, benchmark.test, config.data)
-    start = time.perf_counter()
-    embeddings = embed(network.net, loader, fabric, options.flip)
-    seconds = time.perf_counter() - start
     predicted, compared = None, {}
-    if with_masks:
-        predicted = predict_masks(network, benchmark.root, benchmark.test, config, fabric)
-        if predicted is not None:
-            compared = compare_masks(predicted, benchmark.root, benchmark.test, config)
+    with loader_errors():
+        start = time.perf_counter()
+        embeddings = embed(network.net, loader, fabric, options.flip)
+        seconds = time.perf_counter() - start
+        if with_masks:
+            predicted = predict_masks(network, benchmark.root, benchmark.test, config, fabric)
+    if predicted is not None:
+        compared = compare_masks(predicted, benchmark.root, benchmark.test, config)
     evaluation = evaluate_embeddings(embeddings, benchmark, options, str(run), seconds, compared)
     elsewhere = trained is not None and _fingerprint_of(trained, folder) not in (None, evaluation.fingerprint)
     return Outcome(evaluation, config, benchmark, embeddings, predicted, elsewhere)
@@ -223,9 +225,9 @@ def save_evaluation(evaluation: Evaluation, run: Path, elsewhere: bool = False) 
 
 def write_evaluation(evaluation: Evaluation, file: Path) -> Path:
     """Write it as JSON, completely or not at all; returns the file."""
-    partial = file.with_name(file.name + ".part")
-    partial.write_text(json.dumps(dataclasses.asdict(evaluation), indent=1) + "\n")
-    return partial.replace(file)
+    with replacing(file) as partial:
+        partial.write_text(json.dumps(dataclasses.asdict(evaluation), indent=1) + "\n")
+    return file
 
 
 def _settings(run: str | Path, options: EvaluationOptions) -> tuple[Config, VIReIDNet | None, DataConfig | None]:

@@ -4,6 +4,7 @@ config.json, model.safetensors    `VIReIDNet`, to use: what is shipped
 auxiliary.safetensors             what training added, for figures of its masks; nothing else needs it
 """
 
+import contextlib
 import json
 import logging
 import shutil
@@ -36,6 +37,9 @@ def save_network(network: TrainingNetwork, run: Path) -> None:
         if network.auxiliary is not None:
             names.append("auxiliary.safetensors")
             save_model(network.auxiliary, str(partial / names[-1]))
+        for name in names[1:]:  # which safetensors lets nobody but their owner read
+            with contextlib.suppress(OSError):  # some file systems know no modes
+                shutil.copymode(partial / names[0], partial / name)
         for name in names:
             put_in_place(partial / name, run / name)
     except (OSError, SafetensorError) as error:

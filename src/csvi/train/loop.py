@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 
 from csvi.config import Config, LossConfig, flatten, load_config, save_config
 from csvi.data import Benchmark, ImageRecord, read_benchmark
-from csvi.data.loader import evaluation_loader, training_loader
+from csvi.data.loader import evaluation_loader, loader_errors, training_loader
 from csvi.errors import CsviError, StoppedError
 from csvi.evaluate.embed import embed
 from csvi.evaluate.protocols import protocols_of
@@ -80,7 +80,8 @@ def train(config: Config, run: Path, resume: str | None = None, until: float = m
     weights = initial_weights(config.model.backbone, config.model.weights)
     with locked(run) if fabric.is_global_zero else contextlib.nullcontext():
         checkpoints = checkpoints_to_resume(run, resume)  # again, now that nobody else writes there
-        _Training(fabric, config, run, checkpoints, benchmark, records, weights, until).to_the_end()
+        with loader_errors():
+            _Training(fabric, config, run, checkpoints, benchmark, records, weights, until).to_the_end()
 
 
 class _Training:
@@ -136,7 +137,7 @@ class _Training:
             # What cannot be saved is found now, and the folder always holds something to go on from.
             self._write(with_network=source is not None)
         precision = choose_precision(config.precision)
-        log.info("%d images of %d identities, %s on %s", len(records), len(identities), precision, fabric.device)
+        log.info("%d images of %d identities, %s on %s", len(used), len(identities), precision, fabric.device)
         ours = run if fabric.is_global_zero else None
         nonfinite = NonFinite(
             ours,
