@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import json
 import logging
 import math
@@ -147,6 +148,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("csvi").setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, _terminate)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # what its encoding lacks is shown as a question mark
     name = "csvi"
     try:
         parser, commands = _parser()

@@ -1,14 +1,22 @@
 """Functions compiled by numba."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 from numba import njit
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Machine code that runs beside other threads; kept for the next process, where there is a folder to keep it in."""
+def compiled(function: Callable[..., Any] | None = None, **options: Any) -> Any:
+    """Machine code that runs beside other threads; kept for the next process, where there is a folder to keep it in.
+
+    Args:
+        function: to compile; None for a decorator with options.
+        options: of numba's `njit`.
+    """
+    if function is None:
+        return functools.partial(compiled, **options)
     try:
-        return njit(cache=True, nogil=True)(function)
+        return njit(cache=True, nogil=True, **options)(function)
     except RuntimeError:  # installed read-only, and without a home folder
-        return njit(nogil=True)(function)
+        return njit(nogil=True, **options)(function)

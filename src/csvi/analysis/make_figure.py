@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from matplotlib.figure import Figure
-from rich.console import Console
 from rich.table import Table
 
 from csvi.analysis import cosegmentation, gradients, heatmaps, leak, tsne
+from csvi.analysis.plain_table import plain_console
 from csvi.analysis.tables import SYNTHETIC
 from csvi.analysis.trained import Trained, load_trained
 from csvi.errors import CsviError
@@ -104,7 +104,7 @@ FIGURES = {
 
 
 def make_figure(name: str, runs: Sequence[Path], out: Path, root: str | None = None, seed: int = 0) -> list[Path]:
-    """Draw a figure, print its table, and write OUT/NAME.png, .svg and, with its numbers, .json.
+    """Draw a figure, write OUT/NAME.png, .svg and, with its numbers, .json, and print its table.
 
     Args:
         name: a key of `FIGURES`.
@@ -126,10 +126,6 @@ def make_figure(name: str, runs: Sequence[Path], out: Path, root: str | None = N
         raise CsviError(f"{name} shows one run, and {len(runs)} were given: choose one")
     opened = [load_trained(run, root, kind.auxiliary) for run in runs]
     drawn = kind.draw(opened, seed)
-    console = Console()
-    if any(run.benchmark.synthetic for run in opened):
-        console.print(SYNTHETIC)
-    console.print(drawn.table)
     out.mkdir(parents=True, exist_ok=True)
     files = [out / f"{name}.{suffix}" for suffix in ("png", "svg", "json")]
     for file in files[:2]:
@@ -138,4 +134,8 @@ def make_figure(name: str, runs: Sequence[Path], out: Path, root: str | None = N
     numbers = drawn.numbers if isinstance(drawn.numbers, list) else [drawn.numbers]
     with replacing(files[2]) as partial:
         partial.write_text(json.dumps([dataclasses.asdict(number) for number in numbers], indent=1) + "\n")
+    console = plain_console()
+    if any(run.benchmark.synthetic for run in opened):
+        console.print(SYNTHETIC)
+    console.print(drawn.table)
     return files

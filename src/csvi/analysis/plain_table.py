@@ -1,7 +1,5 @@
 """The form of what is printed on the terminal: nothing in it is markup, as names of folders may hold anything."""
 
-import io
-import sys
 from typing import Any
 
 from rich import box
@@ -11,9 +9,7 @@ from rich.text import Text
 
 
 def plain_console() -> Console:
-    """Prints every text as it is; what the encoding of stdout lacks, as a question mark."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
+    """Prints every text as it is."""
     return Console(markup=False, emoji=False, highlight=False)
 
 

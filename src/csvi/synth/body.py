@@ -8,7 +8,8 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from numba import njit
+
+from csvi.compiled import compiled
 
 HANGING = ("finger3-1.L", "finger3-1.R")
 """Joints that things hang from: `bone_transforms` adds a bone for each that moves with it but does not turn."""
@@ -98,7 +99,7 @@ def bone_transforms(joints: np.ndarray, rotations: np.ndarray) -> np.ndarray:
     return transforms
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def skin(
     vertices: np.ndarray, bones: np.ndarray, weights: np.ndarray, transforms: np.ndarray, out: np.ndarray
 ) -> None:  # pragma: no cover
@@ -113,7 +114,7 @@ def skin(
             out[v, axis] = moved
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def vertex_normals(vertices: np.ndarray, triangles: np.ndarray, out: np.ndarray) -> None:  # pragma: no cover
     """Area-weighted unit normals of `vertices` (v, 3) into `out` (v, 3)."""
     out[:] = 0

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
+from csvi.compiled import compiled
 from csvi.synth.body import bone_transforms, load_body_model, skin, vertex_normals
 from csvi.synth.cameras import CAMERAS, Camera, plate
 from csvi.synth.materials import GAMMA
@@ -172,7 +172,7 @@ def draw_figure(
     return out
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def occlude(occluder: np.ndarray, x: float, y: float, width: int) -> tuple[float, float]:  # pragma: no cover
     """Coverage and brightness of the occluder at (x, y), shares of a crop `width` pixels wide and twice as high."""
     kind, left, right, top, seed = int(occluder[0]), occluder[1], occluder[2], occluder[3], int(occluder[7])
@@ -195,7 +195,7 @@ def occlude(occluder: np.ndarray, x: float, y: float, width: int) -> tuple[float
     return min(1.0, max(0.0, edge + 0.5)), brightness
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def compose(
     plate: np.ndarray,
     left: float,
@@ -249,7 +249,7 @@ def compose(
             cover[row, column] = figure[row, column, 3] * (1 - front)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def smooth(image: np.ndarray, sigma: float) -> np.ndarray:  # pragma: no cover
     """Gaussian blur of (h, w, c) with `sigma` pixels; edges are repeated."""
     height, width, channels = image.shape

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numba import njit
 
+from csvi.compiled import compiled
 from csvi.synth.render import value_noise
 
 PLASTER, TILES, BRICKS, PLANKS, FOLIAGE, WINDOWS, PAVING, POSTER, PANELS, CROWN = range(10)
@@ -184,13 +184,13 @@ def table(surfaces: list[Surface], infrared: bool) -> np.ndarray:
     )  # fmt: skip
 
 
-@njit(cache=True, nogil=True, inline="always")
+@compiled(inline="always")
 def edge_distance(u: float) -> float:  # pragma: no cover
     """Distance to the nearest whole number."""
     return abs(u - np.round(u))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def texture_share(kind: int, a: float, b: float, size: float, seed: int) -> float:  # pragma: no cover
     """Share of a surface's second colour at (a, b), metres from its corner; may leave [0, 1] a little, as stains do."""
     u, v = a / size, b / size
@@ -229,7 +229,7 @@ def texture_share(kind: int, a: float, b: float, size: float, seed: int) -> floa
     return 1.0 if joint < 0.06 else 0.15 + 0.4 * stain + 0.2 * fine
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def cast(
     surfaces: np.ndarray,
     eye_height: float,

@@ -7,7 +7,8 @@ sleeve), so that the edge of a garment is a smooth line whatever the mesh beneat
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
+
+from csvi.compiled import compiled
 
 SAMPLES = 2
 """Samples a pixel and axis."""
@@ -30,7 +31,7 @@ class Light:
     ground: np.ndarray  # (3,) from below
 
 
-@njit(cache=True, nogil=True, inline="always")
+@compiled(inline="always")
 def hash_noise(x: int, y: int, seed: int) -> float:  # pragma: no cover
     """A number in [0, 1) for a lattice point."""
     h = (x * 374761393 + y * 668265263 + seed * 2147483647) & 0xFFFFFFFF
@@ -38,7 +39,7 @@ def hash_noise(x: int, y: int, seed: int) -> float:  # pragma: no cover
     return ((h ^ (h >> 16)) & 0xFFFFFF) / 16777216.0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def value_noise(x: float, y: float, seed: int) -> float:  # pragma: no cover
     """Smooth noise in [0, 1) with features of size 1."""
     floor_x, floor_y = np.floor(x), np.floor(y)
@@ -50,7 +51,7 @@ def value_noise(x: float, y: float, seed: int) -> float:  # pragma: no cover
     return low * (1 - v) + high * v
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def pattern_share(kind: int, a: float, b: float, c: float, d: float, p: float, y: float, q: float) -> float:
     """Share of a fabric's second colour at (p across, y deep, q up), metres of the rest pose."""  # pragma: no cover
     if kind == 1:  # hoops: period a, share b
@@ -66,7 +67,7 @@ def pattern_share(kind: int, a: float, b: float, c: float, d: float, p: float, y
     return 0.0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def rasterize(
     points: np.ndarray,
     triangles: np.ndarray,
@@ -114,7 +115,7 @@ def rasterize(
                     corner[row, column, 1] = c
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def openness(depth: np.ndarray, row: int, column: int, reach: float) -> float:  # pragma: no cover
     """Share of light, 0.4 to 1, that nearer surfaces around a sample leave it: folds, armpits and chins are darker."""
     here, hidden = depth[row, column], 0.0
@@ -128,7 +129,7 @@ def openness(depth: np.ndarray, row: int, column: int, reach: float) -> float:  
     return 1 - 0.6 * min(1.0, hidden / 12)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def shade(
     triangles: np.ndarray,
     fabric_of: np.ndarray,
