@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import math
+import os
 import re
 import signal
 import sys
@@ -176,6 +177,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _say(f"{name}: interrupted")
         return 130
+    finally:
+        _let_go_of_broken_pipes()
 
 
 class TerminatedError(KeyboardInterrupt):
@@ -184,6 +187,15 @@ class TerminatedError(KeyboardInterrupt):
 
 def _terminate(number: int, frame: object) -> None:
     raise TerminatedError
+
+
+def _let_go_of_broken_pipes() -> None:
+    """Python would try once more to write to them as it ends, and end with status 120."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _say(message: str) -> None:
