@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -109,7 +110,7 @@ def training_loader(
     identities = sorted({records[i].identity for both in sampler.members for i in both[0]})
     labels = {identity: label for label, identity in enumerate(identities)}
     plain = ImageDataset(records, images, masks_of, labels)
-    loader = DataLoader(
+    loader = _Loader(
         VariedDataset(plain, config),
         batch_size=None,  # the sampler gives batches, and the dataset takes them
         sampler=sampler,
@@ -119,6 +120,19 @@ def training_loader(
         pin_memory=torch.cuda.is_available(),
     )
     return loader, sampler, identities
+
+
+class _Loader(DataLoader[dict[str, Tensor]]):
+    """Its processes are born with SIGTERM blocked: one that came while they start would end them."""
+
+    def __iter__(self) -> Any:
+        if not hasattr(signal, "sigtimedwait"):
+            return super().__iter__()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        try:
+            return super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _leave_signals_to_the_main_process(worker: int) -> None:
@@ -174,7 +188,7 @@ def evaluation_loader(
     """
     images = cached_images(root, records, config.height, config.width, Path(config.cache))
     order = range(len(records))
-    return DataLoader(
+    return _Loader(
         ImageDataset(records, images),
         batch_size=None,
         sampler=batches or [order[i : i + EVALUATION_BATCH] for i in order[::EVALUATION_BATCH]],
