@@ -44,6 +44,7 @@ def test_terms_are_returned_every_ten_steps_of_the_run(tmp_path):
             returned[step] = latest
         if step == 33:
             log.flush()  # an epoch ends
+    log.close()
     assert returned == {step: {"identity": step, "center": 0.5} for step in (20, 30, 40)}
 
 

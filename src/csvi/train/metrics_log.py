@@ -1,5 +1,6 @@
 """`metrics.jsonl` and TensorBoard events: the same figures under the same names."""
 
+import contextlib
 import json
 import logging
 import math
@@ -48,11 +49,11 @@ class MetricsLog:
         validated: bool = True,
     ):
         self.file = None if run is None else run / "metrics.jsonl"
-        self.board = None if run is None else _open_board(run, step + 1)
         if self.file and self.file.exists():
             kept = "".join(_lines_up_to(step, validated, self.file))
             with replacing(self.file) as partial:
                 partial.write_text(kept)
+        self.board = None if run is None else _open_board(run, step + 1)
         self.batch_size = batch_size
         self.nonfinite = nonfinite or NonFinite()
         self.pending: list[tuple[int, float, dict[str, Tensor], Tensor]] = []
@@ -117,6 +118,8 @@ class MetricsLog:
                 self.board.add(step, summary=Summary(value=values))
             except OSError as error:
                 log.warning("no more TensorBoard events: %s", error.strerror)
+                with contextlib.suppress(OSError):
+                    self.board.records.close()
                 self.board = None
 
     def restart_clock(self) -> None:
