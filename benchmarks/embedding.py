@@ -24,13 +24,14 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from csvi.config import Config, DataConfig, ModelConfig
+from csvi.config import Config, DataConfig
 from csvi.data.loader import EVALUATION_BATCH, evaluation_loader
 from csvi.data.records import ImageRecord, Modality
-from csvi.evaluate.embed import embed
 from csvi.fabric import choose_precision, make_fabric
-from csvi.model import build_network
-from csvi.model.backbone import TwoStreamBackbone
+from csvi.methods import build_method
+from csvi.methods.baseline import Baseline
+from csvi.model.two_stream import TwoStream
+from csvi.runs.embed import embed
 
 TARGET = 0.95
 """Share of the bare network's images a second that csvi reaches, at least."""
@@ -54,7 +55,7 @@ def write_images(root: Path, count: int, seed: int = 0) -> list[ImageRecord]:
 
 def bare(config: Config, fabric: Fabric, images: int) -> Callable[[], object]:
     """As many images as there are, through one stream of the backbone and its shared layers."""
-    backbone = TwoStreamBackbone(config.model.backbone)
+    backbone = TwoStream(config.method.backbone)
     network = torch.nn.Sequential(backbone.visible, backbone.shared).eval()
     network.to(fabric.device).to(memory_format=torch.channels_last)
     image = torch.randn(EVALUATION_BATCH, 3, config.data.height, config.data.width, device=fabric.device)
@@ -74,9 +75,9 @@ def compare(config: Config, pictures: int, turns: int, console: Console) -> list
     Raises:
         BenchmarkError: a cold and a warm cache did not give the same embeddings, one for each image.
     """
-    fabric = make_fabric(config)
+    fabric = make_fabric(config.precision)
     torch.manual_seed(0)
-    net = build_network(config, 395).net.to(fabric.device).to(memory_format=torch.channels_last)
+    net = build_method(config, 395).net.to(fabric.device).to(memory_format=torch.channels_last)
     found: dict[str, torch.Tensor] = {}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder, "images")
@@ -85,7 +86,7 @@ def compare(config: Config, pictures: int, turns: int, console: Console) -> list
         config.data.cache = str(Path(folder, "cache"))
         length = sum(file.stat().st_size for file in root.iterdir()) / pictures
         console.print(
-            f"{config.model.backbone} on {config.data.height}×{config.data.width}, "
+            f"{config.method.backbone} on {config.data.height}×{config.data.width}, "
             f"{choose_precision(config.precision)} on {fabric.device}, {pictures} JPEGs of {length / 1e3:.0f} kB; "
             f"{machine()}"
         )
@@ -134,7 +135,9 @@ def measure(options: argparse.Namespace, console: Console) -> list[Finding]:
         options.backbone, options.height, options.width, options.workers = "resnet18", 48, 24, 0
         options.pictures, options.turns = 80, 1
     data = DataConfig(height=options.height, width=options.width, workers=options.workers)
-    config = Config(data, ModelConfig(options.backbone, "none", auxiliary="none"), precision=options.precision)
+    config = Config(
+        Baseline.Settings(backbone=options.backbone, weights="none"), data=data, precision=options.precision
+    )
     return compare(config, options.pictures, options.turns, console)
 
 

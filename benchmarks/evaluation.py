@@ -13,6 +13,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,21 +22,22 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from csvi.data import find_layout, llcm
 from csvi.data.records import ImageRecord
-from csvi.data.sysu_mm01 import MODALITIES, counts
-from csvi.evaluate import Protocol, Trial, evaluate_protocols, sysu_protocols
+from csvi.data.sysu import MODALITIES, images_per_camera
+from csvi.evaluate import Protocol, Trial, evaluate_protocols
 from csvi.evaluate.metrics import score_embeddings
 
 RANKS = (1, 10, 20)
-FIGURES = ("R1", "R10", "R20", "mAP", "mINP")
+METRICS = ("R1", "R10", "R20", "mAP", "mINP")
 TOLERANCE = 1e-6
 TARGETS = {"whole matrix": 30, "by query": 4}
 """Style → how many times as long as csvi it should take, at least."""
 TARGET_SECONDS = 3.0
 TARGET_BYTES = 4e9
 
-Figures = NDArray[np.float64]
-"""(settings, trials, 5): one for each of `FIGURES`."""
+Metrics = NDArray[np.float64]
+"""(settings, trials, 5): one for each of `METRICS`."""
 
 
 def whole_matrix(
@@ -88,8 +90,8 @@ def time_style(
     trials: int,
     embeddings: NDArray,
     records: list[ImageRecord],
-) -> tuple[float, Figures]:
-    """Seconds for so many trials of each setting, and the figures."""
+) -> tuple[float, Metrics]:
+    """Seconds for so many trials of each setting, and the metrics."""
     identity = np.array([record.identity for record in records])
     camera = np.array([record.camera for record in records])
 
@@ -98,27 +100,27 @@ def time_style(
         return style(embeddings[q], embeddings[g], identity[q], camera[q], identity[g], camera[g])
 
     start = time.perf_counter()
-    figures = np.array([[of(trial) for trial in protocol.trials[:trials]] for protocol in protocols])
-    return time.perf_counter() - start, figures
+    metrics = np.array([[of(trial) for trial in protocol.trials[:trials]] for protocol in protocols])
+    return time.perf_counter() - start, metrics
 
 
 def time_csvi(
     protocols: Sequence[Protocol], embeddings: torch.Tensor, records: list[ImageRecord], repeats: int = 5
-) -> tuple[float, Figures]:
-    """Seconds for all trials, the least of some repeats, and the figures."""
+) -> tuple[float, Metrics]:
+    """Seconds for all trials, the least of some repeats, and the metrics."""
     evaluate_protocols(protocols[:1], embeddings, records)  # the first call compiles
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
         results = evaluate_protocols(protocols, embeddings, records)
         seconds.append(time.perf_counter() - start)
-    figures = np.array([[result.figures[name].trials for name in FIGURES] for result in results])
-    return min(seconds), figures.transpose(0, 2, 1)
+    metrics = np.array([[result.metrics[name].trials for name in METRICS] for result in results])
+    return min(seconds), metrics.transpose(0, 2, 1)
 
 
 def sysu_records(identities: int | None = None) -> list[ImageRecord]:
     """Records of SYSU-MM01's test split, or of its first identities."""
-    rows = [row for row in counts() if row["split"] == "test"][:identities]
+    rows = [row for row in images_per_camera() if row["split"] == "test"][:identities]
     return [
         ImageRecord(f"cam{camera}/{int(row['id']):04d}/{n:04d}.jpg", int(row["id"]), camera, modality)
         for camera, modality in MODALITIES.items()
@@ -143,7 +145,7 @@ def compare(dimensions: int, trials: int, full: bool, identities: int | None, co
         BenchmarkError: they did not all find the same.
     """
     records = sysu_records(identities)
-    protocols = sysu_protocols(records, trials=trials)
+    protocols = find_layout("sysu").protocols(records, "seeded", Path(), trials)
     embeddings = draw_embeddings(np.array([record.identity for record in records]), dimensions)
     console.print(
         f"SYSU-MM01's counts, {len(protocols)} settings × {trials} trials, {dimensions} dimensions; {machine()}"
@@ -156,8 +158,8 @@ def compare(dimensions: int, trials: int, full: bool, identities: int | None, co
     equal = True
     findings = []
 
-    def add(name: str, taken: float, figures: Figures, measured: str) -> float:
-        difference = float(np.abs(figures - expected[:, : figures.shape[1]]).max())
+    def add(name: str, taken: float, metrics: Metrics, measured: str) -> float:
+        difference = float(np.abs(metrics - expected[:, : metrics.shape[1]]).max())
         ratios = f"{taken / seconds:.1f}", f"{taken / single_seconds:.1f}"
         table.add_row(name, f"{taken:.2f}", *ratios, f"{difference:.0e}", measured)
         return difference
@@ -166,10 +168,10 @@ def compare(dimensions: int, trials: int, full: bool, identities: int | None, co
         ("whole matrix", whole_matrix, trials if full else 1),
         ("by query", by_query, trials),
     ):
-        taken, figures = time_style(style, protocols, measured, embeddings, records)
+        taken, metrics = time_style(style, protocols, measured, embeddings, records)
         taken *= trials / measured
         of = f"{measured} of {trials} trials{', scaled' if measured < trials else ''}"
-        equal &= add(name, taken, figures, of) <= TOLERANCE
+        equal &= add(name, taken, metrics, of) <= TOLERANCE
         times, least = taken / seconds, TARGETS[name]
         question = f"evaluation in NumPy, {name}, {dimensions} dimensions"
         findings.append(Finding(question, f"{times:.1f} × csvi's time", f"≥ {least} ×", times >= least))
@@ -179,7 +181,7 @@ def compare(dimensions: int, trials: int, full: bool, identities: int | None, co
     console.print(table)
     console.print(f"mean R1 {expected[..., 0].mean():.3f}, mAP {expected[..., 3].mean():.3f}")
     if not equal:
-        raise BenchmarkError(f"figures differ by more than {TOLERANCE:g}")
+        raise BenchmarkError(f"metrics differ by more than {TOLERANCE:g}")
     question, found = f"all of SYSU-MM01's settings, {trials} trials each", f"{single_seconds:.2f} s"
     return [*findings, Finding(question, found, f"< {TARGET_SECONDS:g} s", single_seconds < TARGET_SECONDS)]
 
@@ -194,12 +196,12 @@ def large(images: int, dimensions: int, console: Console) -> list[Finding]:
         torch.randn(images, dimensions, generator=random).mul_(3).add_(signal[identity]) for _ in range(2)
     )
     start = time.perf_counter()
-    score = score_embeddings(query, gallery, identity, identity, camera, camera + 2, protocol="llcm")
+    score = score_embeddings(query, gallery, identity, identity, camera, camera + 2, rules=llcm.RULES)
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     console.print(
         f"{seconds:.0f} s; the embeddings are {2 * query.nbytes / 1e9:.2f} GB; "
-        f"R1 {score.cmc[0]:.3f}, mAP {score.mAP:.3f}"
+        f"R1 {score.cmc[0]:.3f}, mAP {score.metrics['mAP']:.3f}"
     )
     found, target = f"{peak / 1e9:.2f} GB resident", f"≤ {TARGET_BYTES / 1e9:g} GB"
     return [Finding(f"memory of scoring {images:,} × {images:,} images", found, target, peak <= TARGET_BYTES)]

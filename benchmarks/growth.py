@@ -19,14 +19,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
-from training import add_sizes, config_of, make_small, with_auxiliary
+from training import add_sizes, config_of, make_small, with_method
 
 from csvi.analysis.canvas import STYLE
 from csvi.config import Config
-from csvi.evaluate.embed import embed
+from csvi.data.llcm import RULES
 from csvi.evaluate.metrics import score_embeddings
 from csvi.fabric import make_fabric
-from csvi.model import build_network
+from csvi.methods import build_method
+from csvi.runs.embed import embed
 from csvi.train.cost import random_batch, training_cost
 
 IDENTITIES = (2, 4, 8, 16)
@@ -47,13 +48,13 @@ def images_a_second(configs: Sequence[Config], classes: int, turns: int) -> tupl
     memory: Lines = {"training, Baseline": [], "training, coseg": []}
     for config in configs:
         batch = random_batch(config, classes)
-        fabric, net = make_fabric(config), build_network(with_auxiliary(config, "none"), classes).net
+        fabric, net = make_fabric(config.precision), build_method(with_method(config, "baseline"), classes).net
         net.to(fabric.device).to(memory_format=torch.channels_last)
         taken = take_turns({"": lambda: embed(net, [batch], fabric)}, turns, warm_up=1)[""]  # noqa: B023
-        speed["embedding"].append(len(batch["image"]) / statistics.median(taken))
-        for name, auxiliary in (("training, Baseline", "none"), ("training, coseg", "coseg")):
-            cost = training_cost(with_auxiliary(config, auxiliary), classes, turns)
-            speed[name].append(len(batch["image"]) / cost.seconds_a_step)
+        speed["embedding"].append(len(batch.image) / statistics.median(taken))
+        for name, method in (("training, Baseline", "baseline"), ("training, coseg", "coseg")):
+            cost = training_cost(with_method(config, method), classes, turns)
+            speed[name].append(len(batch.image) / cost.seconds_a_step)
             memory[name].append(cost.bytes / 1e9)
     return speed, memory
 
@@ -68,7 +69,7 @@ def evaluation_seconds(galleries: Sequence[int], queries: int, dimensions: int, 
         asked, shown = torch.arange(queries) % (count // 10), torch.arange(count) // 10
 
         def score() -> object:
-            return score_embeddings(query, gallery, asked, shown, asked % 2, shown % 3 + 2, protocol="llcm")  # noqa: B023
+            return score_embeddings(query, gallery, asked, shown, asked % 2, shown % 3 + 2, rules=RULES)  # noqa: B023
 
         lines["evaluation"].append(statistics.median(take_turns({"": score}, turns, warm_up=1)[""]))
     return lines

@@ -3,9 +3,9 @@
     python benchmarks/loading.py [--images 6400] [--workers 2] [--step-seconds 0.1]
     python benchmarks/loading.py --memory
 
-The other loader is the usual one: Pillow opens, converts and resizes, torchvision's transforms vary and normalise one
-image after the other, and the default collation stacks them. Both draw the same batches with as many workers, and both
-end with normalised batches on the device. It loads no masks; csvi is measured without and with them.
+The other loader is the usual one: Pillow opens, converts and resizes, torchvision's transforms augment and normalise
+one image after the other, and the default collation stacks them. Both draw the same batches with as many workers, and
+both end with normalised batches on the device. It loads no masks; csvi is measured without and with them.
 
 The images are made here: 64 different ones, 100 to 400 pixels wide and two to three times as high, as those of
 SYSU-MM01 are, each under many names. What is measured is decoding, not the disk.
@@ -19,11 +19,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from common import Finding, machine, parser_of, run
-from lightning_fabric import Fabric
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -32,12 +32,14 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from csvi.config import Config, DataConfig
-from csvi.data.loader import training_loader
-from csvi.data.records import ImageRecord, Modality
-from csvi.data.sampler import CrossModalitySampler, Draw
-from csvi.data.sysu_mm01 import MODALITIES, counts
-from csvi.data.transforms import MEAN, STD
-from csvi.fabric import choose_precision, keep_freed_memory, make_fabric, on_device
+from csvi.data.batch import MEAN, STD, Batch, prepare
+from csvi.data.records import Benchmark, ImageRecord, Modality
+from csvi.data.sampler import CrossModalitySampler, Sample
+from csvi.data.sysu import MODALITIES, images_per_camera
+from csvi.data.training_set import TrainingSet
+from csvi.data.views import standard_views
+from csvi.fabric import choose_precision, keep_freed_memory, make_fabric
+from csvi.methods.coseg import CoSeg
 from csvi.train.cost import training
 
 TARGET_RATIO = 3.0
@@ -51,11 +53,9 @@ are 4.25 GB; PyTorch itself, before anything is loaded, takes more than this whe
 DIFFERENT = 64
 """Images that are really made."""
 
-Batch = dict[str, Tensor]
 
-
-class DecodedImages(Dataset[Batch]):
-    """The usual way: an item is an image, decoded, resized, varied and normalised whenever it is drawn."""
+class DecodedImages(Dataset[dict[str, Tensor]]):
+    """The usual way: an item is an image, decoded, resized, augmented and normalised whenever it is drawn."""
 
     def __init__(self, root: Path, records: list[ImageRecord], config: DataConfig):
         self.root, self.records = root, records
@@ -71,8 +71,8 @@ class DecodedImages(Dataset[Batch]):
             ]
         )
 
-    def __getitem__(self, draw: Draw) -> Batch:
-        record = self.records[draw.image]
+    def __getitem__(self, sample: Sample) -> dict[str, Tensor]:
+        record = self.records[sample.image]
         with Image.open(self.root / record.path) as image:
             return {
                 "image": self.transform(image.convert("RGB")),
@@ -98,20 +98,20 @@ def csvi_loader(
     root: Path, records: list[ImageRecord], config: DataConfig, masks: bool
 ) -> tuple[DataLoader, CrossModalitySampler]:
     """What `csvi train` uses."""
-    loader, sampler, _ = training_loader(root, records, config, seed=0, masks=masks)
-    return loader, sampler
+    training_set = TrainingSet(Benchmark("", root, records, [], []), config, masks)
+    return training_set.loader(standard_views(config), seed=0)
 
 
-def usual_to_device(batch: Batch, fabric: Fabric) -> Batch:
-    """Of batches that are normalised already."""
-    batch = fabric.to_device(batch)
-    return batch | {"image": batch["image"].contiguous(memory_format=torch.channels_last)}
+def usual_to_device(batch: dict[str, Tensor], device: torch.device) -> Batch:
+    """Move a batch that is normalised already."""
+    moved = Batch(**{name: rows.to(device) for name, rows in batch.items()})
+    return moved._replace(image=moved.image.contiguous(memory_format=torch.channels_last))
 
 
 def time_epochs(
     make: Callable[[], tuple[DataLoader, CrossModalitySampler]],
-    to_device: Callable[[Batch, Fabric], Batch],
-    fabric: Fabric,
+    to_device: Callable[[Any, torch.device], Batch],
+    device: torch.device,
     epochs: int,
 ) -> list[float]:
     """Seconds of each epoch until all its batches were on the device, one after the other; the first one includes
@@ -126,8 +126,8 @@ def time_epochs(
     for epoch in range(epochs):
         sampler.start(epoch)
         for batch in loader:
-            to_device(batch, fabric)
-        _wait(fabric)
+            to_device(batch, device)
+        _wait(device)
         seconds.append(time.perf_counter() - start)
         start = time.perf_counter()
     torch.set_num_threads(threads)
@@ -168,8 +168,8 @@ def training_step(config: Config, identities: int) -> Callable[[Batch], None]:
     return wait
 
 
-def _wait(fabric: Fabric) -> None:
-    if fabric.device.type == "cuda":
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
         torch.cuda.synchronize()
 
 
@@ -210,7 +210,7 @@ def sysu_names() -> list[tuple[str, int, Modality]]:
     return [
         (f"cam{camera}/{int(row['id']):04d}/{n:04d}", int(row["id"]), modality)
         for camera, modality in MODALITIES.items()
-        for row in counts()
+        for row in images_per_camera()
         if row["split"] != "test"
         for n in range(int(row[f"cam{camera}"]))
     ]
@@ -220,10 +220,10 @@ def compare(
     config: Config, images: int, epochs: int, seconds: float, step_seconds: float | None, console: Console
 ) -> list[Finding]:
     """Measures and prints seconds of epochs, and the share of a training step that waits."""
-    fabric, data = make_fabric(config), config.data
+    device, data = make_fabric(config.precision).device, config.data
     console.print(
         f"{images:,} images, {data.height}×{data.width}, batches of {2 * data.identities * data.images}, "
-        f"{data.workers} workers, {fabric.device}; {machine()}"
+        f"{data.workers} workers, {device}; {machine()}"
     )
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -232,7 +232,7 @@ def compare(
         def with_cache(name: str) -> DataConfig:
             return DataConfig(**vars(data) | {"cache": str(root / name)})
 
-        usual = time_epochs(lambda: usual_loader(root / "images", records, data), usual_to_device, fabric, epochs)
+        usual = time_epochs(lambda: usual_loader(root / "images", records, data), usual_to_device, device, epochs)
         table = Table("", "first epoch, s", "later, s", "images/s", "× decoding")
         drawn = -(-images // (2 * data.identities * data.images)) * 2 * data.identities * data.images
         later = min(usual[1:])
@@ -242,8 +242,8 @@ def compare(
             settings = with_cache(f"cache-{masks}")
             taken = time_epochs(
                 lambda masks=masks, settings=settings: csvi_loader(root / "images", records, settings, masks),
-                on_device,
-                fabric,
+                prepare,
+                device,
                 epochs,
             )
             ratio = later / min(taken[1:])
@@ -268,7 +268,7 @@ def compare(
         loader, sampler = csvi_loader(root / "images", records, with_cache("cache-True"), masks=True)
         first = next(iter(loader))  # starts the workers
         if step_seconds is None:
-            name = f"{config.model.backbone} with {config.model.auxiliary}, {choose_precision(config.precision)}"
+            name = f"{config.method.backbone} with {config.method.name}, {choose_precision(config.precision)}"
             step = training_step(config, len({record.identity for record in records}))
             step(first)
         else:
@@ -300,7 +300,7 @@ def measure_memory(data: DataConfig, names: list[tuple[str, int, Modality]], con
         filled = time.perf_counter() - start
         for batch in loader:
             keep_freed_memory(torch.device("cpu"))  # as in training
-            batch["image"].numpy().max(), batch["mask"].numpy().max()  # what nobody reads need not be resident
+            batch.image.numpy().max(), batch.mask.numpy().max()  # what nobody reads need not be resident
         whole = time.perf_counter() - start
         after = {"training process": resident(os.getpid())}
         for number, worker in enumerate(multiprocessing.active_children(), 1):
@@ -350,7 +350,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def measure(options: argparse.Namespace, console: Console) -> list[Finding]:
     """Measures and prints what is asked for."""
-    config = Config(data=DataConfig(workers=options.workers))
+    config = Config(CoSeg.Settings(), data=DataConfig(workers=options.workers))
     if options.quick:
         config.data.height, config.data.width = 48, 24
         options.images, options.epochs, options.seconds = 320, 2, 0.5

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from csvi.config import SynthConfig
-from csvi.synth.benchmark import LAYOUTS, SIZES, render_person, resolve
+from csvi.synth.benchmark import SIZES, plan_of, render_person, resolve
 from csvi.synth.plan import Shot
 
 TARGET = 30
@@ -47,7 +47,7 @@ def measure(options: argparse.Namespace, console: Console) -> list[Finding]:
     if options.quick:
         options.people, options.height = 1, SIZES["tiny"][0]
     config = SynthConfig(height=options.height, width=options.height // 2)
-    plan = LAYOUTS["sysu"]("demo", 0)
+    plan = plan_of("sysu", "demo", 0)
     first, *people = (list(shots) for _, shots in groupby(plan.shots, key=lambda shot: shot.identity))
 
     table = Table("", "images", "seconds", "images/s", "images/s of processor time")

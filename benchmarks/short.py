@@ -20,7 +20,7 @@ SHORT = {
     "loading": ["--images 1920 --seconds 15"],
     "evaluation": [""],
     "embedding": ["--pictures 384 --turns 1"],
-    "training": ["--variants none coseg --steps 2"],
+    "training": ["--methods baseline coseg --steps 2"],
 }
 """Benchmark → options of each of its runs."""
 

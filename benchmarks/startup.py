@@ -14,7 +14,7 @@ from common import Finding, parser_of, run
 from rich.console import Console
 from rich.table import Table
 
-from csvi.cli import _parser
+from csvi.cli import COMMANDS
 
 TARGET_SECONDS = 0.5
 CSVI = "import sys; from csvi.cli import main; sys.exit(main())"
@@ -41,7 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def measure(options: argparse.Namespace, console: Console) -> list[Finding]:
     """Measures and prints what is asked for."""
-    commands = ["", *_parser()[1]]
+    commands = ["", *COMMANDS]
     if options.quick:
         options.repeats, commands = 1, commands[:2]
     table = Table("", f"seconds, median of {options.repeats}")

@@ -1,4 +1,4 @@
-"""How fast csvi trains: a step of each variant against the bare network, and against a step as most code writes it.
+"""How fast csvi trains: a step of each method against the bare network, and against a step as most code writes it.
 
     python benchmarks/training.py [--compile] [--profile] [--peak TFLOPS]
 
@@ -23,16 +23,20 @@ from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from csvi.config import Config, CosegConfig, DataConfig, LossConfig, ModelConfig, TrainConfig
-from csvi.fabric import make_fabric, on_device
-from csvi.model import VIReIDNet, build_network
-from csvi.model.backbone import TwoStreamBackbone
-from csvi.model.network import AUXILIARIES
+from csvi.config import Config, DataConfig, TrainConfig
+from csvi.data.batch import prepare
+from csvi.fabric import make_fabric
+from csvi.methods import METHODS, build_method
+from csvi.methods.baseline import BaselineSettings
+from csvi.methods.coseg import CoSeg
+from csvi.model.net import PartNet
+from csvi.model.two_stream import TwoStream
+from csvi.runs.settings import as_method
 from csvi.train.cost import random_batch, random_training
 
 TOLERANCE = 1e-4
-TARGETS = dict.fromkeys(AUXILIARIES, ("none", 1.3)) | {"none": ("bare", 1.10)}
-"""Variant → than which other contestant, and how many times as long, it may take."""
+TARGETS = dict.fromkeys(METHODS, ("baseline", 1.3)) | {"baseline": ("bare", 1.10)}
+"""Method → than which other contestant, and how many times as long, it may take."""
 TARGET_AS_USUAL = 2.0
 """How many times as long as csvi's Baseline the usual way should take on a CPU, at least."""
 
@@ -46,14 +50,15 @@ class AsUsual(nn.Module):
         net: whose weights it starts with.
     """
 
-    def __init__(self, net: VIReIDNet):
+    def __init__(self, net: PartNet):
         super().__init__()
         self.visible, self.infrared, self.shared = net.backbone.visible, net.backbone.infrared, net.backbone.shared
-        parts, channels, dim = net.part_module.embed.weight.shape
+        parts, channels, dim = net.head.embed.weight.shape
+        identities = net.head.classify.weight.shape[2]
         self.embed = nn.ModuleList(nn.Linear(channels, dim) for _ in range(parts))
         self.norm = nn.ModuleList(nn.BatchNorm1d(dim) for _ in range(parts))
-        self.classify = nn.ModuleList(nn.Linear(dim, net.identities) for _ in range(parts))
-        for layers, source in ((self.embed, net.part_module.embed), (self.classify, net.part_module.classify)):
+        self.classify = nn.ModuleList(nn.Linear(dim, identities) for _ in range(parts))
+        for layers, source in ((self.embed, net.head.embed), (self.classify, net.head.classify)):
             for layer, weight, bias in zip(layers, source.weight, source.bias, strict=True):
                 layer.weight.data, layer.bias.data = weight.data.T.clone(), bias.data.clone()
 
@@ -68,33 +73,34 @@ class AsUsual(nn.Module):
         return outputs
 
 
-def losses_as_usual(outputs: list[tuple[Tensor, Tensor]], identity: Tensor, settings: LossConfig) -> Tensor:
+def losses_as_usual(outputs: list[tuple[Tensor, Tensor]], identity: Tensor, settings: BaselineSettings) -> Tensor:
     """Identity and hetero-center loss of csvi's default settings, by part and by identity."""
     half = len(identity) // 2
     total = torch.zeros((), device=identity.device)
     for part, scores in outputs:
         for images in (slice(half), slice(half, None)):
-            total = total + settings.identity * F.cross_entropy(scores[images], identity[images])
+            total = total + settings.identity_weight * F.cross_entropy(scores[images], identity[images])
         part = F.normalize(part, dim=1)
         for label in identity.unique():
             center = [part[images][identity[images] == label].mean(0) for images in (slice(half), slice(half, None))]
-            total = total + settings.center * (center[0] - center[1]).pow(2).sum()
+            total = total + settings.center_weight * (center[0] - center[1]).pow(2).sum()
     return total
 
 
 def step_as_usual(config: Config, identities: int) -> tuple[AsUsual, Step]:
     """The network, and a step of it."""
     torch.manual_seed(0)
-    device = make_fabric(config).device
-    network = AsUsual(build_network(baseline(config), identities).net).to(device)
+    config = with_method(config, "baseline")
+    device = make_fabric(config.precision).device
+    network = AsUsual(build_method(config, identities).net).to(device)
     optimizer = torch.optim.SGD(network.parameters(), config.train.lr, 0.9, weight_decay=config.train.weight_decay)
     batch = random_batch(config, identities)
-    image = batch["image"].contiguous()
+    image = batch.image.contiguous()
     half = len(image) // 2
 
     def step() -> float:
         outputs = network(image[:half].to(device), image[half:].to(device))
-        loss = losses_as_usual(outputs, batch["identity"].to(device), config.loss)
+        loss = losses_as_usual(outputs, batch.identity.to(device), config.method)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -108,7 +114,7 @@ class Bare(nn.Module):
 
     def __init__(self, backbone: str, identities: int):
         super().__init__()
-        self.backbone = TwoStreamBackbone(backbone)
+        self.backbone = TwoStream(backbone)
         self.head = nn.Linear(self.backbone.channels, identities)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -120,15 +126,15 @@ class Bare(nn.Module):
 def step_of_bare(config: Config, identities: int) -> Step:
     """Forward, backward and SGD, nothing else."""
     torch.manual_seed(0)
-    fabric = make_fabric(config)
-    network = Bare(config.model.backbone, identities).to(memory_format=torch.channels_last)
+    fabric = make_fabric(config.precision)
+    network = Bare(config.method.backbone, identities).to(memory_format=torch.channels_last)
     settings = {"momentum": 0.9, "weight_decay": config.train.weight_decay, "fused": True}
     wrapped, optimizer = fabric.setup(network, torch.optim.SGD(network.parameters(), config.train.lr, **settings))
     batch = random_batch(config, identities)
 
     def step() -> None:
-        moved = on_device(batch, fabric)
-        loss = F.cross_entropy(wrapped(moved["image"]), moved["identity"])
+        moved = prepare(batch, fabric.device)
+        loss = F.cross_entropy(wrapped(moved.image), moved.identity)
         optimizer.zero_grad()
         fabric.backward(loss)
         optimizer.step()
@@ -136,36 +142,32 @@ def step_of_bare(config: Config, identities: int) -> Step:
     return step
 
 
-def baseline(config: Config) -> Config:
-    """The settings with no auxiliary."""
-    return with_auxiliary(config, "none")
-
-
-def with_auxiliary(config: Config, auxiliary: str, compiled: bool = False) -> Config:
-    """The settings with another auxiliary, and compiled or not."""
-    model = ModelConfig(config.model.backbone, "none", auxiliary=auxiliary)
-    return Config(config.data, model, config.coseg, precision=config.precision, train=TrainConfig(compile=compiled))
+def with_method(config: Config, name: str, compiled: bool = False) -> Config:
+    """The settings with another method, and compiled or not."""
+    train = TrainConfig(compile=compiled)
+    return Config(as_method(config.method, name), data=config.data, train=train, precision=config.precision)
 
 
 def same_baseline(config: Config, identities: int) -> bool:
     """Whether the usual way computes the loss of csvi's Baseline, both in float32 from the same weights."""
     torch.manual_seed(0)
-    network, batch = build_network(baseline(config), identities), random_batch(config, identities)
+    config = with_method(config, "baseline")
+    method, batch = build_method(config, identities), random_batch(config, identities)
     with torch.no_grad():
-        ours = sum(network.losses(network(batch), batch, config.loss).values())
-        usual = losses_as_usual(AsUsual(network.net)(*batch["image"].chunk(2)), batch["identity"], config.loss)
+        ours = sum(method(batch, step=0).values())
+        usual = losses_as_usual(AsUsual(method.net)(*batch.image.chunk(2)), batch.identity, config.method)
     return bool(abs(usual / ours - 1) <= TOLERANCE)
 
 
 def optimizers(config: Config, identities: int, turns: int) -> Seconds:
     """Seconds that the optimiser takes of a step, fused as csvi has it, and as it is by default."""
     torch.manual_seed(0)
-    network = build_network(baseline(config), identities).to(memory_format=torch.channels_last)
-    network.to(make_fabric(config).device)
-    for parameter in network.parameters():
+    method = build_method(with_method(config, "baseline"), identities).to(memory_format=torch.channels_last)
+    method.to(make_fabric(config.precision).device)
+    for parameter in method.parameters():
         parameter.grad = torch.randn_like(parameter)
     settings = {"lr": 1e-6, "momentum": 0.9, "weight_decay": config.train.weight_decay}
-    fused, default = (torch.optim.SGD(network.parameters(), **settings, fused=fused) for fused in (True, None))
+    fused, default = (torch.optim.SGD(method.parameters(), **settings, fused=fused) for fused in (True, None))
     return take_turns({"fused": fused.step, "default": default.step}, turns)
 
 
@@ -177,22 +179,22 @@ def compare(config: Config, identities: int, options: argparse.Namespace, consol
     """
     images = 2 * config.data.identities * config.data.images
     console.print(
-        f"{config.model.backbone}, {images} images of {config.data.height}×{config.data.width}, {identities} "
+        f"{config.method.backbone}, {images} images of {config.data.height}×{config.data.width}, {identities} "
         f"identities, {options.steps} steps each; {machine()}"
     )
     if not same_baseline(config, identities):
         raise BenchmarkError(f"losses of the two Baselines differ by more than {TOLERANCE:g}")
     steps: dict[str, Step] = {"bare": step_of_bare(config, identities)}
-    for name in options.variants:
-        steps[name] = random_training(with_auxiliary(config, name), identities)[1]
+    for name in options.methods:
+        steps[name] = random_training(with_method(config, name), identities)[1]
     if not options.no_usual:
         steps["as usual"] = step_as_usual(config, identities)[1]
     operations = {name: count_operations(step) for name, step in steps.items()}
     first = {}
     if options.compile:
-        for name in options.variants:
+        for name in options.methods:
             compiled = f"{name}, compiled"
-            steps[compiled] = random_training(with_auxiliary(config, name, compiled=True), identities)[1]
+            steps[compiled] = random_training(with_method(config, name, compiled=True), identities)[1]
             first[compiled] = time_call(steps[compiled])
             operations[compiled] = operations[name]
     seconds = take_turns(steps, options.steps, warm_up=0)  # counting was
@@ -210,21 +212,21 @@ def compare(config: Config, identities: int, options: argparse.Namespace, consol
         )  # fmt: skip
     console.print(table)
     of = optimizers(config, identities, options.steps)
-    step = statistics.median(seconds["none" if "none" in seconds else "bare"])
+    step = statistics.median(seconds["baseline" if "baseline" in seconds else "bare"])
     for name, all_taken in of.items():
         taken = statistics.median(all_taken)
         console.print(f"SGD {name}: {1e3 * taken:.0f} ms, {taken / step:.1%} of a step of that length")
     if options.profile:
-        print_kernels(options.variants[-1], steps[options.variants[-1]], console)
+        print_kernels(options.methods[-1], steps[options.methods[-1]], console)
     return [finding for finding in findings.values() if finding and finding.target]
 
 
 def comparison(name: str, seconds: Seconds) -> Finding | None:
     """How a contestant's step compares to another's, and to what it should."""
-    if name == "as usual" and "none" in seconds:
-        times = ratio(seconds, name, "none")
+    if name == "as usual" and "baseline" in seconds:
+        times = ratio(seconds, name, "baseline")
         target = "" if torch.cuda.is_available() else f"≥ {TARGET_AS_USUAL:.2f} ×"
-        return Finding("a step as usual", f"{times:.2f} × none", target, times >= TARGET_AS_USUAL)
+        return Finding("a step as usual", f"{times:.2f} × baseline", target, times >= TARGET_AS_USUAL)
     if name.endswith(", compiled"):
         eager = name.removesuffix(", compiled")
         return Finding(f"a step of {name}", f"{ratio(seconds, name, eager):.2f} × {eager}", "", True)
@@ -259,10 +261,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser = parser_of(__doc__)
     add_sizes(parser)
     parser.add_argument("--steps", type=int, default=10, help="of each contestant")
-    parser.add_argument("--variants", nargs="+", choices=AUXILIARIES, default=list(AUXILIARIES))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--no-usual", action="store_true", help="leave out the slowest contestant")
-    parser.add_argument("--compile", action="store_true", help="the variants with --train.compile as well")
-    parser.add_argument("--profile", action="store_true", help="what the last of the variants spends its time on")
+    parser.add_argument("--compile", action="store_true", help="the methods with --train.compile as well")
+    parser.add_argument("--profile", action="store_true", help="what the last of the methods spends its time on")
     parser.add_argument("--peak", type=float, help="TFLOP/s of the device in this precision, for MFU")
     parser.add_argument("--quick", action="store_true", help="a small network and few steps, to see that it runs")
     return parser
@@ -274,10 +276,9 @@ def measure(options: argparse.Namespace, console: Console) -> list[Finding]:
         make_small(options)
         options.steps = 2
     config = config_of(options)
-    if config.data.height % (16 * config.model.parts):
-        raise BenchmarkError(
-            f"the usual way cuts features into equal parts: give a height that {16 * config.model.parts} divides"
-        )
+    cells = 16 * config.method.parts
+    if config.data.height % cells:
+        raise BenchmarkError(f"the usual way cuts features into equal parts: give a height that {cells} divides")
     return compare(config, options.classes, options, console)
 
 
@@ -309,8 +310,10 @@ def config_of(options: argparse.Namespace) -> Config:
     data = DataConfig(
         height=options.height, width=options.width, identities=options.identities, images=options.images, workers=0
     )
-    coseg = CosegConfig(widths=options.widths and tuple(options.widths))
-    return Config(data, ModelConfig(options.backbone, "none"), coseg, precision=options.precision)
+    widths = options.widths and tuple(options.widths)
+    return Config(
+        CoSeg.Settings(backbone=options.backbone, weights="none", widths=widths), data=data, precision=options.precision
+    )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,12 @@ import pytest
 import torch
 from PIL import Image
 
-from csvi.config import Config, CosegConfig, DataConfig, ModelConfig, TrainConfig
+from csvi.config import Config, DataConfig, TrainConfig
+from csvi.methods.baseline import Baseline
+from csvi.methods.coseg import CoSeg
+from csvi.runs import Run
+from csvi.runs.evaluation import evaluated
+from csvi.train.loop import train
 
 SPLITS = {"train": range(1, 9), "val": range(9, 13), "test": range(13, 21)}
 
@@ -44,16 +49,38 @@ def cache_folder(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.fixture
-def config(sysu_root, cache_folder):
+def small(root, cache):
     """An epoch of two steps."""
     return Config(
+        CoSeg.Settings(backbone="mobilenet_v2", weights="none", parts=3, part_dim=16, widths=(16, 8)),
         data=DataConfig(
-            root=str(sysu_root), train_on="train", height=48, width=24, identities=8, images=4, pad=2, workers=0,
-            cache=str(cache_folder),
+            root=str(root), train_on="train", height=48, width=24, identities=8, images=4, pad=2, workers=0,
+            cache=str(cache),
         ),
-        model=ModelConfig(backbone="mobilenet_v2", weights="none", parts=3, part_dim=16),
-        coseg=CosegConfig(widths=(16, 8)),
         train=TrainConfig(epochs=1, lr=0.001, validate_every=0),
         precision="32-true",
     )  # fmt: skip
+
+
+@pytest.fixture
+def config(sysu_root, cache_folder):
+    return small(sysu_root, cache_folder)
+
+
+@pytest.fixture(scope="session")
+def coseg_run(sysu_root, cache_folder, tmp_path_factory):
+    """A run of those settings, trained and evaluated; a test that changes it copies it before (`shutil.copytree`)."""
+    run = tmp_path_factory.mktemp("shared") / "coseg"
+    train(small(sysu_root, cache_folder), run)
+    evaluated(Run.open(run))
+    return run
+
+
+@pytest.fixture(scope="session")
+def baseline_run(sysu_root, cache_folder, tmp_path_factory):
+    """The same of the Baseline."""
+    run, config = tmp_path_factory.mktemp("shared") / "baseline", small(sysu_root, cache_folder)
+    config.method = Baseline.Settings(backbone="mobilenet_v2", weights="none", parts=3, part_dim=16)
+    train(config, run)
+    evaluated(Run.open(run))
+    return run

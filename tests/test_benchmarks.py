@@ -1,6 +1,7 @@
 """The benchmarks run, notice when what they compare is not the same, and measure what they say."""
 
 import importlib.util
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 
 from csvi.config import DataConfig
+from csvi.data.batch import Batch
 from csvi.data.records import Modality
 from csvi.train.cost import Cost
 
@@ -58,24 +60,27 @@ def test_large(evaluation, monkeypatch, capsys):
 
 def test_training(benchmark, capsys):
     training = benchmark("training")
-    assert training.main(["--quick", "--variants", "none", "coseg", "--peak", "1"]) == 0
+    assert training.main(["--quick", "--methods", "baseline", "coseg", "--peak", "1"]) == 0
     out = capsys.readouterr().out
     for row in ("bare", "× bare", "coseg", "as usual", "SGD fused", *["≥ 2.0"] * (not torch.cuda.is_available())):
         assert row in out
-    assert training.main(["--quick", "--variants", "none", "--no-usual", "--profile"]) == 0
+    assert training.main(["--quick", "--methods", "baseline", "--no-usual", "--profile"]) == 0
     assert "Self CPU" in capsys.readouterr().out
 
 
 def test_the_short_form_ends_with_one_table(benchmark, monkeypatch, capsys):
     training = benchmark("training")
     short = benchmark("short")
-    quick = {"startup": ["--quick"], "training": ["--quick --variants none", "--quick --variants none --no-usual"]}
+    quick = {
+        "startup": ["--quick"],
+        "training": ["--quick --methods baseline", "--quick --methods baseline --no-usual"],
+    }
     assert short.main([], quick) == 0
     rows = capsys.readouterr().out.rpartition(" found ")[2]
     on_cpu = not torch.cuda.is_available()  # elsewhere the usual way has no target
-    for row in ("csvi --help", "a step of none", *["a step as usual"] * on_cpu):
+    for row in ("csvi --help", "a step of baseline", *["a step as usual"] * on_cpu):
         assert row in rows
-    assert rows.count("a step of none") == 2
+    assert rows.count("a step of baseline") == 2
     monkeypatch.setattr(training, "same_baseline", lambda *_: False)
     assert short.main(["--only", "training"], quick) == 1
     assert "losses of the two Baselines differ" in capsys.readouterr().out
@@ -86,7 +91,7 @@ def test_training_notices_another_baseline(benchmark, monkeypatch, capsys):
     monkeypatch.setattr(
         training, "losses_as_usual", lambda *inputs, right=training.losses_as_usual: 1.01 * right(*inputs)
     )
-    assert training.main(["--quick", "--variants", "none"]) == 1
+    assert training.main(["--quick", "--methods", "baseline"]) == 1
     assert "losses of the two Baselines differ" in capsys.readouterr().out
 
 
@@ -126,18 +131,18 @@ def test_loading_beside_training(benchmark, capsys, monkeypatch):
     steps = []
     monkeypatch.setattr(loading, "training_step", lambda *_: steps.append)
     assert loading.main(["--quick", "--workers", "0"]) == 0
-    assert steps[0]["mask"].shape == (64, 1, 48, 24)
+    assert steps[0].mask.shape == (64, 1, 48, 24)
     assert "resnet50 with coseg" in capsys.readouterr().out
 
 
 def test_a_step_of_training(benchmark, config):
     loading = benchmark("loading")
-    batch = {
-        "image": torch.randint(256, (64, 3, 48, 24), dtype=torch.uint8),
-        "mask": torch.randint(256, (64, 1, 48, 24), dtype=torch.uint8),
-        "modality": torch.arange(2).repeat_interleave(32),
-        "identity": torch.arange(8).repeat_interleave(4).repeat(2),
-    }
+    batch = Batch(
+        image=torch.randint(256, (64, 3, 48, 24), dtype=torch.uint8),
+        mask=torch.randint(256, (64, 1, 48, 24), dtype=torch.uint8),
+        modality=torch.arange(2).repeat_interleave(32),
+        identity=torch.arange(8).repeat_interleave(4).repeat(2),
+    )
     loading.training_step(config, 8)(batch)
 
 
@@ -151,14 +156,14 @@ def test_both_loaders_draw_the_same_images(benchmark, tmp_path):
     data = DataConfig(
         height=48, width=24, workers=0, cache=str(tmp_path / "cache"), flip=0, pad=0, erase=0, grayscale=0
     )
-    fabric = loading.make_fabric(loading.Config(data=data))
+    cpu = torch.device("cpu")
     usual, _ = loading.usual_loader(tmp_path / "images", records, data)
     ours, _ = loading.csvi_loader(tmp_path / "images", records, data, masks=False)
     for theirs, mine in zip(usual, ours, strict=True):
-        theirs, mine = loading.usual_to_device(theirs, fabric), loading.on_device(mine, fabric)
-        assert torch.equal(theirs["identity"], mine["identity"])
-        torch.testing.assert_close(theirs["image"], mine["image"], rtol=0, atol=0.02)
-        assert theirs["image"].stride() == mine["image"].stride()
+        theirs, mine = loading.usual_to_device(theirs, cpu), loading.prepare(mine, cpu)
+        assert torch.equal(theirs.identity, mine.identity)
+        torch.testing.assert_close(theirs.image, mine.image, rtol=0, atol=0.02)
+        assert theirs.image.stride() == mine.image.stride()
 
 
 def test_waiting_is_told_from_working(benchmark):
@@ -204,3 +209,36 @@ def test_startup(benchmark, capsys):
     printed = capsys.readouterr().out
     assert "csvi --help" in printed
     assert "python -c pass" in printed
+
+
+def test_waiting(benchmark, capsys):
+    assert benchmark("waiting").main(["--quick", "--threads=1"]) == 0
+    printed = capsys.readouterr().out
+    for expected in (
+        "csvi (GOMP_SPINCOUNT=",
+        "as usual (the library's default)",
+        "alone, s",
+        "beside 2 busy processes",
+    ):
+        assert expected in printed
+    assert "a step alone" in printed
+
+
+def test_a_process_that_fails_is_told_and_busy_ones_are_ended(benchmark, monkeypatch, capsys):
+    waiting = benchmark("waiting")
+    started = []
+
+    class Started(subprocess.Popen):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            started.append(self)
+
+    monkeypatch.setattr(waiting.subprocess, "Popen", Started)
+    with waiting.busy(2):
+        assert [process.poll() for process in started] == [None, None]
+    assert all(process.poll() is not None for process in started)
+    monkeypatch.setattr(waiting, "STEPS", "raise SystemExit('no memory')")
+    assert waiting.main(["--quick"]) == 1
+    assert "a process of csvi failed: no memory" in capsys.readouterr().out
+    assert len(started) == 4
+    assert all(process.poll() is not None for process in started)

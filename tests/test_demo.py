@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from csvi import demo
+from csvi.commands import demo
 from csvi.config import SynthConfig, shipped_config
 from csvi.errors import CsviError
 
@@ -14,17 +14,21 @@ from csvi.errors import CsviError
 def small(monkeypatch, tmp_path):
     """The demo's settings, but for size and length."""
     settings = yaml.safe_load(shipped_config("demo").read_text())
-    settings["data"] |= {"height": 96, "width": 48, "identities": 4, "images": 2}
-    settings["model"] |= {"part_dim": 32}
+    settings["data"] |= {"height": 48, "width": 24, "identities": 4, "images": 2}
+    settings["method"] |= {"part_dim": 32}
     settings["train"] |= {"epochs": 1}
     file = tmp_path / "small.yaml"
     file.write_text(yaml.safe_dump(settings))
     monkeypatch.setattr(demo, "shipped_config", lambda name: file)
-    monkeypatch.setattr(demo, "SynthConfig", lambda preset, seed: SynthConfig(preset="tiny", seed=seed))
+    monkeypatch.setattr(
+        demo,
+        "SynthConfig",
+        lambda preset, seed: SynthConfig(preset="tiny", seed=seed, height=48, width=24, processes=1),
+    )
     return settings
 
 
-def test_from_nothing_to_a_report_and_not_twice(small, tmp_path, monkeypatch):
+def test_from_nothing_to_a_report_and_not_twice(small, tmp_path, monkeypatch, capsys):
     report = demo.run_demo(tmp_path / "demo", seed=3)
     assert report == tmp_path / "demo" / "run" / "report.html"
     assert "Synthetic data." in report.read_text()
@@ -35,9 +39,11 @@ def test_from_nothing_to_a_report_and_not_twice(small, tmp_path, monkeypatch):
     image = tmp_path / "demo" / "benchmark" / "cam1" / "0001" / "0001.jpg"
     written = image.stat().st_mtime_ns
 
+    monkeypatch.setattr("csvi.runs.run.embed", lambda *_: pytest.fail("embedded again"))
     demo.run_demo(tmp_path / "demo", seed=3)
     assert (tmp_path / "demo" / "run" / "metrics.jsonl").read_text() == steps
     assert image.stat().st_mtime_ns == written
+    assert capsys.readouterr().out.count("all single-shot") == 2
 
 
 def test_missing_weights_are_said_before_anything_is_rendered(small, tmp_path, monkeypatch):

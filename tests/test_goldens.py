@@ -3,6 +3,7 @@
 `python tests/test_goldens.py` records goldens.json anew: only when a change of results is meant.
 """
 
+import dataclasses
 import hashlib
 import json
 import sys
@@ -12,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from csvi.config import Config, CosegConfig, DataConfig, LossConfig, ModelConfig, TrainConfig
+from csvi.config import Config, DataConfig, TrainConfig
+from csvi.data.batch import Batch
 from csvi.data.records import ImageRecord, Modality
 from csvi.data.sampler import CrossModalitySampler
-from csvi.data.transforms import draw_variation, vary
-from csvi.model import build_network
-from csvi.train.loop import loss_settings
+from csvi.data.views import Erase, Flip, Grayscale, Shift, augment, draw, standard_views
+from csvi.methods import build_method, find_method
 from csvi.train.optimizer import build_optimizer, set_learning_rate
 
 FILE = Path(__file__).with_name("goldens.json")
@@ -35,63 +36,61 @@ def machine():
     return f"{models[:1]} {torch.backends.cpu.get_cpu_capability()} {torch.__version__}"
 
 
-def network_of(variant, literal):
-    """A network as training builds it, and its settings; `literal` reads Eq. 7, 10 and 14 in another way."""
+def method_of(variant, literal):
+    """A method as training builds it, and its settings; `literal` reads Eq. 7, 10 and 14 in another way."""
     torch.manual_seed(0)
-    loss = LossConfig(segmentation=20.0)
-    coseg = CosegConfig(widths=(8, 4))
+    settings = {"segmentation_weight": 20.0, "widths": (8, 4)}
     if literal:
-        loss = LossConfig(
-            center=1.0, center_squared=False, center_normalize=False, center_reduction="mean", center_ramp=2
-        )
-        coseg = CosegConfig(widths=(8, 4), mask_channels="identity", weights_from="leave-one-out", head_weight=0.3)
-    config = Config(
-        data=DataConfig(height=HEIGHT, width=WIDTH),
-        model=ModelConfig(
-            backbone="resnet18", weights="none", parts=3, part_dim=8, auxiliary=variant.replace("baseline", "none")
-        ),
-        coseg=coseg,
-        loss=loss,
-        train=TrainConfig(lr=0.01, lr_pretrained=0.5, warmup=3),
+        settings = {
+            "center_weight": 1.0, "center_squared": False, "center_normalize": False, "center_reduction": "mean",
+            "center_ramp": 2, "widths": (8, 4), "mask_channels": "identity", "weights_from": "leave-one-out",
+            "head_weight": 0.3,
+        }  # fmt: skip
+    kind = find_method(variant).Settings
+    known = {field.name for field in dataclasses.fields(kind)}
+    settings = kind(
+        backbone="resnet18", parts=3, part_dim=8, **{name: value for name, value in settings.items() if name in known}
     )
-    return build_network(config, identities=4), config
+    train = TrainConfig(lr=0.01, lr_pretrained=0.5, warmup=3)
+    config = Config(settings, data=DataConfig(height=HEIGHT, width=WIDTH), train=train)
+    return build_method(config, identities=4), config
 
 
 def batch_of(dtype):
     """Two visible and two infrared images of each of four people; means of masks are exact."""
     generator = torch.Generator().manual_seed(1)
     identity = torch.arange(4).repeat_interleave(2).repeat(2)
-    return {
-        "image": torch.randn(16, 3, HEIGHT, WIDTH, generator=generator, dtype=torch.float64).to(dtype),
-        "identity": identity,
-        "modality": torch.arange(2).repeat_interleave(8),
-        "mask": torch.randint(0, 257, (16, 1, HEIGHT, WIDTH), generator=generator).to(dtype) / 256,
-    }
+    return Batch(
+        image=torch.randn(16, 3, HEIGHT, WIDTH, generator=generator, dtype=torch.float64).to(dtype),
+        identity=identity,
+        modality=torch.arange(2).repeat_interleave(8),
+        mask=torch.randint(0, 257, (16, 1, HEIGHT, WIDTH), generator=generator).to(dtype) / 256,
+    )
 
 
 def two_steps(variant, dtype, literal=False):
-    """Loss terms of two steps; embeddings, masks and weights after them."""
-    network, config = network_of(variant, literal)
-    network.to(dtype).to(memory_format=torch.channels_last).train()
-    optimizer = build_optimizer(network, config.train, pretrained=True)
+    """Loss terms of two steps; embeddings, masks on the decoder's grid, and weights after them."""
+    method, config = method_of(variant, literal)
+    method.to(dtype).to(memory_format=torch.channels_last).train()
+    optimizer = build_optimizer(method.groups(config.train), config.train)
     batch = batch_of(dtype)
     found = {"terms": []}
     for step in range(2):
         set_learning_rate(optimizer, step, 10, config.train)
-        terms = network.losses(network(batch), batch, loss_settings(config.loss, step))
+        terms = method(batch, step)
         found["terms"].append({name: float(term.detach()) for name, term in terms.items()})
         optimizer.zero_grad(set_to_none=True)
         torch.stack(list(terms.values())).sum().backward()
         optimizer.step()
-    network.eval()
+    method.eval()
     with torch.no_grad():
-        found["embedding"] = summary(network.net(batch["image"], batch["modality"]))
-        features = network.net.features(batch["image"], batch["modality"])
-        masks = None
-        if network.auxiliary is not None:
-            masks = network.auxiliary.predict_masks(features, batch["identity"], batch["modality"])
-        found["masks"] = None if masks is None else summary(masks)
-    state = [tensor for tensor in network.state_dict().values() if tensor.is_floating_point()]
+        found["embedding"] = summary(method.net(batch.image, batch.modality))
+        found["masks"] = None
+        if method.predicts_masks:
+            logits = method.mask_logits(batch)
+            masks = logits.sigmoid() if logits.shape[1] == 1 else 1 - logits.softmax(1)[:, :1]
+            found["masks"] = summary(masks)
+    state = [tensor for tensor in method.state_dict().values() if tensor.is_floating_point()]
     found["weights"] = {
         "digest": hashlib.sha256("".join(sorted(digest(tensor) for tensor in state)).encode()).hexdigest()[:16],
         "tensors": len(state),
@@ -120,31 +119,36 @@ def records():
 
 def first_draws():
     """Images and seeds of the first batches of two epochs, and of one of two processes."""
+
+    def images_and_seeds(batch):
+        return [[sample.image, sample.seed] for sample in batch]
+
     sampler = CrossModalitySampler(records(), identities=3, images=2, seed=5)
     found = {}
     for epoch in (0, 1):
         sampler.start(epoch)
-        found[f"epoch {epoch}"] = [[list(draw) for draw in batch] for batch in list(sampler)[:2]]
+        found[f"epoch {epoch}"] = [images_and_seeds(batch) for batch in list(sampler)[:2]]
     other = CrossModalitySampler(records(), identities=3, images=2, seed=5, rank=1, world_size=2)
-    found["second process"] = [[list(draw) for draw in batch] for batch in list(other)[:1]]
+    found["second process"] = [images_and_seeds(batch) for batch in list(other)[:1]]
     return found
 
 
 def first_variations():
     """What is done to the first images, and the bytes that come of it."""
-    config = DataConfig(height=24, width=16, pad=4, flip=0.5, erase=0.5, grayscale=0.5)
-    drawn = [draw_variation(seed, Modality(seed % 2), config) for seed in range(24)]
+    views = standard_views(DataConfig(height=24, width=16, pad=4, flip=0.5, erase=0.5, grayscale=0.5))
     rng = np.random.default_rng(0)
-    batch = {
-        "image": torch.from_numpy(rng.integers(256, size=(24, 24, 16, 3), dtype=np.uint8)).permute(0, 3, 1, 2),
-        "mask": torch.from_numpy(rng.integers(256, size=(24, 1, 24, 16), dtype=np.uint8)),
-    }
-    varied = vary(batch, drawn)
-    return {
-        "drawn": json.loads(json.dumps([list(variation) for variation in drawn])),
-        "image": [digest(image)[:16] for image in varied["image"]],
-        "mask": [digest(mask)[:16] for mask in varied["mask"]],
-    }
+    images = torch.from_numpy(rng.integers(256, size=(24, 24, 16, 3), dtype=np.uint8)).permute(0, 3, 1, 2)
+    masks = torch.from_numpy(rng.integers(256, size=(24, 1, 24, 16), dtype=np.uint8))
+    found = {"drawn": [], "image": [], "mask": []}
+    for seed in range(24):
+        (view,) = views[Modality(seed % 2)]
+        drawn = {type(operation): values for operation, values in draw(view, seed, 24, 16)}
+        box = drawn.get(Erase) and list(drawn[Erase])
+        found["drawn"].append([Flip in drawn, *drawn[Shift], Grayscale in drawn, box])
+        image, mask = augment(view, images[seed], masks[seed], seed)
+        found["image"].append(digest(image)[:16])
+        found["mask"].append(digest(mask)[:16])
+    return found
 
 
 def case(variant, dtype, literal):

@@ -1,6 +1,7 @@
 """Files of strangers: whatever may hold code is refused, and none of it runs."""
 
 import ast
+import json
 import pickle
 import shutil
 from pathlib import Path
@@ -12,10 +13,9 @@ import torchvision
 
 import csvi
 from csvi.cli import main
-from csvi.config import save_config
 from csvi.errors import CsviError
-from csvi.model import VIReIDNet, build_network
-from csvi.model.saved import save_network
+from csvi.model.net import PartNet
+from csvi.runs import save_config
 from csvi.train.loop import train
 
 
@@ -66,17 +66,17 @@ def csvi_train(config, tmp_path, capsys):
 @pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors", "weights"])
 def test_initial_weights(ran, csvi_train, tmp_path, save, name):
     save({"0.0.weight": Trap(ran)}, tmp_path / name)
-    assert f"{name} is damaged or no state dict" in csvi_train(f"--model.weights={tmp_path / name}")
+    assert f"{name} is damaged or no state dict" in csvi_train(f"--method.weights={tmp_path / name}")
 
 
 @pytest.mark.parametrize("save", PICKLES)
 def test_the_file_of_an_earlier_download(ran, csvi_train, config, tmp_path, monkeypatch, save):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
-    config.model.backbone = "resnet18"
+    config.method.backbone = "resnet18"
     url = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url
     save({"conv1.weight": Trap(ran)}, tmp_path / "hub" / "checkpoints" / url.rpartition("/")[2])
-    assert "the ImageNet weights of resnet18" in csvi_train("--model.weights=imagenet")
+    assert "the ImageNet weights of resnet18" in csvi_train("--method.weights=imagenet")
 
 
 @pytest.mark.parametrize("save", PICKLES)
@@ -86,15 +86,15 @@ def test_a_checkpoint_to_resume(ran, csvi_train, tmp_path, save):
 
 
 @pytest.fixture
-def run(config, tmp_path):
-    (tmp_path / "trained").mkdir()
-    save_network(build_network(config, identities=8), tmp_path / "trained")
-    save_config(config, tmp_path / "trained" / "config.yaml")
-    return tmp_path / "trained"
+def run(coseg_run, tmp_path):
+    run = shutil.copytree(coseg_run, tmp_path / "trained")
+    for name in ("evaluation.json", "embeddings.npz"):
+        (run / name).unlink()
+    return run
 
 
 @pytest.mark.parametrize("save", PICKLES)
-@pytest.mark.parametrize("name", ["model.safetensors", "auxiliary.safetensors"])
+@pytest.mark.parametrize("name", ["model.safetensors", "method.safetensors"])
 def test_the_network_of_a_run(ran, run, capsys, save, name):
     save({"a": Trap(ran)}, run / name)
     assert main(["evaluate", str(run)]) == 1
@@ -106,7 +106,7 @@ def test_a_model_of_the_hub_without_safetensors(ran, run, tmp_path, monkeypatch)
     torch.save({"a": Trap(ran)}, run / "pytorch_model.bin")
     (run / "model.safetensors").unlink()
     with pytest.raises((CsviError, OSError)):
-        VIReIDNet.from_pretrained(run)
+        PartNet.from_pretrained(run)
 
     from huggingface_hub import hub_mixin
     from huggingface_hub.errors import EntryNotFoundError
@@ -118,8 +118,8 @@ def test_a_model_of_the_hub_without_safetensors(ran, run, tmp_path, monkeypatch)
 
     monkeypatch.setattr(hub_mixin, "hf_hub_download", hf_hub_download)
     with pytest.raises(CsviError, match=r"pytorch_model\.bin is not read, as it may hold code"):
-        VIReIDNet.from_pretrained("owner/name")
-    monkeypatch.setattr("csvi.model.saved.snapshot_download", lambda *_, **__: str(run))
+        PartNet.from_pretrained("owner/name")
+    monkeypatch.setattr("csvi.runs.network_files.snapshot_download", lambda *_, **__: str(run))
     assert main(["evaluate", "owner/name", "--data.root=nowhere"]) == 1
     shutil.rmtree(run)
 
@@ -133,6 +133,20 @@ def test_embeddings_from_elsewhere(ran, sysu_root, tmp_path, capsys):
         save()
         assert main(["evaluate", f"--features={file}", f"--data.root={sysu_root}"]) == 1
         assert "is no .npz of plain arrays" in capsys.readouterr().err
+
+
+def test_embeddings_that_an_evaluation_left(ran, run, capsys):
+    """They are computed anew."""
+    assert main(["evaluate", str(run)]) == 0
+    protocols = json.loads((run / "evaluation.json").read_text())["protocols"]
+    file = run / "embeddings.npz"
+    with np.load(file) as arrays:
+        key, path = arrays["key"], arrays["path"]
+    trap = np.array([Trap(ran)], dtype=object)
+    for arrays in ({"embedding": trap, "key": key}, {"embedding": np.eye(len(path)), "key": trap}):
+        np.savez(file, path=path, **arrays)
+        assert main(["evaluate", str(run)]) == 0
+        assert json.loads((run / "evaluation.json").read_text())["protocols"] == protocols
 
 
 def test_decoded_images_in_the_cache(ran, config, tmp_path):

@@ -8,7 +8,7 @@ from numba import njit
 
 
 def compiled(function: Callable[..., Any] | None = None, **options: Any) -> Any:
-    """Machine code that runs beside other threads; kept for the next process, where there is a folder to keep it in.
+    """Compile a function to machine code that runs beside other threads; it is kept for the next process if it can be.
 
     Args:
         function: to compile; None for a decorator with options.

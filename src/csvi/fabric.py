@@ -1,4 +1,4 @@
-"""Devices and precision: how Lightning Fabric is set up."""
+"""Devices, precision and memory: how Lightning Fabric and the C library are set up."""
 
 import ctypes
 import functools
@@ -8,46 +8,39 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
 
-from csvi.config import Config
-from csvi.data.transforms import normalize
 from csvi.errors import CsviError
-from csvi.model.backbone import Route
 
 
-def make_fabric(config: Config, devices: int = 1, nodes: int = 1) -> Fabric:
-    """Fabric on the machine's accelerator, or its CPU, in the precision that the settings ask for.
+def make_fabric(precision: str = "auto", devices: int = 1, nodes: int = 1) -> Fabric:
+    """Set up Fabric on the machine's accelerator, or its CPU, in the precision that a run's settings ask for.
 
     Raises:
         CsviError: there are fewer devices.
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # we say ourselves what was chosen
     try:
-        return Fabric(devices=devices, num_nodes=nodes, precision=choose_precision(config.precision))  # type: ignore[arg-type]
+        fabric = Fabric(devices=devices, num_nodes=nodes, precision=choose_precision(precision))  # type: ignore[arg-type]
     except (RuntimeError, ValueError) as error:
         raise CsviError(f"cannot use {devices} devices on {nodes} machines: {' '.join(str(error).split())}") from error
+    fabric.strategy.precision.convert_input = _as_it_is  # type: ignore[method-assign]
+    return fabric
 
 
-def on_device(batch: dict[str, Tensor], fabric: Fabric) -> dict[str, Any]:
-    """A batch on the device of `fabric`: images normalised, in the memory format of the networks, and their `route`.
-
-    The route through the streams is made of the modalities while these are on the CPU, as they come from a loader.
-    """
-    route = Route.of(batch["modality"], fabric.device)
-    batch = normalize(fabric.to_device(batch))
-    return batch | {"image": batch["image"].contiguous(memory_format=torch.channels_last), "route": route}
+def _as_it_is(data: Any) -> Any:
+    """Leave what a network takes in 32 bits: autocast narrows it for each operation, and true masks stay exact."""
+    return data
 
 
 @functools.cache
 def keep_freed_memory(device: torch.device) -> bool:
-    """Let the C library keep the memory that a step frees for the next step; whether it will.
+    """Ask glibc to keep freed memory for the next step. Returns whether it agreed.
 
-    GNU's gives large tensors back to the kernel at once, which clears every page of them when the next step asks again.
-    That takes up to a third of a step on a CPU (docs/performance.md). Other libraries are left as they are, and so is
-    GNU's with `CSVI_KEEP_MEMORY=0` in the environment, or with anything there that says how it is to be.
+    By default it gives large tensors back to the kernel at once, which clears every page of them when the next step
+    asks again. That takes up to a third of a step on a CPU (docs/performance.md). Other libraries are left as they are,
+    and so is glibc with `CSVI_KEEP_MEMORY=0` in the environment, or with any setting of its own there.
 
-    To be called when loader processes have been forked, which need not keep any. Once is enough; more do nothing.
+    Call it after loader processes were forked, which need not keep any. Later calls do nothing.
 
     Args:
         device: that the steps run on; only a CPU's memory is the C library's.
@@ -80,7 +73,7 @@ def check_compiler(device: torch.device) -> None:
 
 
 def choose_precision(setting: str = "auto") -> str:
-    """Lightning Fabric's name of the precision to use: `auto` takes bfloat16 where the hardware multiplies it.
+    """Choose Lightning Fabric's name of the precision: `auto` takes bfloat16 where the hardware multiplies it.
 
     On CPUs that is AVX512-bf16 or AMX; elsewhere bfloat16 is emulated, and slower than float32.
     """

@@ -10,7 +10,7 @@ from csvi.errors import CsviError
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
-    """With the folder that `~` or `~name` stands for.
+    """Write out the folder that `~` or `~name` stands for.
 
     Raises:
         CsviError: there is no such user.
@@ -22,7 +22,7 @@ def expanded(path: str | os.PathLike[str]) -> Path:
 
 
 def status_of(file: Path) -> os.stat_result:
-    """Of a file and nothing else: a pipe would be waited for, and a device need not end.
+    """Ask for the status of a file, and of nothing else: a pipe would be waited for, and a device need not end.
 
     Raises:
         OSError: it is not there, or is no file: an IsADirectoryError if it is a folder.
@@ -36,11 +36,11 @@ def status_of(file: Path) -> os.stat_result:
 
 
 def open_file(file: Path) -> BinaryIO:
-    """To read; raises as `status_of`, and what `open` raises."""
+    """Open a file to read; raises as `status_of`, and what `open` raises."""
     status_of(file)
     return file.open("rb")
 
 
 def reason(error: BaseException) -> str:
-    """Why, in some words, whatever was raised."""
+    """Say why, in some words, whatever was raised."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

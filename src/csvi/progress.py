@@ -10,7 +10,7 @@ Item = TypeVar("Item")
 
 
 def progress(items: Iterable[Item], description: str, total: int | None = None) -> Iterable[Item]:
-    """The items, while a bar says how many there have been; only where someone looks at it.
+    """Yield the items, while a bar says how many there have been; only where someone looks at it.
 
     Args:
         items: to go through.

@@ -9,12 +9,12 @@ from pathlib import Path
 from csvi.errors import CsviError
 
 NO_FOLDERS = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF}
-"""What file systems answer that cannot sync a folder."""
+"""Errors of file systems that cannot sync a folder."""
 
 
 @contextlib.contextmanager
 def replacing(file: Path, keep: Path | None = None) -> Iterator[Path]:
-    """A path to write to, which takes the place of `file` when the block ends and is removed when the block fails.
+    """Give a path to write to, which takes the place of `file` when the block ends and is removed when the block fails.
 
     Args:
         file: to write.

@@ -14,44 +14,31 @@ from csvi.analysis.cosegmentation import (
     cosegmentation_table,
     draw_pairs,
 )
-from csvi.analysis.trained import Trained, display_image
-from csvi.data import Modality, read_benchmark
+from csvi.analysis.images import display_image
+from csvi.data import Modality
 from csvi.errors import CsviError
-from csvi.fabric import make_fabric
-from csvi.model import build_network
 
 
 @pytest.fixture
-def opened(config, tmp_path):
+def opened(born, with_statistics):
     """A network without training, but with statistics of the images, so that its features and masks differ."""
 
-    def make(auxiliary):
-        config.model.auxiliary = auxiliary
-        torch.manual_seed(0)
-        network = build_network(config, 8)
-        trained = Trained(tmp_path / auxiliary, config, read_benchmark(config.data), network, make_fabric(config))
-        if auxiliary == "coseg":
-            torch.nn.init.normal_(network.auxiliary.ccwg.fc.weight)
-        for layer in network.modules():
-            if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
-                layer.momentum = 1
-        with torch.no_grad():
-            batch = trained.batch(trained.benchmark.test[::4])
-            network(batch | {"identity": batch["identity"] - 13})
-        network.eval()
-        return trained
+    def make(method):
+        run = born(method)
+        if method == "coseg":
+            torch.nn.init.normal_(run.method.ccwg.fc.weight)
+        return with_statistics(run)
 
     return make
 
 
-def plain_ious(trained, records):
-    """Of a set given as one identity, from files to figures in numpy."""
-    batch = trained.batch(records)
+def plain_ious(run, records):
+    """Mask IoU of a set that is given as one identity, from files to numbers in numpy."""
+    batch = run.batch(records)
     with torch.inference_mode():
-        features = trained.network.net.features(batch["image"], batch["modality"])
-        masks = trained.network.auxiliary.predict_masks(features, batch["modality"] * 0, batch["modality"])
+        masks = run.method.mask_logits(batch._replace(identity=batch.identity * 0)).sigmoid()
         masks = torch.nn.functional.interpolate(masks, scale_factor=4, mode="bilinear").numpy()
-    height, width = trained.config.data.height, trained.config.data.width
+    height, width = run.data.height, run.data.width
     ious = []
     for record, mask in zip(records, masks, strict=True):
         predicted = mask[0, :height, :width] > 0.5
@@ -61,12 +48,12 @@ def plain_ious(trained, records):
 
 
 def test_means_over_pairs(opened):
-    trained = opened("coseg")
-    result = cosegmentation(trained, pairs=3, seed=5, many=4, few=1)
+    run = opened("coseg")
+    result = cosegmentation(run, pairs=3, seed=5, many=4, few=1)
     means = []
-    for pair in draw_pairs(trained, 3, 5, many=4, few=1):
-        mixed, n = plain_ious(trained, pair.first + pair.second), len(pair.first)
-        alone = plain_ious(trained, pair.first), plain_ious(trained, pair.second)
+    for pair in draw_pairs(run, 3, 5, many=4, few=1):
+        mixed, n = plain_ious(run, pair.first + pair.second), len(pair.first)
+        alone = plain_ious(run, pair.first), plain_ious(run, pair.second)
         means.append([np.mean(alone[0]), np.mean(mixed[:n]), np.mean(alone[1]), np.mean(mixed[n:])])
     expected = np.mean(means, 0)
     found = [result.first.alone, result.first.mixed, result.second.alone, result.second.mixed]
@@ -80,17 +67,17 @@ def test_means_over_pairs(opened):
 
 
 def test_masks_from_each_image_by_itself_are_the_same_alone_and_mixed(opened):
-    for auxiliary in ("decode", "segment"):
-        result = cosegmentation(opened(auxiliary), pairs=2, many=3, few=2)
-        assert result.auxiliary == auxiliary
+    for method in ("decode", "segment"):
+        result = cosegmentation(opened(method), pairs=2, many=3, few=2)
+        assert result.method == method
         assert result.first.mixed == pytest.approx(result.first.alone, abs=1e-3)
         assert result.second.mixed == pytest.approx(result.second.alone, abs=1e-3)
 
 
 def test_pairs_are_two_identities_of_both_modalities(opened):
-    trained = opened("decode")
-    drawn = draw_pairs(trained, 20, 0, many=4, few=1)
-    assert draw_pairs(trained, 5, 0, many=4, few=1) == drawn[:5] != draw_pairs(trained, 5, 1, many=4, few=1)
+    run = opened("decode")
+    drawn = draw_pairs(run, 20, 0, many=4, few=1)
+    assert draw_pairs(run, 5, 0, many=4, few=1) == drawn[:5] != draw_pairs(run, 5, 1, many=4, few=1)
     for pair in drawn:
         of = [{record.identity for record in images} for images in (pair.first, pair.second)]
         assert [len(one) for one in of] == [1, 1]
@@ -102,20 +89,20 @@ def test_pairs_are_two_identities_of_both_modalities(opened):
 
 
 def test_the_figure_is_the_first_pair(opened):
-    trained = opened("coseg")
-    figure = cosegmentation_figure(trained, seed=5, shown=1, many=4, few=1)
-    (pair,) = draw_pairs(trained, 1, 5, many=4, few=1)
+    run = opened("coseg")
+    figure = cosegmentation_figure(run, seed=5, shown=1, many=4, few=1)
+    (pair,) = draw_pairs(run, 1, 5, many=4, few=1)
     shown = [pair.first[0], pair.first[4], *pair.second]
     pictures = [np.asarray(axes.images[0].get_array()) for axes in figure.axes]
     assert len(pictures) == 16
     for n, record in enumerate(shown):
         image, true, alone, mixed = pictures[4 * n : 4 * n + 4]
-        assert (image == display_image(trained, record)).all()
+        assert (image == display_image(run, record)).all()
         assert (true == (np.asarray(Image.open(record.mask)) > 127)).all()
         assert alone.shape == mixed.shape == true.shape
     texts = [text.get_text() for text in figure.texts]
-    both = plain_ious(trained, pair.first + pair.second)
-    alone = np.mean(plain_ious(trained, pair.second))
+    both = plain_ious(run, pair.first + pair.second)
+    alone = np.mean(plain_ious(run, pair.second))
     assert f"mean IoU: alone {alone:.2f}, mixed {np.mean(both[8:]):.2f}" in texts
     assert f"(b) 1 + 1 images of identity {pair.second[0].identity}" in texts
     assert f"{both[4]:.2f}" in texts
@@ -127,35 +114,32 @@ def test_results_are_numbers_in_json_and_a_table(opened):
     assert cosegmentation_table([result, result]).row_count == 4
 
 
-@pytest.mark.parametrize("auxiliary", ["none", "select"])
-def test_a_run_that_predicts_no_masks(opened, auxiliary):
-    trained = opened(auxiliary)
+@pytest.mark.parametrize("method", ["baseline", "select"])
+def test_a_run_that_predicts_no_masks(opened, method):
+    run = opened(method)
     for figure in (cosegmentation, cosegmentation_figure):
-        with pytest.raises(CsviError, match=f"predicts no masks, as it was trained with {auxiliary}"):
-            figure(trained)
+        with pytest.raises(CsviError, match=rf"predicts no masks, as its method predicts none .*with {method}\)"):
+            figure(run)
 
 
-def test_a_run_without_its_auxiliary(opened):
-    trained = opened("coseg")
-    trained.network.auxiliary = None  # as load_trained leaves it
-    with pytest.raises(CsviError, match=r"as its auxiliary\.safetensors is gone"):
-        cosegmentation(trained)
+def test_a_run_of_which_only_the_network_was_passed_on(opened, tmp_path):
+    run = opened("coseg")
+    (tmp_path / "coseg" / "method.safetensors").unlink()
+    with pytest.raises(CsviError, match=r"as its method\.safetensors is gone"):
+        cosegmentation(run)
 
 
-def test_what_cannot_be_measured_is_said(opened):
-    trained = opened("decode")
+def test_what_cannot_be_measured_is_said(opened, with_test):
+    run = opened("decode")
     with pytest.raises(CsviError, match="at least one"):
-        cosegmentation(trained, pairs=0)
+        cosegmentation(run, pairs=0)
     with pytest.raises(CsviError, match="must have more than the second"):
-        cosegmentation(trained, many=2, few=2)
+        cosegmentation(run, many=2, few=2)
     with pytest.raises(CsviError, match="no pair of identities"):
-        cosegmentation(trained, many=20, few=15)
+        cosegmentation(run, many=20, few=15)
 
-    def with_test(test):
-        return dataclasses.replace(trained, benchmark=dataclasses.replace(trained.benchmark, test=test))
-
-    test = trained.benchmark.test
+    test = run.benchmark.test
     with pytest.raises(CsviError, match="no pair of identities"):
-        cosegmentation(with_test([record for record in test if record.modality == Modality.VISIBLE]))
+        cosegmentation(with_test(run, [record for record in test if record.modality == Modality.VISIBLE]))
     with pytest.raises(CsviError, match=r"not all test images of .* have a mask"):
-        cosegmentation(with_test([dataclasses.replace(test[0], mask=None), *test[1:]]))
+        cosegmentation(with_test(run, [dataclasses.replace(test[0], mask=None), *test[1:]]))

@@ -2,64 +2,60 @@
 
 import io
 import json
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import asdict, fields, replace
 
 import pytest
 import torch
 from rich.console import Console
 
 from csvi.analysis.gradients import Norms, batch_gradients, gradients, gradients_figure, gradients_table
-from csvi.analysis.trained import Trained
-from csvi.config import Config, CosegConfig, DataConfig, LossConfig, ModelConfig
-from csvi.data import read_benchmark
+from csvi.data.batch import Batch
 from csvi.errors import CsviError
-from csvi.fabric import make_fabric
-from csvi.model.network import AUXILIARIES, build_network
+from csvi.methods import METHODS, find_method
 
 HEIGHT, WIDTH = 48, 40
 ZERO = Norms(0, 0)
 
 
-def network_of(auxiliary, **coseg):
+def method_of(name, **settings):
     torch.manual_seed(0)
-    config = Config(
-        data=DataConfig(height=HEIGHT, width=WIDTH),
-        model=ModelConfig(backbone="resnet18", weights="none", parts=3, part_dim=8, auxiliary=auxiliary),
-        coseg=CosegConfig(widths=(8, 4), **coseg),
-    )
-    network = build_network(config, identities=4).eval()
-    if network.net.guide is not None:
-        torch.nn.init.normal_(network.net.guide.project.weight, std=0.01)  # 0 at first
-    return network
+    kind = find_method(name)
+    if "widths" in {field.name for field in fields(kind.Settings)}:
+        settings["widths"] = (8, 4)
+    built = kind(
+        kind.Settings(backbone="resnet18", weights="none", parts=3, part_dim=8, **settings), 4, HEIGHT, WIDTH
+    ).eval()
+    if name == "segment":
+        torch.nn.init.normal_(built.net.guide.project.weight, std=0.01)  # 0 at first
+    return built
 
 
 @pytest.fixture
 def batch():
     torch.manual_seed(1)
-    return {
-        "image": torch.randn(8, 3, HEIGHT, WIDTH),
-        "identity": torch.tensor([0, 0, 1, 1, 0, 0, 1, 1]),
-        "modality": torch.tensor([0, 0, 0, 0, 1, 1, 1, 1]),
-        "mask": torch.rand(8, 1, HEIGHT, WIDTH),
-    }
+    return Batch(
+        image=torch.randn(8, 3, HEIGHT, WIDTH),
+        identity=torch.tensor([0, 0, 1, 1, 0, 0, 1, 1]),
+        modality=torch.tensor([0, 0, 0, 0, 1, 1, 1, 1]),
+        mask=torch.rand(8, 1, HEIGHT, WIDTH),
+    )
 
 
 def positive(*norms):
     return all(value > 0 for norm in norms for value in (norm.visible, norm.infrared))
 
 
-@pytest.mark.parametrize("auxiliary", AUXILIARIES)
-def test_which_gradients_there_are(auxiliary, batch):
-    shared, task = batch_gradients(network_of(auxiliary), batch, LossConfig())
-    segments, through_shared = auxiliary not in ("none", "select"), auxiliary in ("decode", "coseg", "coseg+")
+@pytest.mark.parametrize("name", METHODS)
+def test_which_gradients_there_are(name, batch):
+    shared, task = batch_gradients(method_of(name), batch)
+    segments, through_shared = name not in ("baseline", "select"), name in ("decode", "coseg", "coseg+")
     for found, reached in ((shared, through_shared), (task, segments)):
         assert positive(found.identity)
         if reached:
             assert positive(found.segmentation, found.within)
         else:
             assert found.segmentation == found.within == ZERO
-        if auxiliary in ("coseg", "coseg+"):
+        if name in ("coseg", "coseg+"):
             assert positive(found.across)
         else:
             assert found.across == ZERO
@@ -78,100 +74,95 @@ def test_which_gradients_there_are(auxiliary, batch):
     ],
 )
 def test_modalities_interact_by_the_weights_of_the_decoder(settings, interacts, batch):
-    shared, task = batch_gradients(network_of("coseg", **settings), batch, LossConfig())
+    shared, task = batch_gradients(method_of("coseg", **settings), batch)
     for found in (shared, task):
         assert positive(found.segmentation)
         assert positive(found.across) if interacts else found.across == ZERO
 
 
 def test_norms_are_those_of_the_loss_worked_out_by_hand(batch):
-    """decode: xi_Seg from F_s as a leaf, and both its terms."""
-    network = network_of("decode")
-    features = network.net.features(batch["image"], batch["modality"])
-    leaf = features.shared.detach().requires_grad_()
-    logits = network.auxiliary.decoder(leaf)
-    target = torch.nn.functional.avg_pool2d(torch.nn.functional.pad(batch["mask"], (0, 8)), 4)
+    """decode: xi_Seg from F_s as a leaf, and both its terms; weights of the losses do not count."""
+    method = method_of("decode", segmentation_weight=20.0, identity_weight=3.0)
+    leaf = method.net.features(batch.image, batch.modality).detach().requires_grad_()
+    logits = method.decoder(leaf)
+    target = torch.nn.functional.avg_pool2d(torch.nn.functional.pad(batch.mask, (0, 8)), 4)
     entropy = torch.nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
     (entropy[:4].mean() + entropy[4:].mean()).backward()
-    shared, _ = batch_gradients(network, batch, LossConfig(segmentation=20.0, identity=3.0))
+    shared, _ = batch_gradients(method, batch)
     assert shared.segmentation.visible == pytest.approx(float(leaf.grad[:4].norm()), rel=1e-5)
     assert shared.segmentation.infrared == pytest.approx(float(leaf.grad[4:].norm()), rel=1e-5)
     assert shared.segmentation == shared.within
+    assert shared.identity == batch_gradients(method_of("decode"), batch)[0].identity
+    assert method.settings.identity_weight == 3.0
 
 
 def test_the_mask_of_select_filters_the_identity_loss(batch):
     """Eq. 20: what it does not show has no gradient, and without any person there is none."""
-    network = network_of("select")
-    assert positive(batch_gradients(network, batch, LossConfig())[0].identity)
-    batch["mask"][4:] = 0
-    shared, task = batch_gradients(network, batch, LossConfig())
+    method = method_of("select")
+    assert positive(batch_gradients(method, batch)[0].identity)
+    batch.mask[4:] = 0
+    shared, task = batch_gradients(method, batch)
     assert shared.identity.visible > 0
     assert shared.identity.infrared == task.identity.infrared == 0
 
 
 def test_in_training_mode_batch_norm_would_mix_the_modalities(batch):
     with pytest.raises(CsviError, match="evaluation mode"):
-        batch_gradients(network_of("decode").train(), batch, LossConfig())
+        batch_gradients(method_of("decode").train(), batch)
 
 
 def test_it_leaves_the_network_as_it_was(batch):
-    network = network_of("coseg")
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    batch_gradients(network, batch, LossConfig())
-    assert all(parameter.grad is None for parameter in network.parameters())
-    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
-    assert not network.net.backbone.shared._forward_hooks
+    method = method_of("coseg")
+    before = {name: tensor.clone() for name, tensor in method.state_dict().items()}
+    batch_gradients(method, batch)
+    assert all(parameter.grad is None for parameter in method.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in method.state_dict().items())
+    assert not method.net.backbone.shared._forward_hooks
 
 
 @pytest.fixture
-def trained(config):
-    """A run with this auxiliary, as it would begin."""
-
-    def of(auxiliary):
-        config.model.auxiliary, config.data.identities, config.data.images = auxiliary, 4, 2
-        torch.manual_seed(0)
-        network = build_network(config, identities=8).eval()
-        return Trained(Path("run"), config, read_benchmark(config.data), network, make_fabric(config))
-
-    return of
+def begun(born, config):
+    """Opens a run of a method, whose batches are of four identities with two and two images."""
+    config.data.identities, config.data.images = 4, 2
+    return born
 
 
-def test_a_run_is_measured_on_training_batches(trained):
-    run = trained("coseg")
+def test_a_run_is_measured_on_training_batches(begun):
+    run = begun("coseg")
     found = gradients(run, batches=2)
-    assert (found.run, found.auxiliary, found.batches, found.images) == (run.name, "coseg", 2, 16)
+    assert (found.run, found.method, found.masks, found.batches, found.images) == (run.name, "coseg", True, 2, 16)
     assert positive(found.shared.across, found.task.across, found.shared.segmentation, found.shared.identity)
     assert found == gradients(run, batches=2) != gradients(run, batches=2, seed=1)
     assert json.loads(json.dumps(asdict(found)))["task"]["across"]["visible"] == found.task.across.visible
 
 
-def test_the_mean_is_over_the_batches(trained):
-    run = trained("decode")
+def test_the_mean_is_over_the_batches(begun):
+    run = begun("decode")
     one, two = gradients(run, batches=1), gradients(run, batches=2)
     assert one.batches == 1
     assert one.shared.identity.visible != two.shared.identity.visible
     assert two.shared.across == ZERO
 
 
-def test_what_is_missing_is_named(trained):
-    run = trained("decode")
+def test_what_is_missing_is_named(begun, tmp_path):
+    run = begun("decode")
     with pytest.raises(CsviError, match="at least one batch"):
         gradients(run, batches=0)
-    run.network.auxiliary = None
-    with pytest.raises(CsviError, match="run has no auxiliary"):
+    (tmp_path / "decode" / "method.safetensors").unlink()
+    with pytest.raises(CsviError, match=r"method\.safetensors is missing"):
         gradients(run)
 
 
-def test_runs_without_masks_have_no_segmentation_loss(trained):
-    run = trained("decode")
+def test_runs_without_masks_have_no_segmentation_loss(begun):
+    run = begun("decode")
     without = [replace(record, mask=None) for record in run.benchmark.train]
-    run = replace(run, benchmark=replace(run.benchmark, train=without))
-    with pytest.raises(CsviError, match="have no masks"):
+    run.benchmark = replace(run.benchmark, train=without)
+    with pytest.raises(CsviError, match="have no mask"):
         gradients(run)
 
 
-def test_the_figure_and_the_table_hold_every_norm(trained):
-    results = [gradients(trained(auxiliary), batches=1) for auxiliary in ("none", "segment", "coseg")]
+def test_the_figure_and_the_table_hold_every_norm(begun):
+    results = [gradients(begun(name), batches=1) for name in ("baseline", "segment", "coseg")]
     figure = gradients_figure(results)
     for axes, name in zip(figure.axes, ("shared", "task"), strict=True):
         tops = [bar.get_y() + bar.get_height() for bar in axes.containers[2]]

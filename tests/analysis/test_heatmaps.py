@@ -17,48 +17,22 @@ from csvi.analysis.heatmaps import (
     person_shares,
     share_inside,
 )
-from csvi.analysis.trained import Trained, display_image, same_test_images
-from csvi.data import Modality, read_benchmark
+from csvi.analysis.images import display_image, same_test_images
+from csvi.data import Modality
 from csvi.errors import CsviError
-from csvi.fabric import make_fabric
-from csvi.model import build_network
 
 
 @pytest.fixture
-def runs(config, tmp_path):
+def runs(born, with_statistics):
     """Two networks as they were born, the second with co-segmentation."""
-    benchmark, fabric = read_benchmark(config.data), make_fabric(config)
-    opened = []
-    for auxiliary in ("none", "coseg"):
-        of_run = dataclasses.replace(config, model=dataclasses.replace(config.model, auxiliary=auxiliary))
-        torch.manual_seed(0)
-        network = build_network(of_run, 8)
-        trained = Trained(tmp_path / auxiliary, of_run, benchmark, network, fabric)
-        opened.append(with_statistics_of_its_images(trained))
-    return opened
-
-
-def with_statistics_of_its_images(trained):
-    """As it was born, a network makes next to nothing of any image."""
-    for layer in trained.network.modules():
-        if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
-            layer.momentum = 1
-    batch = trained.batch(trained.benchmark.test[::4])
-    with torch.no_grad():
-        trained.network.train()(batch | {"identity": batch["identity"] - 13})
-    trained.network.eval()
-    return trained
-
-
-def with_test(trained, test):
-    return dataclasses.replace(trained, benchmark=dataclasses.replace(trained.benchmark, test=test))
+    return [with_statistics(born(name)) for name in ("baseline", "coseg")]
 
 
 def test_how_much_of_a_cell_is_person():
     """16 x 24 pixels are a cell and a half; of the second, half lies beyond the image."""
     mask = torch.zeros(1, 1, 16, 24)
     mask[..., 8:, :] = 1
-    assert person_cells(mask, 1, 2).tolist() == [[[0.5, 0.25]]]
+    assert person_cells(mask, 1, 2, 16).tolist() == [[[0.5, 0.25]]]
 
 
 def test_share_of_energy_by_hand():
@@ -86,7 +60,7 @@ def test_shares_over_all_test_images(runs):
                     continue
                 batch = run.batch([record])
                 with torch.inference_mode():
-                    features = run.network.net.backbone(batch["image"], batch["modality"])[0].numpy()  # (C1, 3, 2)
+                    features = run.net.backbone(batch.image, batch.modality)[0].numpy()  # (C1, 3, 2)
                 padded = np.zeros((48, 32))
                 padded[:, :24] = np.asarray(Image.open(record.mask)) / 255
                 person = padded.reshape(3, 16, 2, 16).mean((1, 3))
@@ -110,12 +84,12 @@ def test_some_images_drawn_by_seed(runs):
 
 def test_a_heatmap_goes_from_0_to_1_in_each_image():
     energy = torch.tensor([[[1.0, 4.0], [9.0, 25.0]], [[0.0, 0.0], [0.0, 0.01]], [[2.0, 2.0], [2.0, 2.0]]])
-    drawn = heatmap(energy, 32, 24)
+    drawn = heatmap(energy, 32, 24, 16)
     assert drawn.shape == (3, 32, 24)
     assert drawn[0, 0, 0] == 0
     assert drawn[0, 31, 0] == pytest.approx(0.5)  # (3 - 1) / (5 - 1)
     assert drawn[0, 0, 23] == pytest.approx(0.25 * 15.5 / 16, abs=0.01)
-    assert heatmap(energy, 32, 32)[:, 31, 31].tolist() == pytest.approx([1, 1, 0])
+    assert heatmap(energy, 32, 32, 16)[:, 31, 31].tolist() == pytest.approx([1, 1, 0])
 
 
 def pictures(figure, columns):
@@ -145,7 +119,7 @@ def test_columns_of_the_figure(runs):
     )
 
 
-def test_the_figure_without_masks(runs):
+def test_the_figure_without_masks(runs, with_test):
     bare = with_test(runs[0], [dataclasses.replace(record, mask=None) for record in runs[0].benchmark.test])
     assert len(heatmaps_figure([bare], rows=1).axes) == 2 * 2  # image and heatmap
     assert len(heatmaps_figure(runs[:1], rows=1).axes) == 2 * 3  # and the true mask
@@ -153,14 +127,14 @@ def test_the_figure_without_masks(runs):
         person_shares([bare])
 
 
-def test_one_identity_in_both_modalities_is_enough_to_draw(runs):
+def test_one_identity_in_both_modalities_is_enough_to_draw(runs, with_test):
     one = with_test(runs[0], [record for record in runs[0].benchmark.test if record.identity == 13])
     texts = [text.get_text() for text in heatmaps_figure([one], rows=1).texts]
     assert any(text.startswith("visible\nid 13\n") for text in texts)
     assert any(text.startswith("infrared\nid 13\n") for text in texts)
 
 
-def test_runs_are_compared_on_the_same_images(runs):
+def test_runs_are_compared_on_the_same_images(runs, with_test):
     fewer = with_test(runs[1], runs[1].benchmark.test[1:])
     for figure in (heatmaps_figure, person_shares, same_test_images):
         with pytest.raises(CsviError, match="different test images"):
@@ -170,7 +144,7 @@ def test_runs_are_compared_on_the_same_images(runs):
     assert same_test_images(runs) == runs[0].benchmark.test
 
 
-def test_too_few_images(runs):
+def test_too_few_images(runs, with_test):
     visible = with_test(runs[0], [r for r in runs[0].benchmark.test if r.modality == Modality.VISIBLE])
     with pytest.raises(CsviError, match="two test images of each modality"):
         person_shares([visible])

@@ -3,7 +3,6 @@
 import io
 import json
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,26 +18,23 @@ from csvi.analysis.leak import (
     measure,
     paired_weights,
 )
-from csvi.analysis.trained import Trained
-from csvi.config import Config, CosegConfig, ModelConfig
-from csvi.data import read_benchmark
 from csvi.errors import CsviError
-from csvi.fabric import make_fabric
-from csvi.model.coseg import CoSegmentation
-from csvi.model.network import build_network
+from csvi.methods.coseg import CoSeg
+from csvi.model.parts import PartHead
 
 CLASSES = 4
 
 
-def head_of(**coseg):
-    """A branch whose head's scores are the channels that it sees."""
-    config = Config(
-        model=ModelConfig(parts=1, part_dim=CLASSES, part_norm=False), coseg=CosegConfig(widths=(4, 4), **coseg)
-    )
-    auxiliary = CoSegmentation(CLASSES, CLASSES, config).eval()
-    for linear in (auxiliary.part_module.embed, auxiliary.part_module.classify):
+def head_of(**settings):
+    """A method whose extra head's scores are the channels that it sees."""
+    method = CoSeg(
+        CoSeg.Settings(backbone="resnet18", parts=1, part_dim=CLASSES, part_norm=False, widths=(4, 4), **settings),
+        CLASSES, 48, 24,
+    ).eval()  # fmt: skip
+    method.head = PartHead(CLASSES, CLASSES, parts=1, dim=CLASSES, norm=False)
+    for linear in (method.head.embed, method.head.classify):
         linear.weight.data = torch.eye(CLASSES)[None]
-    return auxiliary
+    return method
 
 
 def images_of(strips, weights):
@@ -105,39 +101,27 @@ def test_one_identity_has_no_other():
         measure("run", head_of(), images_of(TELLING, FLAT)[:1])
 
 
-@pytest.fixture
-def trained(config):
-    """A run with these settings of the branch, as it would begin."""
-
-    def of(auxiliary="coseg", **coseg):
-        config.model.auxiliary, config.coseg = auxiliary, replace(config.coseg, **coseg)
-        torch.manual_seed(0)
-        network = build_network(config, identities=8).to(memory_format=torch.channels_last).eval()
-        return Trained(Path("run"), config, read_benchmark(config.data), network, make_fabric(config))
-
-    return of
-
-
 @pytest.mark.parametrize("source", ["own", "leave-one-out"])
-def test_own_weights_are_those_of_the_network_on_all_images_of_an_identity(trained, source):
-    run = trained(weights_from=source)
+def test_own_weights_are_those_of_the_network_on_all_images_of_an_identity(born, source):
+    run = born(weights_from=source)
     right = []
-    for identity, label in run.labels().items():
-        batch = run.batch([record for record in run.training_records if record.identity == identity])
-        scores = run.network(batch)["selected_scores"]
-        right.append(scores.sum(1).argmax(1) == label)
-    assert len(right) == 8
+    for identity in range(1, 9):
+        batch = run.batch([record for record in run.benchmark.train if record.identity == identity])
+        features = run.method.features(batch)
+        weights = run.method.ccwg(features, batch.identity, batch.modality)
+        _, scores = run.method.head(weights * features)
+        right.append(scores.sum(1).argmax(1) == identity - 1)
     found = leak([run])[0]
     assert found.own.all == pytest.approx(float(torch.cat(right).double().mean()))
     assert (found.run, found.weights_from, found.images) == (run.name, source, 96)
     assert json.loads(json.dumps(asdict(found)))["own"]["all"] == found.own.all
 
 
-def test_runs_without_such_a_head_are_refused(trained):
-    with pytest.raises(CsviError, match=r"run was trained without the extra part module"):
-        leak([trained(head=False)])
-    with pytest.raises(CsviError, match=r"run has no co-segmentation"):
-        leak([trained("decode")])
+def test_runs_without_such_a_head_are_refused(born):
+    with pytest.raises(CsviError, match=r"was trained without the extra part head"):
+        leak([born(head=False)])
+    with pytest.raises(CsviError, match=r"has no co-segmentation"):
+        leak([born("decode")])
 
 
 def test_the_figure_and_the_table_hold_every_share():

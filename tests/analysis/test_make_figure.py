@@ -3,38 +3,32 @@
 import errno
 import json
 import os
+import shutil
 
 import pytest
 from PIL import Image
 
-from csvi import cli
 from csvi.analysis.make_figure import FIGURES
 from csvi.cli import main
-from csvi.config import ModelConfig
-from csvi.train.loop import train
+from csvi.commands import figure
 
 
 @pytest.fixture
-def run(config, tmp_path):
-    train(config, tmp_path / "run")
-    return tmp_path / "run"
-
-
-@pytest.fixture
-def baseline(config, tmp_path):
-    config.model = ModelConfig(backbone="mobilenet_v2", weights="none", parts=3, part_dim=16, auxiliary="none")
-    train(config, tmp_path / "baseline")
-    return tmp_path / "baseline"
+def run(coseg_run, tmp_path):
+    return shutil.copytree(coseg_run, tmp_path / "run")
 
 
 def test_the_command_line_knows_every_figure():
-    assert tuple(FIGURES) == cli.FIGURES
+    assert tuple(FIGURES) == figure.FIGURES
 
 
 def test_every_figure_is_a_picture_numbers_and_part_of_the_report(run, capsys):
     for name in FIGURES:
         assert main(["figure", name, str(run)]) == 0
-        assert f"written: {run / 'figures' / name}.png" in capsys.readouterr().out.replace("\n", "")
+        printed = capsys.readouterr()
+        assert f"written: {run / 'figures' / name}.png" in printed.out.replace("\n", "")
+        assert "━" not in printed.out  # of a progress bar
+        assert not printed.err
         with Image.open(run / "figures" / f"{name}.png") as image:
             assert min(image.size) > 300
         assert (run / "figures" / f"{name}.svg").read_text().lstrip().startswith("<?xml")
@@ -42,6 +36,15 @@ def test_every_figure_is_a_picture_numbers_and_part_of_the_report(run, capsys):
     assert main(["report", str(run), "--figures", "gradients"]) == 0
     page = (run / "report.html").read_text()
     assert page.count('class="figure"') == len(FIGURES)
+
+
+@pytest.mark.parametrize("name", ["cosegmentation", "heatmaps", "gradients", "leak"])
+def test_on_a_terminal_progress_is_shown_beside_what_is_printed(run, monkeypatch, capsys, name):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # Rich takes both streams for terminals
+    assert main(["figure", name, str(run)]) == 0
+    printed = capsys.readouterr()
+    assert "━" in printed.err
+    assert "━" not in printed.out
 
 
 @pytest.mark.parametrize("command", ["figure gradients", "report", "evaluate"])
@@ -59,13 +62,14 @@ def test_a_full_disk_leaves_the_results_before(command, run, monkeypatch, capsys
     assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
 
 
-def test_runs_side_by_side_and_what_cannot_be_shown(run, baseline, tmp_path, capsys):
+def test_runs_side_by_side_and_what_cannot_be_shown(run, baseline_run, tmp_path, capsys):
     out = tmp_path / "out"
-    assert main(["figure", "gradients", str(run), str(baseline), f"--out={out}"]) == 0
+    assert main(["figure", "gradients", str(run), str(baseline_run), f"--out={out}"]) == 0
     assert len(json.loads((out / "gradients.json").read_text())) == 2
     for arguments, message in (
-        (["leak", str(baseline)], "has no auxiliary"),
+        (["leak", str(baseline_run)], "has no co-segmentation"),
         (["cosegmentation", str(run), str(run)], "shows one run, and 2 were given"),
+        (["tsne", str(run), "--seed=-1"], "seed is -1"),
         (["tsne", str(tmp_path / "nowhere")], "not the folder of a run"),
     ):
         capsys.readouterr()

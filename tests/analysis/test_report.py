@@ -9,32 +9,34 @@ import torch
 from PIL import Image
 
 from csvi.analysis import report
-from csvi.analysis.curves import loss_curves, read_metrics, validation_curves
-from csvi.config import Config
+from csvi.analysis.curves import loss_curves, validation_curves
+from csvi.config import DataConfig
 from csvi.data import Benchmark, ImageRecord, Modality
 from csvi.data.images import ORIENTATION
+from csvi.data.sysu import RULES
 from csvi.errors import CsviError
 from csvi.evaluate.protocols import Protocol, Trial
-from csvi.evaluate.runs import Evaluation, Outcome
+from csvi.runs import Options, Run
+from csvi.runs.metrics_log import read_metrics
 
 
 @pytest.fixture
-def outcome(monkeypatch, tmp_path):
+def run(monkeypatch, tmp_path):
     """A cam3 probe of identity 7 and four visible images, each a step farther from it."""
-    monkeypatch.setattr(report, "_thumbnail", lambda outcome, record: record.path)
+    monkeypatch.setattr(report, "_thumbnail", lambda run, record: record.path)
     seen = [(7, 3), (8, 1), (7, 2), (7, 4), (8, 2)]
     test = [
         ImageRecord(f"{n}", identity, camera, Modality.INFRARED if camera == 3 else Modality.VISIBLE)
         for n, (identity, camera) in enumerate(seen)
     ]
-    benchmark = Benchmark("", tmp_path, [], [], test)
-    evaluation = Evaluation("", "sysu", 1, "", "", True, "", [], [], {}, {})
-    return Outcome(evaluation, Config(), benchmark, torch.arange(5.0)[:, None], None)
+    run = Run("", Options(), DataConfig(), None)
+    run.benchmark, run.embeddings = Benchmark("", tmp_path, [], [], test), torch.arange(5.0)[:, None]
+    return run
 
 
-def test_a_ranked_list_marks_right_wrong_and_removed(outcome):
-    protocol = Protocol("", "sysu", "seeded", [Trial([0], [4, 3, 2, 1])])
-    ranked = report.ranked_list(0, protocol, outcome)
+def test_a_ranked_list_marks_right_wrong_and_removed(run):
+    protocol = Protocol("", RULES, "seeded", [Trial([0], [4, 3, 2, 1])])
+    ranked = report.ranked_list(0, protocol, run)
     assert ranked.label == "id 7, cam3"
     assert [(item.image, item.kind, item.rank) for item in ranked.gallery] == [
         ("1", "wrong", 1),
@@ -44,9 +46,9 @@ def test_a_ranked_list_marks_right_wrong_and_removed(outcome):
     ]
 
 
-def test_a_ranked_list_has_so_many_that_count(outcome):
-    protocol = Protocol("", "sysu", "seeded", [Trial([0], [1, 2, 3, 4])])
-    assert [item.image for item in report.ranked_list(0, protocol, outcome, length=1).gallery] == ["1"]
+def test_a_ranked_list_has_so_many_that_count(run):
+    protocol = Protocol("", RULES, "seeded", [Trial([0], [1, 2, 3, 4])])
+    assert [item.image for item in report.ranked_list(0, protocol, run, length=1).gallery] == ["1"]
 
 
 def test_images_are_shown_as_the_network_sees_them(tmp_path):
@@ -54,9 +56,10 @@ def test_images_are_shown_as_the_network_sees_them(tmp_path):
     exif[ORIENTATION] = 6  # lies on its side
     Image.new("RGB", (48, 24)).save(tmp_path / "turned.jpg", exif=exif)
     Image.fromarray(np.full((48, 24), 2**15, np.uint16)).save(tmp_path / "16 bits.png")
-    outcome = Outcome(None, Config(), Benchmark("", tmp_path, [], [], []), torch.empty(0), None)
+    run = Run("", Options(), DataConfig(), None)
+    run.benchmark = Benchmark("", tmp_path, [], [], [])
     for name, grey in (("turned.jpg", 0), ("16 bits.png", 128)):
-        uri = report._thumbnail(outcome, ImageRecord(name, 1, 1, Modality.VISIBLE))
+        uri = report._thumbnail(run, ImageRecord(name, 1, 1, Modality.VISIBLE))
         with Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) as shown:
             assert shown.size == (24, 48)
             assert shown.getpixel((12, 24)) == pytest.approx((grey, grey, grey), abs=2)

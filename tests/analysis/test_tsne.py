@@ -8,41 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from csvi.analysis.trained import Trained
 from csvi.analysis.tsne import center_distances, tsne, tsne_figure, tsne_table
-from csvi.data import Modality, read_benchmark
+from csvi.data import Modality
 from csvi.errors import CsviError
-from csvi.fabric import make_fabric
-from csvi.model import build_network
 
 
 @pytest.fixture
-def runs(config, tmp_path):
+def runs(born, with_statistics):
     """Two networks as they were born."""
-    benchmark, fabric = read_benchmark(config.data), make_fabric(config)
-    config.model.auxiliary = "none"
-    opened = []
-    for seed in (0, 1):
-        torch.manual_seed(seed)
-        trained = Trained(tmp_path / f"run{seed}", config, benchmark, build_network(config, 8), fabric)
-        opened.append(with_statistics_of_its_images(trained))
-    return opened
-
-
-def with_statistics_of_its_images(trained):
-    """As it was born, a network makes next to nothing of any image."""
-    for layer in trained.network.modules():
-        if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
-            layer.momentum = 1
-    batch = trained.batch(trained.benchmark.test[::4])
-    with torch.no_grad():
-        trained.network.train()(batch | {"identity": batch["identity"] - 13})
-    trained.network.eval()
-    return trained
-
-
-def with_test(trained, test):
-    return dataclasses.replace(trained, benchmark=dataclasses.replace(trained.benchmark, test=test))
+    return [with_statistics(born("baseline", f"run{seed}", seed)) for seed in (0, 1)]
 
 
 def test_distances_of_centers_by_hand():
@@ -60,7 +34,7 @@ def test_distances_over_all_test_identities(runs):
         for record in run.benchmark.test:
             batch = run.batch([record])
             with torch.inference_mode():
-                embedding = run.network.net(batch["image"], batch["modality"])[0].double().numpy()
+                embedding = run.net(batch.image, batch.modality)[0].double().numpy()
             of.setdefault((record.identity, record.modality), []).append(embedding)
         centers = {key: sum(embeddings) / len(embeddings) for key, embeddings in of.items()}
         people = sorted({identity for identity, _ in centers})
@@ -93,18 +67,18 @@ def test_a_seed_gives_the_same_plane_again(runs):
     assert json.loads(json.dumps(dataclasses.asdict(planes)))["runs"][0]["same"] == planes.runs[0].same
 
 
-def test_a_center_lies_among_its_images(runs, monkeypatch):
+def test_a_center_lies_among_its_images(runs, with_test, monkeypatch):
     """Two identities, and their modalities, far apart: each center is nearest to images that it is the mean of."""
     two = with_test(runs[0], [record for record in runs[0].benchmark.test if record.identity in (13, 14)])
 
-    def clusters(net, batches, fabric):
+    def clusters(net, batches, fabric, flip):
         place = torch.tensor(
             [10.0 * (record.identity - 13) + 5 * int(record.modality) for record in two.benchmark.test]
         )
         noise = torch.randn(len(place), 4, generator=torch.Generator().manual_seed(0)) / 10
         return place[:, None] + noise
 
-    monkeypatch.setattr("csvi.analysis.tsne.embed", clusters)
+    monkeypatch.setattr("csvi.runs.run.embed", clusters)
     planes = tsne([two])
     points = np.array(planes.runs[0].points)
     assert planes.identities == [13, 14]
@@ -116,7 +90,7 @@ def test_a_center_lies_among_its_images(runs, monkeypatch):
     assert planes.runs[0].different == pytest.approx(20, abs=0.2)  # 15 and 5, in each of 4 dimensions
 
 
-def test_an_identity_of_one_modality_has_no_distance(runs):
+def test_an_identity_of_one_modality_has_no_distance(runs, with_test):
     test = runs[0].benchmark.test
     fewer = with_test(runs[0], [r for r in test if r.identity != 13 or r.modality == Modality.VISIBLE])
     planes = tsne([fewer], identities=20)

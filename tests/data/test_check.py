@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from csvi.analysis.dataset_table import HEADINGS, print_check
 from csvi.data.check import Check, Finding, Split, check_dataset
 from csvi.data.records import Counts
-from csvi.data.sysu_mm01 import LAYOUT
+from csvi.data.sysu import Sysu
 from csvi.errors import CsviError
 
 COUNTS = {
@@ -33,7 +33,7 @@ def sysu(sysu_root, tmp_path):
 
 @pytest.fixture
 def regdb(tmp_path):
-    """Three splits of four people, with two images each, rendered by a rule; nobody says what it should hold."""
+    """Three folds of four people, with two images each, rendered by a rule; nobody says what it should hold."""
     root = tmp_path / "regdb"
     (root / "idx").mkdir(parents=True)
     (root / "README").write_text("SYNTHETIC")
@@ -41,11 +41,11 @@ def regdb(tmp_path):
         for folder in ("Visible", "Thermal"):
             for n in (0, 1):
                 put(root / folder / f"{person}" / f"{n}.png", 100 * (folder == "Thermal") + 10 * person + n)
-    for trial, (train, test) in enumerate((("01", "23"), ("02", "13"), ("12", "03")), start=1):
+    for fold, (train, test) in enumerate((("01", "23"), ("02", "13"), ("12", "03")), start=1):
         for split, people in (("train", train), ("test", test)):
             for folder in ("Visible", "Thermal"):
                 lines = [f"{folder}/{person}/{n}.png {label}\n" for label, person in enumerate(people) for n in (0, 1)]
-                (root / "idx" / f"{split}_{folder.lower()}_{trial}.txt").write_text("".join(lines))
+                (root / "idx" / f"{split}_{folder.lower()}_{fold}.txt").write_text("".join(lines))
     return root
 
 
@@ -76,8 +76,8 @@ def only(findings):
 
 def test_whole_dataset(sysu, capfd):
     check = check_dataset(sysu, decode=True)
-    assert (check.dataset, check.title, check.root, check.synthetic) == ("sysu", "SYSU-MM01", str(sysu), False)
-    assert [(s.trial, s.name, s.found, s.expected) for s in check.splits] == [
+    assert (check.layout, check.title, check.root, check.synthetic) == ("sysu", "SYSU-MM01", str(sysu), False)
+    assert [(s.fold, s.name, s.found, s.expected) for s in check.splits] == [
         (1, name, counts, counts) for name, counts in COUNTS.items()
     ]
     assert check.cameras == {"visible": {1: 40, 2: 40, 4: 40, 5: 40}, "infrared": {3: 40, 6: 40}}
@@ -116,12 +116,12 @@ def test_what_the_dataset_should_hold(sysu):
 def test_sysu_mm01_itself_is_known(sysu):
     (sysu / "counts.json").unlink()
     check = check_dataset(sysu)
-    assert [Counts(**split.expected) for split in check.splits] == list(LAYOUT.counts.values())
+    assert [Counts(**split.expected) for split in check.splits] == list(Sysu.counts.values())
     assert [f.path for f in check.problems if f.kind == "count"] == ["train", "val", "test"]
     missing = {f.path for f in check.problems if f.kind == "missing"}
     assert "cam1/0001/0003.jpg" in missing
     assert "cam1/0001/0002.jpg" not in missing
-    assert missing == {path for path in LAYOUT.paths() if not (sysu / path).exists()}
+    assert missing == {path for path in Sysu().paths() if not (sysu / path).exists()}
 
 
 @pytest.mark.parametrize(
@@ -298,34 +298,34 @@ def test_folder_that_cannot_be_listed(people, monkeypatch):
     assert only(check_dataset(people).problems) == Finding("broken", "ben", "cannot be listed: Permission denied")
 
 
-def test_all_splits_are_read(regdb, capsys):
+def test_all_folds_are_read(regdb, capsys):
     check = check_dataset(regdb)
-    assert (check.dataset, check.images, check.problems) == ("regdb", 16, [])
-    assert {(s.trial, s.name) for s in check.splits} == {(t, s) for t in (1, 2, 3) for s in ("train", "val", "test")}
-    assert [f.path for f in check.notes] == [f"split {trial}" for trial in range(4, 11)]
+    assert (check.layout, check.images, check.problems) == ("regdb", 16, [])
+    assert {(s.fold, s.name) for s in check.splits} == {(t, s) for t in (1, 2, 3) for s in ("train", "val", "test")}
+    assert [f.path for f in check.notes] == [f"fold {fold}" for fold in range(4, 11)]
     print_check(check)
     shown = capsys.readouterr().out
     assert "train 1–3" in shown
-    assert "splits that are not there: 7\n" in shown
+    assert "folds that are not there: 7\n" in shown
 
 
-def test_a_split_that_cannot_be_read(regdb, capsys):
+def test_a_fold_that_cannot_be_read(regdb, capsys):
     (regdb / "idx/test_visible_2.txt").write_text("Visible/1/0.png one")
     check = check_dataset(regdb)
     finding = only(check.problems)
-    assert (finding.kind, finding.path) == ("split", "split 2")
+    assert (finding.kind, finding.path) == ("fold", "fold 2")
     assert finding.message.startswith(f"cannot be read: line 1 of {regdb}/idx/test_visible_2.txt has the label 'one'")
-    assert {split.trial for split in check.splits} == {1, 3}
+    assert {split.fold for split in check.splits} == {1, 3}
     print_check(check)
     assert "train 1, 3 " in capsys.readouterr().out
-    for trial in (1, 3):
-        (regdb / f"idx/train_visible_{trial}.txt").unlink()
+    for fold in (1, 3):
+        (regdb / f"idx/train_visible_{fold}.txt").unlink()
     with pytest.raises(CsviError, match=r"^no .*train_visible_1.txt: RegDB comes with it"):
         check_dataset(regdb, "regdb")
 
 
-def test_duplicates_over_splits(regdb):
-    """Person 0 trains in splits 1 and 2, person 1 in 1 and 3: in 2 and 3 they are on different sides."""
+def test_duplicates_over_folds(regdb):
+    """Person 0 trains in folds 1 and 2, person 1 in 1 and 3: in 2 and 3 they are on different sides."""
     shutil.copy(regdb / "Visible/0/0.png", regdb / "Visible/1/0.png")
     finding = only([f for f in check_dataset(regdb).notes if f.kind == "duplicate"])
     assert {finding.path, finding.message.split(",")[0].removeprefix("is byte for byte ")} == {
@@ -338,9 +338,7 @@ def test_duplicates_over_splits(regdb):
 def test_real_regdb_has_counts(regdb):
     (regdb / "README").unlink()
     counts = [f for f in check_dataset(regdb).problems if f.kind == "count"]
-    assert [f.path for f in counts] == [
-        f"{split} of split {trial}" for trial in (1, 2, 3) for split in ("train", "test")
-    ]
+    assert [f.path for f in counts] == [f"{split} of fold {fold}" for fold in (1, 2, 3) for split in ("train", "test")]
     assert counts[0].message.startswith("has 2 identities and not 206, 4 visible images and not 2,060, ")
 
 
@@ -348,7 +346,7 @@ def test_no_dataset(tmp_path):
     with pytest.raises(CsviError, match=r"nowhere is not a folder: give the folder of a dataset$"):
         check_dataset(tmp_path / "nowhere")
     layouts = r"sysu \(SYSU-MM01\), regdb \(RegDB\), llcm \(LLCM\), folder \(a folder of people\)$"
-    with pytest.raises(CsviError, match=rf"looks like no dataset .*--data.dataset, {layouts}"):
+    with pytest.raises(CsviError, match=rf"looks like no dataset .*--data.layout, {layouts}"):
         check_dataset(tmp_path)
     with pytest.raises(CsviError, match=r"^no cam1…cam6 in"):
         check_dataset(tmp_path, "sysu")
@@ -368,14 +366,14 @@ def test_long_lists_are_cut(sysu, capsys):
     assert shown.endswith("\n10 problems (every header was read; --decode decodes every image)\n")
 
 
-PROBLEMS = ("split", "count", "missing", "broken", "mask")
+PROBLEMS = ("fold", "count", "missing", "broken", "mask")
 
 
 def found(kinds, each=40, splits=(), path="cam1/0001/{:04d}.jpg"):
     """A check that found so many things of each of these kinds."""
     findings = [Finding(kind, path.format(n), f"is {kind}") for kind in kinds for n in range(each)]
     return Check(
-        dataset="sysu",
+        layout="sysu",
         title="SYSU-MM01",
         root="/data",
         synthetic=False,
@@ -423,30 +421,30 @@ def test_fewer_names_where_there_are_many_kinds(capsys):
     assert "missing files: 2, such as cam1/0001/0000.jpg is missing\n" in printed(found(HEADINGS, each=2), capsys)
 
 
-def test_splits_that_differ_do_not_fill_the_screen(capsys):
-    def splits(numbers):
+def test_folds_that_differ_do_not_fill_the_screen(capsys):
+    def folds(numbers):
         return [
-            Split(trial, name, {"identities": n, "visible": 2060, "infrared": 2060}, {**REGDB, "identities": 206})
-            for trial, n in enumerate(numbers, start=1)
+            Split(fold, name, {"identities": n, "visible": 2060, "infrared": 2060}, {**REGDB, "identities": 206})
+            for fold, n in enumerate(numbers, start=1)
             for name in ("train", "test")
         ]
 
-    shown = printed(found(HEADINGS, splits=splits(range(10, 20))), capsys)
+    shown = printed(found(HEADINGS, splits=folds(range(10, 20))), capsys)
     assert shown.count("\ntrain ") == shown.count("\ntest ") == 3
-    assert shown.count("and 7 more splits") == 2
+    assert shown.count("and 7 more folds") == 2
     assert "and 3 more kinds of findings (--json lists all)\n" in shown
     assert len(shown.splitlines()) <= 24
-    shown = printed(found([], splits=splits([1, 2, 3, 206, 206, 4, *[206] * 4])), capsys)
+    shown = printed(found([], splits=folds([1, 2, 3, 206, 206, 4, *[206] * 4])), capsys)
     rows = [" ".join(line.split()) for line in shown.splitlines() if line.startswith(("train", "and"))]
     assert rows == [
         "train 1 1 of 206 2,060 2,060",
         "train 2 2 of 206 2,060 2,060",
         "train 4–5, 7–10 206 2,060 2,060",
-        "and 2 more splits",
-        "and 2 more splits",
+        "and 2 more folds",
+        "and 2 more folds",
     ]
-    shown = printed(found([], splits=splits([206] * 9 + [1])), capsys)
-    assert "more split" not in shown
+    shown = printed(found([], splits=folds([206] * 9 + [1])), capsys)
+    assert "more fold" not in shown
 
 
 REGDB = {"identities": 206, "visible": 2060, "infrared": 2060}

@@ -4,12 +4,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from csvi.data import read_folder, recognise
+from csvi.data import recognise
 from csvi.data.files import path_inside
-from csvi.data.folder import split_of
+from csvi.data.folder import Folder, split_of
 from csvi.data.records import ImageRecord, Modality
 from csvi.errors import CsviError
 
+read = Folder().read
 HEADER = "path,identity,camera,modality,split,mask,time"
 
 
@@ -27,7 +28,7 @@ def add(root, *files):
 def table(root, *lines, newline="\n", encoding="utf-8"):
     root.mkdir(exist_ok=True)
     (root / "images.csv").write_bytes(newline.join(lines).encode(encoding))
-    return read_folder(root)
+    return read(root)
 
 
 def everyone(benchmark):
@@ -38,7 +39,7 @@ def test_two_folders(root):
     for name in ("anna", "ben", "行人 7"):
         add(root, f"visible/{name}/2.jpg", f"visible/{name}/1.PNG", f"infrared/{name}/1.jpg")
     add(root, "visible/.hidden/1.jpg", "visible/loose.jpg", "visible/anna/notes.txt", "visible/ben/deeper/1.jpg")
-    benchmark = read_folder(root)
+    benchmark = read(root)
     assert (benchmark.name, benchmark.root, benchmark.layout) == ("people", root, "folder")
     records = sorted(everyone(benchmark), key=lambda r: (r.modality, r.path))
     assert [(r.path, r.identity, r.camera, r.modality) for r in records] == [
@@ -62,15 +63,15 @@ def test_split_by_name_stays_as_documented():
 
 def test_names_that_are_numbers_are_kept(root):
     add(root, "visible/0042/1.jpg", "infrared/0042/1.jpg", "visible/7/1.jpg")
-    assert {r.path.split("/")[1]: r.identity for r in everyone(read_folder(root))} == {"0042": 42, "7": 7}
+    assert {r.path.split("/")[1]: r.identity for r in everyone(read(root))} == {"0042": 42, "7": 7}
     add(root, "visible/07/1.jpg")  # 7 again, but not the same name
-    assert {r.path.split("/")[1]: r.identity for r in everyone(read_folder(root))} == {"0042": 0, "07": 1, "7": 2}
+    assert {r.path.split("/")[1]: r.identity for r in everyone(read(root))} == {"0042": 0, "07": 1, "7": 2}
 
 
 def test_root_and_masks(root, monkeypatch):
     add(root, "visible/1/1.jpg", "infrared/1/1.jpg", "masks/infrared/1/1.png")
     monkeypatch.chdir(root.parent)
-    benchmark = read_folder("people/")
+    benchmark = read("people/")
     assert benchmark.root == root
     assert [r.mask for r in everyone(benchmark)] == [None, root / "masks/infrared/1/1.png"]
 
@@ -80,7 +81,7 @@ def test_the_tables_mask_goes_before_the_folders_but_not_before_one_that_is_give
     add(tmp_path / "given", "a.png")
     benchmark = table(root, HEADER, "a.jpg,1,,visible,train,a.png,", "b.jpg,1,,infrared,train,,")
     assert [r.mask for r in benchmark.train] == [root / "a.png", root / "masks/b.png"]
-    given = read_folder(root, masks=tmp_path / "given")
+    given = read(root, masks=tmp_path / "given")
     assert [r.mask for r in given.train] == [tmp_path / "given/a.png", None]
 
 
@@ -199,14 +200,14 @@ def test_missing_folders(root):
     with pytest.raises(
         CsviError, match=r"people is not a folder: give the folder of your images, the one that holds visible and infr"
     ):
-        read_folder(root)
+        read(root)
     add(root, "visible/anna/1.jpg")
     with pytest.raises(CsviError, match=r"^no .*people/infrared: give a folder that holds visible and infrared, or "):
-        read_folder(root)
+        read(root)
     (root / "infrared").mkdir()
     (root / "visible/anna/1.jpg").unlink()
     with pytest.raises(CsviError, match=r"^no images in .*people: put them into"):
-        read_folder(root)
+        read(root)
 
 
 def test_folder_that_leads_to_itself(root):
@@ -214,7 +215,7 @@ def test_folder_that_leads_to_itself(root):
     (root / "infrared").mkdir()
     (root / "infrared" / "ben").symlink_to("ben")
     with pytest.raises(CsviError, match=r"^cannot list .*infrared: Too many levels of symbolic links"):
-        read_folder(root)
+        read(root)
 
 
 CELLS = st.sampled_from(
@@ -252,7 +253,7 @@ def test_any_table_is_read_or_named(root, content):
     root.mkdir(exist_ok=True)
     (root / "images.csv").write_bytes(content)
     try:
-        records = everyone(read_folder(root))
+        records = everyone(read(root))
     except CsviError as error:
         assert str(root) in str(error)  # noqa: PT017
     else:

@@ -1,8 +1,5 @@
 """List files, tables and settings of strangers, damaged at random: they are read, or refused with one sentence."""
 
-import dataclasses
-import json
-
 import numpy as np
 import pytest
 import scipy.io
@@ -11,19 +8,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from csvi.cli import main
-from csvi.config import Config, flatten, load_config, save_config, with_settings
-from csvi.data import LAYOUTS
+from csvi.config import Config, flatten
+from csvi.data import find_layout
 from csvi.data.records import ImageRecord
-from csvi.data.sysu_mm01 import MODALITIES
+from csvi.data.sysu import MODALITIES, PERMUTATIONS
 from csvi.errors import CsviError
-from csvi.evaluate import evaluate_protocols, sysu_protocols
-from csvi.evaluate.compare import load_evaluation
+from csvi.evaluate import evaluate_protocols
+from csvi.methods.coseg import CoSeg
+from csvi.runs.evaluation import Evaluation
+from csvi.runs.settings import load_config, save_config, with_settings
 
 SPICE = [b"", b"\0", b"\n", b"\r\n", b",", b" ", b'"', b"\\", b"../", b"/", b"-1", b"1e9", b"99999999999999999999",
          b"\xff", b"\xef\xbb\xbf", "é".encode(), "٣".encode(), b"nan", b"&a [*a]", b"!!python/object:os.system x",
          b": ", b"{", b"[", b"'", b"#"]  # fmt: skip
 EDIT = st.tuples(st.floats(0, 1), st.integers(0, 12), st.sampled_from(SPICE) | st.binary(max_size=8))
 EDITS = st.lists(EDIT, min_size=1, max_size=4)
+CONFIG = Config(CoSeg.Settings())
 FEW, MANY = 150, 2_500
 """Cases of each kind of file: always, and in the slow test, more than 10,000 in all."""
 
@@ -85,7 +85,7 @@ def roots(tmp_path_factory):
         for name, text in lists.items():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_bytes(text.encode())
-        assert LAYOUTS[layout].read(root, None, 1).test
+        assert find_layout(layout).read(root).test
     return roots
 
 
@@ -102,7 +102,7 @@ def fuzz_lists(layout, name, root, examples):
     @given(EDITS)
     def check(edits):
         (root / name).write_bytes(damaged(content, edits))
-        accepts_or_says_why(lambda: LAYOUTS[layout].read(root, None, 1))
+        accepts_or_says_why(lambda: find_layout(layout).read(root))
 
     try:
         check()
@@ -125,17 +125,17 @@ def test_many_damaged_lists(layout, name, roots):
 @pytest.mark.parametrize("end", ["\r\n", "\r"])
 def test_lists_with_other_line_ends(layout, name, end, roots):
     file, text = roots[layout] / name, LISTS[layout][name]
-    expected = LAYOUTS[layout].read(roots[layout], None, 1)
+    expected = find_layout(layout).read(roots[layout])
     file.write_bytes(text.replace("\n", end).encode())
     try:
-        assert LAYOUTS[layout].read(roots[layout], None, 1) == expected
+        assert find_layout(layout).read(roots[layout]) == expected
     finally:
         file.write_bytes(text.encode())
 
 
 def fuzz_settings(tmp_path, examples, read=load_config):
     file = tmp_path / "config.yaml"
-    save_config(Config(), file)
+    save_config(CONFIG, file)
     content = file.read_bytes()
 
     @fuzz(examples)
@@ -170,24 +170,26 @@ def test_many_damaged_settings(tmp_path):
 
 
 @fuzz(FEW)
-@given(st.sampled_from(sorted(flatten(Config()))), st.text(max_size=20) | st.floats().map(str) | st.integers().map(str))
+@given(st.sampled_from(sorted(flatten(CONFIG))), st.text(max_size=20) | st.floats().map(str) | st.integers().map(str))
 def test_any_value_of_any_setting_is_taken_or_refused(name, value):
-    accepts_or_says_why(lambda: with_settings(Config(), {name: value}))
+    accepts_or_says_why(lambda: with_settings(CONFIG, {name: value}))
 
 
 def test_damaged_permutations_are_refused(roots, tmp_path):
-    benchmark = LAYOUTS["sysu"].read(roots["sysu"], None, 1)
+    layout = find_layout("sysu")
+    benchmark = layout.read(roots["sysu"])
     cameras = np.empty((6, 1), object)
     for camera in range(6):
         cameras[camera, 0] = np.empty((5, 1), object)
         for identity in range(5):
             cameras[camera, 0][identity, 0] = np.ones((10, 1), np.uint8)
-    file = tmp_path / "rand_perm_cam.mat"
+    file = tmp_path / PERMUTATIONS
+    file.parent.mkdir()
     scipy.io.savemat(file, {"rand_perm_cam": cameras})
     content = file.read_bytes()
 
     def protocols():
-        return sysu_protocols(benchmark.test, "official", file)
+        return layout.protocols(benchmark.test, "official", tmp_path)
 
     assert protocols()
 
@@ -207,16 +209,16 @@ def test_damaged_evaluations_are_refused(tmp_path):
         for camera, modality in MODALITIES.items()
         for identity in range(1, 4)
     ]
-    results = evaluate_protocols(sysu_protocols(records, trials=1), torch.eye(len(records)), records)
-    protocols = [dataclasses.asdict(result) for result in results[:1]]
-    file.write_text(json.dumps({"benchmark": "x", "synthetic": False, "protocols": protocols}))
+    protocols = find_layout("sysu").protocols(records, "seeded", tmp_path, trials=1)
+    results = evaluate_protocols(protocols, torch.eye(len(records)), records)
+    Evaluation("x", "sysu", 1, "", "", False, "", "", results[:1], [], {}, {}).save(file)
     content = file.read_bytes()
-    assert load_evaluation(file)["protocols"][0]["by_identity"]["identity"] == [1, 2, 3]
+    assert Evaluation.load(file).protocols[0].by_identity.identity == [1, 2, 3]
 
     @fuzz(FEW)
     @given(EDITS)
     def check(edits):
         file.write_bytes(damaged(content, edits))
-        accepts_or_says_why(lambda: load_evaluation(file))
+        accepts_or_says_why(lambda: Evaluation.load(file))
 
     check()

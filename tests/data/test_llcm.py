@@ -3,10 +3,11 @@
 import pytest
 
 from csvi.data import recognise
-from csvi.data.llcm import CAMERAS, LAYOUT, read_llcm
+from csvi.data.llcm import CAMERAS, LLCM
 from csvi.data.records import Counts, ImageRecord, Modality
 from csvi.errors import CsviError
 
+read = LLCM().read
 NAMES = {Modality.VISIBLE: "vis", Modality.INFRARED: "nir"}
 
 
@@ -33,7 +34,7 @@ def root(tmp_path):
 
 
 def test_reads_both_splits(root):
-    benchmark = read_llcm(root)
+    benchmark = read(root)
     assert (benchmark.name, benchmark.layout, benchmark.val) == ("LLCM", "llcm", [])
     assert benchmark.train[1] == ImageRecord("vis/0000/0000_c07_s1_f7_vis.jpg", 13, 7, Modality.VISIBLE)
     assert {r.identity for r in benchmark.train} == {13, 14}
@@ -65,26 +66,26 @@ def test_true_size(tmp_path):
             (tmp_path / folder).mkdir(parents=True)
         for n in range(images):
             (tmp_path / folders[n % len(folders)] / f"{n}.jpg").touch()
-    benchmark = read_llcm(tmp_path)
+    benchmark = read(tmp_path)
     counts = {split: Counts.of(records) for split, records in benchmark.splits.items()}
-    assert counts == LAYOUT.counts == {"train": (713, 16946, 13975), "val": (0, 0, 0), "test": (351, 8680, 7166)}
+    assert counts == LLCM.counts == {"train": (713, 16946, 13975), "val": (0, 0, 0), "test": (351, 8680, 7166)}
     assert len({r.identity for r in benchmark.train + benchmark.test}) == 713 + 351
 
 
 def test_training_image_without_camera_in_its_name(root):
     (root / "idx" / "train_nir.txt").write_text("nir/somebody.jpg 0\nnir/a_c4x.jpg 0")
-    assert [r.camera for r in read_llcm(root).train if r.modality == Modality.INFRARED] == [2, 2]
+    assert [r.camera for r in read(root).train if r.modality == Modality.INFRARED] == [2, 2]
 
 
 def test_root_may_be_relative(root, monkeypatch):
     monkeypatch.chdir(root.parent)
-    benchmark = read_llcm("LLCM/")
-    assert (benchmark.root, benchmark.test) == (root, read_llcm(root).test)
+    benchmark = read("LLCM/")
+    assert (benchmark.root, benchmark.test) == (root, read(root).test)
 
 
 def test_masks(root):
     add(root, "masks/test_nir/cam9/0012/b.png", "masks/vis/0001/0001_c03_s1_f3_vis.png")
-    benchmark = read_llcm(root)
+    benchmark = read(root)
     masks = {r.path: r.mask.relative_to(root / "masks").as_posix() for r in benchmark.train + benchmark.test if r.mask}
     assert masks == {
         "vis/0001/0001_c03_s1_f3_vis.jpg": "vis/0001/0001_c03_s1_f3_vis.png",
@@ -96,7 +97,7 @@ def test_masks(root):
 def test_missing_list(root, name):
     (root / "idx" / name).unlink()
     with pytest.raises(CsviError, match=rf"^no .*idx/{name}: LLCM comes with it, copy it from there$"):
-        read_llcm(root)
+        read(root)
 
 
 @pytest.mark.parametrize(
@@ -113,13 +114,13 @@ def test_missing_list(root, name):
 def test_bad_list(root, name, content, message):
     (root / "idx" / name).write_text(content)
     with pytest.raises(CsviError, match=message):
-        read_llcm(root)
+        read(root)
 
 
 def test_no_infrared_test_images(root):
     (root / "test_nir").rename(root / "test_ir")
     with pytest.raises(CsviError, match=r"^no image of any identity of .*test_id.txt in .*test_nir: "):
-        read_llcm(root)
+        read(root)
 
 
 def test_file_where_a_folder_should_be(root):
@@ -127,4 +128,4 @@ def test_file_where_a_folder_should_be(root):
     (root / "idx" / "test_id.txt").write_text("6,7")
     add(root, "test_vis/cam1/0007")
     with pytest.raises(CsviError, match=r"^cannot list .*test_vis/cam1/0007: Not a directory"):
-        read_llcm(root)
+        read(root)

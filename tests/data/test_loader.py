@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import os
 import pickle
 import signal
@@ -14,13 +15,19 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from csvi.config import save_config
 from csvi.data import Modality, read_benchmark
 from csvi.data import loader as module
+from csvi.data.batch import Batch
 from csvi.data.images import read_image
-from csvi.data.loader import evaluation_loader, loader_errors, training_loader
-from csvi.data.transforms import draw_variation, vary
+from csvi.data.loader import evaluation_loader, loader_errors
+from csvi.data.training_set import TrainingSet
+from csvi.data.views import Erase, Flip, Grayscale, Shift, augment, standard_views
 from csvi.errors import CsviError
+
+TWO_VISIBLE = {
+    Modality.VISIBLE: ((Flip(0.5), Shift(3)), (Shift(3), Grayscale(1))),
+    Modality.INFRARED: ((Flip(0.5), Erase(1)),),
+}
 
 
 @pytest.fixture
@@ -28,10 +35,14 @@ def benchmark(config):
     return read_benchmark(config.data)
 
 
-def epoch_of(config, benchmark, epoch=0, step=0, seed=0, **settings):
+def training_loader(config, benchmark, seed=0, masks=True, views=None):
+    return TrainingSet(benchmark, config.data, masks).loader(views or standard_views(config.data), seed)
+
+
+def epoch_of(config, benchmark, epoch=0, step=0, seed=0, views=None, **settings):
     for name, value in settings.items():
         setattr(config.data, name, value)
-    loader, sampler, _ = training_loader(benchmark.root, benchmark.train, config.data, seed, masks=True)
+    loader, sampler = training_loader(config, benchmark, seed, views=views)
     sampler.start(epoch, step)
     return list(loader)
 
@@ -39,34 +50,63 @@ def epoch_of(config, benchmark, epoch=0, step=0, seed=0, **settings):
 def assert_equal(some, others):
     assert len(some) == len(others)
     for a, b in zip(some, others, strict=True):
-        assert a.keys() == b.keys()
-        assert all(torch.equal(a[key], b[key]) for key in a)
+        assert type(a) is type(b) is Batch
+        assert [rows is None for rows in a] == [rows is None for rows in b]
+        assert all(torch.equal(one, other) for one, other in zip(a, b, strict=True) if one is not None)
 
 
-def test_a_batch_is_a_flat_dictionary_of_tensors(config, benchmark):
+def test_a_batch_is_one_object_of_tensors(config, benchmark):
     config.data.identities, config.data.images = 5, 3
-    loader, sampler, identities = training_loader(benchmark.root, benchmark.train, config.data, seed=0, masks=True)
-    draws = list(sampler)
+    training_set = TrainingSet(benchmark, config.data, masks=True)
+    loader, sampler = training_set.loader(standard_views(config.data), seed=0)
+    drawn = list(sampler)
     batches = list(loader)
     assert len(batches) == len(loader) == 5  # 8 identities of 8 visible images, 15 a batch
-    for draw, batch in zip(draws, batches, strict=True):
-        assert {key: tuple(value.shape) for key, value in batch.items()} == {
-            "image": (30, 3, 48, 24), "mask": (30, 1, 48, 24), "identity": (30,), "modality": (30,),
+    for samples, batch in zip(drawn, batches, strict=True):
+        assert type(batch) is Batch
+        assert {name: tuple(rows.shape) for name, rows in batch._asdict().items() if name != "route"} == {
+            "image": (30, 3, 48, 24), "mask": (30, 1, 48, 24), "identity": (30,), "modality": (30,), "view": (30,),
         }  # fmt: skip
-        assert {type(value) for value in batch.values()} == {torch.Tensor}
-        assert batch["modality"].tolist() == 15 * [0] + 15 * [1]
-        records = [benchmark.train[d.image] for d in draw]
-        assert [identities[label] for label in batch["identity"]] == [record.identity for record in records]
-        assert {batch[key].dtype for key in ("image", "mask")} == {torch.uint8}
-        assert batch["mask"].max() == 255
+        assert {type(rows) for rows in batch[:-1]} == {torch.Tensor}
+        assert batch.modality.tolist() == 15 * [0] + 15 * [1]
+        assert batch.view.tolist() == 30 * [0]
+        assert batch.route is None
+        records = [benchmark.train[sample.image] for sample in samples]
+        assert [training_set.identities[label] for label in batch.identity] == [record.identity for record in records]
+        assert {batch.image.dtype, batch.mask.dtype} == {torch.uint8}
+        assert batch.mask.max() == 255
 
 
-def test_labels_are_those_of_the_identities_with_both_modalities(config, benchmark):
-    records = [r for r in benchmark.train if not (r.identity == 3 and r.modality == Modality.INFRARED)]
-    config.data.identities = 7
-    loader, _, identities = training_loader(benchmark.root, records, config.data, seed=0, masks=True)
-    assert identities == [1, 2, 4, 5, 6, 7, 8]
-    assert {int(label) for batch in loader for label in batch["identity"]} == set(range(7))
+def test_a_batch_has_the_visible_images_view_by_view_and_then_the_infrared_ones(config, benchmark):
+    config.data.identities, config.data.images = 5, 3
+    loader, sampler = training_loader(config, benchmark, views=TWO_VISIBLE)
+    samples = next(iter(sampler))
+    batch = next(iter(loader))
+    rows = [*samples[:15], *samples[:15], *samples[15:]]
+    assert len(batch.image) == len(batch.mask) == 45
+    assert batch.view.tolist() == 15 * [0] + 15 * [1] + 15 * [0]
+    assert batch.modality.tolist() == 30 * [0] + 15 * [1]
+    assert torch.equal(batch.identity[:15], batch.identity[15:30])
+    assert [benchmark.train[sample.image].identity - 1 for sample in rows] == batch.identity.tolist()
+    for row, (sample, number, modality) in enumerate(zip(rows, batch.view.tolist(), batch.modality, strict=True)):
+        view = TWO_VISIBLE[Modality(int(modality))][number]
+        seed = (sample.seed, number) if number else sample.seed
+        image, mask = augment(view, *pixels_of(benchmark, sample), seed)
+        assert torch.equal(batch.image[row], image)
+        assert torch.equal(batch.mask[row], mask)
+
+
+def test_further_views_change_nothing_of_the_first(config, benchmark):
+    one = {modality: views[:1] for modality, views in TWO_VISIBLE.items()}
+    for alone, both in zip(
+        epoch_of(config, benchmark, views=one), epoch_of(config, benchmark, views=TWO_VISIBLE), strict=True
+    ):
+        assert_equal([both.subset(both.view == 0)], [alone])
+
+
+def test_several_views_depend_on_seed_epoch_and_position_alone(config, benchmark):
+    first = epoch_of(config, benchmark, epoch=3, views=TWO_VISIBLE, workers=0, identities=4)
+    assert_equal(epoch_of(config, benchmark, epoch=3, step=2, views=TWO_VISIBLE, workers=2), first[2:])
 
 
 def test_the_number_of_workers_changes_nothing(config, benchmark):
@@ -76,7 +116,7 @@ def test_the_number_of_workers_changes_nothing(config, benchmark):
 
 
 def test_augmentation_does_not_use_up_random_numbers_of_training(config, benchmark):
-    loader, sampler, _ = training_loader(benchmark.root, benchmark.train, config.data, seed=0, masks=True)
+    loader, sampler = training_loader(config, benchmark)
     state = torch.get_rng_state()
     loader.dataset[next(iter(sampler))]
     assert torch.equal(torch.get_rng_state(), state)
@@ -89,96 +129,93 @@ def test_augmentation_depends_on_seed_epoch_and_position_alone(config, benchmark
     assert_equal(epoch_of(config, benchmark, epoch=3), first)
     assert_equal(epoch_of(config, benchmark, epoch=3, step=2), first[2:])
     for other in (epoch_of(config, benchmark, epoch=4), epoch_of(config, benchmark, epoch=3, seed=1)):
-        assert not torch.equal(other[0]["image"], first[0]["image"])
+        assert not torch.equal(other[0].image, first[0].image)
 
 
-def test_an_image_drawn_twice_is_varied_twice(config, benchmark):
+def test_an_image_drawn_twice_is_augmented_twice(config, benchmark):
     config.data.images = 20  # of 8 visible and 4 infrared images
     (batch,) = epoch_of(config, benchmark)
-    _, sampler, _ = training_loader(benchmark.root, benchmark.train, config.data, seed=0, masks=True)
-    (draws,) = list(sampler)
-    twice = [b for b, draw in enumerate(draws) if draw.image == draws[0].image]
+    _, sampler = training_loader(config, benchmark)
+    (samples,) = list(sampler)
+    twice = [b for b, sample in enumerate(samples) if sample.image == samples[0].image]
     assert len(twice) >= 2
-    assert not torch.equal(batch["image"][twice[0]], batch["image"][twice[1]])
+    assert not torch.equal(batch.image[twice[0]], batch.image[twice[1]])
 
 
 def test_a_loader_serves_epoch_after_epoch(config, benchmark):
     config.data.workers = 1
-    loader, sampler, _ = training_loader(benchmark.root, benchmark.train, config.data, seed=0, masks=True)
+    loader, sampler = training_loader(config, benchmark)
     for epoch, step in ((0, 1), (1, 0), (2, 0)):
         sampler.start(epoch, step)
         config.data.workers = 0
         assert_equal(list(loader), epoch_of(config, benchmark, epoch=epoch, step=step))
 
 
-def test_masks_that_nobody_asks_for_are_not_even_decoded(config, benchmark, monkeypatch):
-    monkeypatch.delattr(module, "cached_masks")
-    loader, _, _ = training_loader(benchmark.root, benchmark.train, config.data, seed=0, masks=False)
-    assert set(next(iter(loader))) == {"image", "identity", "modality"}
+def pixels_of(benchmark, sample):
+    record = benchmark.train[sample.image]
+    image, mask = read_image(benchmark.file(record), 48, 24, "RGB"), read_image(record.mask, 48, 24, "L")
+    return torch.tensor(image).permute(2, 0, 1), torch.tensor(mask)[None]
 
 
-def test_a_batch_is_the_drawn_images_varied_as_their_seeds_say(config, benchmark):
-    with_masks, sampler, _ = training_loader(benchmark.root, benchmark.train, config.data, seed=0, masks=True)
-    without, _, _ = training_loader(benchmark.root, benchmark.train, config.data, seed=0, masks=False)
-    for draws, batch, same in zip(list(sampler), with_masks, without, strict=True):
-        for i, draw in enumerate(draws):
-            record = benchmark.train[draw.image]
-            variation = draw_variation(draw.seed, record.modality, config.data)
-            image, mask = read_image(benchmark.file(record), 48, 24, "RGB"), read_image(record.mask, 48, 24, "L")
-            plain = {"image": torch.tensor(image).permute(2, 0, 1)[None], "mask": torch.tensor(mask)[None, None]}
-            expected = vary(plain, [variation])
-            assert torch.equal(batch["image"][i], expected["image"][0])
-            assert torch.equal(batch["mask"][i], expected["mask"][0])
-        assert torch.equal(same["image"], batch["image"])
+def test_a_batch_is_the_drawn_images_augmented_as_their_seeds_say(config, benchmark):
+    views = standard_views(config.data)
+    with_masks, sampler = training_loader(config, benchmark)
+    without, _ = training_loader(config, benchmark, masks=False)
+    for samples, batch, same in zip(list(sampler), with_masks, without, strict=True):
+        for i, sample in enumerate(samples):
+            (view,) = views[benchmark.train[sample.image].modality]
+            image, mask = augment(view, *pixels_of(benchmark, sample), sample.seed)
+            assert torch.equal(batch.image[i], image)
+            assert torch.equal(batch.mask[i], mask)
+        assert torch.equal(same.image, batch.image)
+        assert same.mask is None
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_evaluation_takes_all_images_once_in_order_without_variation(config, benchmark, workers):
+def test_evaluation_takes_all_images_once_in_order_as_they_are(config, benchmark, workers):
     config.data.workers = workers
     loader = evaluation_loader(benchmark.root, benchmark.test, config.data)
     batches = list(loader)
-    assert [len(batch["identity"]) for batch in batches] == [64, 32]
-    assert torch.cat([batch["identity"] for batch in batches]).tolist() == [r.identity for r in benchmark.test]
-    assert torch.cat([batch["modality"] for batch in batches]).tolist() == [r.modality for r in benchmark.test]
-    assert set(batches[0]) == {"image", "identity", "modality"}
-    assert batches[0]["image"].shape == (64, 3, 48, 24)
-    assert batches[0]["image"].is_contiguous(memory_format=torch.channels_last)
+    assert [len(batch.identity) for batch in batches] == [64, 32]
+    assert torch.cat([batch.identity for batch in batches]).tolist() == [r.identity for r in benchmark.test]
+    assert torch.cat([batch.modality for batch in batches]).tolist() == [r.modality for r in benchmark.test]
+    assert batches[0][3:] == (None, None, None)
+    assert batches[0].image.shape == (64, 3, 48, 24)
+    assert batches[0].image.is_contiguous(memory_format=torch.channels_last)
     expected = read_image(benchmark.file(benchmark.test[64]), 48, 24, "RGB")
-    assert torch.equal(batches[1]["image"][0].permute(1, 2, 0), torch.tensor(expected))
+    assert torch.equal(batches[1].image[0].permute(1, 2, 0), torch.tensor(expected))
     assert_equal(list(loader), batches)
 
 
 def test_evaluation_in_batches_of_ones_own(config, benchmark):
     loader = evaluation_loader(benchmark.root, benchmark.test, config.data, batches=[[5, 3], [90]])
     expected = [[benchmark.test[i].identity for i in batch] for batch in ([5, 3], [90])]
-    assert [batch["identity"].tolist() for batch in loader] == expected
+    assert [batch.identity.tolist() for batch in loader] == expected
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_a_dataset_goes_to_other_processes_without_its_pixels(config, benchmark, training):
     """Where loader processes are spawned, as on macOS or from Python 3.14 on, it is pickled."""
     if training:
-        loader, sampler, _ = training_loader(benchmark.root, benchmark.train, config.data, seed=0, masks=True)
+        loader, sampler = training_loader(config, benchmark)
         index = next(iter(sampler))
     else:
         loader, index = evaluation_loader(benchmark.root, benchmark.train, config.data), [3, 1]
     pickled = pickle.dumps(loader.dataset)
     assert len(pickled) < 10_000
-    found, expected = pickle.loads(pickled)[index], loader.dataset[index]
-    assert all(torch.equal(found[key], expected[key]) for key in expected)
+    assert_equal([pickle.loads(pickled)[index]], [loader.dataset[index]])
 
 
 COMMAND = """
-import multiprocessing, signal, sys
-from pathlib import Path
-from csvi.config import load_config
+import json, multiprocessing, signal, sys
+from csvi.config import DataConfig
 from csvi.data import read_benchmark
-from csvi.data.loader import training_loader
+from csvi.data.training_set import TrainingSet
+from csvi.data.views import standard_views
 
-data = load_config(Path(sys.argv[1])).data
-data.workers = 2
-benchmark = read_benchmark(data)
-loader, sampler, _ = training_loader(benchmark.root, benchmark.train, data, 0, masks=False)
+data = DataConfig(**json.loads(sys.argv[1]) | {"workers": 2})
+training_set = TrainingSet(read_benchmark(data), data, masks=False)
+loader, sampler = training_set.loader(standard_views(data), seed=0)
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, lambda *_: None)
 batches = iter(loader)
@@ -194,10 +231,9 @@ sys.stdin.readline()
 
 
 @pytest.fixture
-def iterating(config, tmp_path):
+def iterating(config):
     """A process that leads its group and waits, having taken a batch from two loader processes; and their numbers."""
-    save_config(config, tmp_path / "config.yaml")
-    command = [sys.executable, "-c", COMMAND, str(tmp_path / "config.yaml")]
+    command = [sys.executable, "-c", COMMAND, json.dumps(dataclasses.asdict(config.data))]
     with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -255,7 +291,7 @@ def test_loader_processes_end_with_a_main_one_that_is_killed(iterating):
 @pytest.mark.parametrize("training", [True, False])
 def test_every_loader_leaves_signals_to_the_main_process(config, benchmark, training):
     if training:
-        loader, _, _ = training_loader(benchmark.root, benchmark.train, config.data, seed=0, masks=True)
+        loader, _ = training_loader(config, benchmark)
     else:
         loader = evaluation_loader(benchmark.root, benchmark.train, config.data)
     assert loader.worker_init_fn is module._leave_signals_to_the_main_process
@@ -273,7 +309,7 @@ def first_batch(loader, begun=lambda iterator: None):
 
 def test_a_killed_loader_process_is_one_sentence(config, benchmark):
     config.data.workers = 2
-    loader, _, _ = training_loader(benchmark.root, benchmark.train, config.data, seed=0, masks=False)
+    loader, _ = training_loader(config, benchmark, masks=False)
 
     def killed(iterator):
         os.kill(iterator._workers[0].pid, signal.SIGKILL)
@@ -285,7 +321,7 @@ def test_a_killed_loader_process_is_one_sentence(config, benchmark):
 
 def test_an_error_in_a_loader_process_has_its_own_words(config, benchmark, tmp_path):
     config.data.workers, config.data.cache = 1, str(tmp_path)
-    loader, _, _ = training_loader(benchmark.root, benchmark.train, config.data, seed=0, masks=False)
+    loader, _ = training_loader(config, benchmark, masks=False)
     file = loader.dataset.plain.images.file
     os.truncate(file, 1000)
     with pytest.raises(CsviError) as caught:
@@ -311,23 +347,3 @@ def test_a_failing_disk_is_one_sentence_and_a_fault_of_ours_is_not():
         with pytest.raises(type(error)) as caught, loader_errors():
             raise error
         assert caught.value is error
-
-
-def test_images_that_cannot_be_read_are_skipped_if_so_set(config, benchmark, tmp_path):
-    config.data.cache, config.data.on_error = str(tmp_path / "cache"), "skip"
-    records = list(benchmark.train)
-    records[5] = dataclasses.replace(records[5], path="cam1/0001/gone.jpg")
-    records[9] = dataclasses.replace(records[9], mask=None)
-    loader, sampler, _ = training_loader(benchmark.root, records, config.data, seed=0, masks=True)
-    assert {i: why.rpartition(": ")[2] for i, why in sampler.skipped.items()} == {
-        5: "it is not there",
-        9: f"the image {benchmark.root / records[9].path} has no mask",
-    }
-    drawn = {draw.image for epoch in range(4) for draws in (sampler.start(epoch), *sampler)[1:] for draw in draws}
-    assert drawn == set(range(len(records))) - {5, 9}
-    assert len(list(loader)) == len(sampler)
-    _, sampler, _ = training_loader(benchmark.root, records, config.data, seed=0, masks=False)
-    assert list(sampler.skipped) == [5]
-    config.data.on_error = "stop"
-    with pytest.raises(CsviError, match=r"gone.jpg: it is not there"):
-        training_loader(benchmark.root, records, config.data, seed=0, masks=False)

@@ -6,7 +6,7 @@ from itertools import islice
 import pytest
 
 from csvi.data.records import ImageRecord, Modality
-from csvi.data.sampler import CrossModalitySampler, Draw
+from csvi.data.sampler import CrossModalitySampler, Sample
 from csvi.errors import CsviError
 
 
@@ -24,7 +24,7 @@ IMAGES = records(COUNTS)
 
 
 def images(batch):
-    return [IMAGES[draw.image] for draw in batch]
+    return [IMAGES[sample.image] for sample in batch]
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_all_images_come_up(sampler):
     seen = set()
     for epoch in range(30):
         sampler.start(epoch)
-        seen.update(draw.image for batch in sampler for draw in batch)
+        seen.update(sample.image for batch in sampler for sample in batch)
     assert seen == set(range(len(IMAGES)))
 
 
@@ -91,7 +91,7 @@ def test_identities_of_one_modality_are_left_out_and_counted_in_the_log(caplog):
     sampler = CrossModalitySampler(records(counts), identities=2, images=2)
     assert "3 of 5 identities have images of one modality only and are left out" in caplog.text
     assert len(sampler) == 2  # the 5 visible images of two identities, four a batch; those left out do not count
-    drawn = {records(counts)[draw.image].identity for batch in sampler for draw in batch}
+    drawn = {records(counts)[sample.image].identity for batch in sampler for sample in batch}
     assert drawn == {100, 100 + 7 * 3}
 
 
@@ -125,9 +125,9 @@ def test_other_seeds_and_epochs_have_other_batches_and_other_augmentation(sample
     second = list(sampler)
     third = list(CrossModalitySampler(IMAGES, identities=4, images=3, seed=6))
     assert first != second != third != first
-    seeds = {draw.seed for batches in (first, second, third) for batch in batches for draw in batch}
+    seeds = {sample.seed for batches in (first, second, third) for batch in batches for sample in batch}
     assert len(seeds) == 3 * 6 * 24
-    assert all(isinstance(draw, Draw) for draw in first[0])
+    assert all(isinstance(sample, Sample) for sample in first[0])
 
 
 @pytest.mark.parametrize("step", range(7))

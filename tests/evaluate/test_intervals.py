@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from csvi.evaluate.intervals import bootstrap, paired_difference
+from csvi.evaluate.intervals import bootstrap, mean_and_std, paired_difference
 
 
 def people(identities, queries=10, seed=0, low=0.2, high=0.8):
@@ -11,6 +11,11 @@ def people(identities, queries=10, seed=0, low=0.2, high=0.8):
     random = np.random.default_rng(seed)
     count = np.full(identities, queries)
     return random.binomial(count, random.uniform(low, high, identities)).astype(float)[:, None], count
+
+
+def test_mean_and_standard_deviation_of_a_sample():
+    assert mean_and_std([1.0, 2.0, 6.0]) == (3, pytest.approx(7**0.5))
+    assert mean_and_std([0.25]) == (0.25, 0)
 
 
 def test_bootstrap_agrees_with_the_normal_interval_of_many_identities():
@@ -50,7 +55,7 @@ def test_covers_the_truth_about_as_often_as_it_says():
     assert 0.88 <= covered / 200 <= 0.99
 
 
-def test_figures_are_resampled_together_and_the_seed_alone_decides():
+def test_metrics_are_resampled_together_and_the_seed_alone_decides():
     sums, queries = people(40)
     both = np.hstack([sums, 2 * sums])
     low, high = bootstrap(both, queries)
@@ -88,7 +93,7 @@ def test_paired_difference_of_a_model_with_itself_is_exactly_zero():
 
 
 def test_what_is_hard_for_both_cancels():
-    """Half a query more of everybody: the difference is certain, however uncertain each figure is."""
+    """Half a query more of everybody: the difference is certain, however uncertain each metric is."""
     sums, queries = people(40)
     difference, low, high = paired_difference((sums, sums + 0.5), (queries, queries))
     assert [difference[0], low[0], high[0]] == pytest.approx([0.05] * 3)
@@ -108,7 +113,7 @@ def test_paired_difference_is_second_minus_first_and_agrees_with_the_normal_inte
     assert np.allclose([turned[0], turned[2], turned[1]], [-difference, -low, -high])
 
 
-def test_paired_figures_may_have_been_asked_for_unequally_often():
+def test_paired_metrics_may_have_been_asked_for_unequally_often():
     """As of a group of three runs and a group of one."""
     sums, queries = people(40)
     assert np.allclose(paired_difference((3 * sums, sums), (3 * queries, queries)), 0)

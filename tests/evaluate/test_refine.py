@@ -3,15 +3,17 @@
 import subprocess
 import sys
 from math import exp, sqrt
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
+from csvi.data.folder import Folder
 from csvi.data.records import ImageRecord, Modality
 from csvi.errors import CsviError
-from csvi.evaluate import Refinement, evaluate_protocols, folder_protocols, refine, score
+from csvi.evaluate import Refinement, evaluate_protocols, refine, score
 from csvi.evaluate.metrics import euclidean
 from csvi.evaluate.refine import (
     NO_REFINEMENT,
@@ -305,10 +307,11 @@ def test_results_name_their_refinements_and_hide_the_querys_camera(refinement):
     unseen = camera[query, None] == camera[gallery]
     distance = refined_distances(embeddings[query], embeddings[gallery], unseen, refinement)
     people = identity[query], identity[gallery], camera[query], camera[gallery]
-    expected = score(distance, *people, protocol="folder")
-    plain, _ = evaluate_protocols(folder_protocols(records), embeddings, records)
-    found, _ = evaluate_protocols(folder_protocols(records), embeddings, records, refinement)
+    protocols = Folder().protocols(records, "all", Path())
+    expected = score(distance, *people, rules=Folder.rules)
+    plain, _ = evaluate_protocols(protocols, embeddings, records)
+    found, _ = evaluate_protocols(protocols, embeddings, records, refinement)
     assert (plain.refinements, found.refinements) == ([], refinement.names())
     assert plain.valid == found.valid == expected.valid == 48
-    assert found.figures["mAP"].mean == pytest.approx(expected.mAP)
-    assert found.figures["mAP"].mean != plain.figures["mAP"].mean
+    assert found.metrics["mAP"].mean == pytest.approx(expected.metrics["mAP"])
+    assert found.metrics["mAP"].mean != plain.metrics["mAP"].mean

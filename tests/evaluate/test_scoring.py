@@ -3,44 +3,34 @@
 import random
 from collections import Counter
 from itertools import chain, product
-from math import dist
+from math import dist, log2
+from pathlib import Path
 from statistics import fmean, stdev
 
 import numpy as np
 import pytest
 import torch
 
+from csvi.data import LAYOUTS, find_layout
 from csvi.data.records import ImageRecord, Modality
 from csvi.errors import NothingToScoreError
-from csvi.evaluate import (
-    RULES,
-    Protocol,
-    Trial,
-    evaluate_protocol,
-    evaluate_protocols,
-    folder_protocols,
-    llcm_protocols,
-    regdb_protocols,
-    sysu_protocols,
-)
+from csvi.evaluate import METRICS, Protocol, Rules, Trial, evaluate_protocol, evaluate_protocols
 from csvi.evaluate.protocols import camera_pairs
 from csvi.evaluate.scoring import evaluate_camera_pairs
 
 VISIBLE, INFRARED = Modality
 TRIALS = 3
-FIGURES = ["R1", "R10", "R20", "mAP", "mINP"]
-MAKE = {
-    "sysu": lambda records: sysu_protocols(records, trials=TRIALS),
-    "regdb": regdb_protocols,
-    "llcm": lambda records: llcm_protocols(records, trials=TRIALS),
-    "folder": folder_protocols,
-}
+REPORTED = ["R1", "R10", "R20", "mAP", "mINP"]
 CAMERAS = {
     "sysu": {VISIBLE: (1, 2, 4, 5), INFRARED: (3, 6)},
     "regdb": {VISIBLE: (1,), INFRARED: (2,)},
     "llcm": {VISIBLE: (1, 2, 3, 4), INFRARED: (1, 2, 4)},
     "folder": {VISIBLE: (1, 2, 3), INFRARED: (2, 3, 7)},
 }
+
+
+def protocols_in(layout, records, trials=TRIALS):
+    return find_layout(layout).protocols(records, find_layout(layout).draws[0], Path(), trials)
 
 
 def some_records(layout, seed=0):
@@ -131,7 +121,7 @@ def removed(layout, query, image):
 
 
 def slow_queries(layout, queries, gallery, embedding):
-    """(identity, {figure: value}, chance) of every query that counts."""
+    """(identity, {metric: value}, chance) of every query that counts."""
     found = []
     for query in queries:
         ranking = [
@@ -147,27 +137,29 @@ def slow_queries(layout, queries, gallery, embedding):
         if layout in ("sysu", "llcm"):
             seen = list(dict.fromkeys(identity for *_, identity in ranking))
             first = seen.index(query.identity) + 1
-        figures = {f"R{k}": float(first <= k) for k in (1, 10, 20)}
-        figures["mAP"] = fmean(n / place for n, place in enumerate(positions, start=1))
-        figures["mINP"] = len(positions) / positions[-1]
-        found.append((query.identity, figures, len(positions) / len(ranking)))
+        metrics = {f"R{k}": float(first <= k) for k in (1, 10, 20)}
+        metrics["mAP"] = fmean(n / place for n, place in enumerate(positions, start=1))
+        metrics["mINP"] = len(positions) / positions[-1]
+        best = sum(1 / log2(1 + n) for n in range(1, len(positions) + 1))
+        metrics["nDCG"] = sum(1 / log2(1 + place) for place in positions) / best
+        found.append((query.identity, metrics, len(positions) / len(ranking)))
     return found
 
 
 @pytest.mark.parametrize("ties", [False, True])
-@pytest.mark.parametrize("layout", MAKE)
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_equals_the_definition(layout, ties):
     records = some_records(layout)
     embeddings = some_embeddings(records, ties)
     embedding = dict(zip([record.path for record in records], embeddings.tolist(), strict=True))
-    results = evaluate_protocols(MAKE[layout](records), embeddings, records)
+    results = evaluate_protocols(protocols_in(layout, records), embeddings, records)
     expected = definition(layout, records)
     assert [result.protocol for result in results] == list(expected)
     for result, trials in zip(results, expected.values(), strict=True):
         by_trial = [slow_queries(layout, queries, gallery, embedding) for queries, gallery in trials]
-        assert list(result.figures) == FIGURES
-        for name, spread in result.figures.items():
-            values = [fmean(figures[name] for _, figures, _ in found) for found in by_trial]
+        assert list(result.metrics) == REPORTED
+        for name, spread in result.metrics.items():
+            values = [fmean(metrics[name] for _, metrics, _ in found) for found in by_trial]
             assert spread.trials == pytest.approx(values, abs=1e-6)
             assert spread.mean == pytest.approx(fmean(values), abs=1e-6)
             assert spread.std == pytest.approx(stdev(values) if len(values) > 1 else 0, abs=1e-6)
@@ -178,41 +170,43 @@ def test_equals_the_definition(layout, ties):
             min(map(len, by_trial)),
             min(len(gallery) for _, gallery in trials),
         )
-        assert 0 < result.figures["R1"].mean < result.figures["R10"].mean < 1  # it is about something
+        assert 0 < result.metrics["R1"].mean < result.metrics["R10"].mean < 1  # it is about something
 
         asked = Counter(identity for found in by_trial for identity, *_ in found)
         assert dict(zip(result.by_identity.identity, result.by_identity.queries, strict=True)) == asked
-        for name in FIGURES:
+        for name in REPORTED:
             sums = Counter()
-            for identity, figures, _ in chain(*by_trial):
-                sums[identity] += figures[name]
+            for identity, metrics, _ in chain(*by_trial):
+                sums[identity] += metrics[name]
             assert result.by_identity.sums[name] == pytest.approx([sums[i] for i in sorted(asked)], abs=1e-6)
 
 
-@pytest.mark.parametrize("layout", MAKE)
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_records_are_what_tests_need(layout):
     """Queries that do not count, cameras that lack people, more than ten images of a camera, and fewer."""
     records = some_records(layout)
     counts = Counter((record.identity, record.camera, record.modality) for record in records)
     assert max(counts.values()) > 10 > min(counts.values())
     assert len(counts) < len({r.identity for r in records}) * sum(map(len, CAMERAS[layout].values()))
-    results = evaluate_protocols(MAKE[layout](records), some_embeddings(records, ties=False), records)
+    results = evaluate_protocols(protocols_in(layout, records), some_embeddings(records, ties=False), records)
     assert any(result.valid < result.queries for result in results)
 
 
-@pytest.mark.parametrize("layout", MAKE)
-def test_sums_over_identities_give_the_figures(layout):
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_sums_over_identities_give_the_metrics(layout):
     records = some_records(layout, seed=1)
-    for result in evaluate_protocols(MAKE[layout](records), some_embeddings(records, ties=False, seed=1), records):
-        assert sum(result.by_identity.queries) == result.valid * len(result.figures["R1"].trials)
+    for result in evaluate_protocols(
+        protocols_in(layout, records), some_embeddings(records, ties=False, seed=1), records
+    ):
+        assert sum(result.by_identity.queries) == result.valid * len(result.metrics["R1"].trials)
         for name, sums in result.by_identity.sums.items():
-            assert sum(sums) / sum(result.by_identity.queries) == pytest.approx(result.figures[name].mean)
+            assert sum(sums) / sum(result.by_identity.queries) == pytest.approx(result.metrics[name].mean)
 
 
 def test_protocols_together_are_as_each_alone():
     records = some_records("llcm")
     embeddings = some_embeddings(records, ties=False)
-    protocols = llcm_protocols(records, trials=TRIALS)
+    protocols = protocols_in("llcm", records)
     assert evaluate_protocols(protocols, embeddings, records) == [
         evaluate_protocol(protocol, embeddings, records) for protocol in protocols
     ]
@@ -224,15 +218,15 @@ def test_trials_with_queries_of_their_own():
     embeddings = some_embeddings(records, ties=False)
     visible, infrared = ([i for i, r in enumerate(records) if r.modality == modality] for modality in Modality)
     trials = [Trial(visible, infrared), Trial(visible[::2], infrared), Trial(visible, infrared[::2])]
-    together = evaluate_protocol(Protocol("p", "regdb", "all", trials), embeddings, records)
-    alone = [evaluate_protocol(Protocol("p", "regdb", "all", [trial]), embeddings, records) for trial in trials]
-    for name, spread in together.figures.items():
-        assert spread.trials == [result.figures[name].mean for result in alone]
+    together = evaluate_protocol(Protocol("p", Rules(), "all", trials), embeddings, records)
+    alone = [evaluate_protocol(Protocol("p", Rules(), "all", [trial]), embeddings, records) for trial in trials]
+    for name, spread in together.metrics.items():
+        assert spread.trials == [result.metrics[name].mean for result in alone]
     assert together.queries == len(visible[::2])
     assert together.gallery_images == len(infrared[::2])
 
 
-# ---- true sizes, where the figures can be worked out
+# ---- true sizes, where the metrics can be worked out
 
 
 def test_regdb_of_its_true_size():
@@ -244,15 +238,15 @@ def test_regdb_of_its_true_size():
         for n in range(10)
     ]
     looks = torch.tensor([r.identity + 2 * (r.modality == INFRARED and r.identity % 2) for r in records]) % 206
-    results = evaluate_protocols(regdb_protocols(records), torch.eye(206)[looks], records)
+    results = evaluate_protocols(protocols_in("regdb", records), torch.eye(206)[looks], records)
     assert [result.protocol for result in results] == ["visible to thermal", "thermal to visible"]
     for result in results:
         assert (result.queries, result.valid, result.gallery_images, result.gallery) == (2060, 2060, 2060, "all")
         assert result.chance == pytest.approx(10 / 2060)
         assert len(result.by_identity.identity) == 206
-        figures = {name: spread.mean for name, spread in result.figures.items()}
+        metrics = {name: spread.mean for name, spread in result.metrics.items()}
         last = fmean(n / (2050 + n) for n in range(1, 11))
-        assert figures == pytest.approx(
+        assert metrics == pytest.approx(
             {"R1": 0.5, "R10": 0.5, "R20": 0.5, "mAP": (1 + last) / 2, "mINP": (1 + 10 / 2060) / 2}
         )
 
@@ -273,7 +267,7 @@ def llcm_records(people=351):
 def test_llcm_galleries_hold_one_image_of_each_person_and_camera():
     records = llcm_records()
     every = {modality: [i for i, r in enumerate(records) if r.modality == modality] for modality in Modality}
-    forward, backward, swapped = llcm_protocols(records)
+    forward, backward, swapped = protocols_in("llcm", records, trials=10)
     for protocol, of_query, of_gallery in ((forward, INFRARED, VISIBLE), (backward, VISIBLE, INFRARED)):
         pairs = sorted({(records[i].identity, records[i].camera) for i in every[of_gallery]})
         assert len(protocol.trials) == 10
@@ -291,18 +285,18 @@ def test_llcm_does_not_find_a_person_in_the_querys_camera():
     records = llcm_records()
     place = {key: i for i, key in enumerate(sorted({(r.identity, r.camera) for r in records}))}
     embeddings = torch.eye(len(place))[torch.tensor([place[r.identity, r.camera] for r in records])]
-    for result in evaluate_protocols(llcm_protocols(records, trials=2), embeddings, records):
-        assert result.figures["R20"].mean == 0
+    for result in evaluate_protocols(protocols_in("llcm", records, trials=2), embeddings, records):
+        assert result.metrics["R20"].mean == 0
         assert result.valid > 0.9 * result.queries
 
 
 # ---- pairs of cameras
 
 
-@pytest.mark.parametrize("layout", MAKE)
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_camera_pairs_split_queries_and_galleries(layout):
     records = some_records(layout)
-    for protocol in MAKE[layout](records):
+    for protocol in protocols_in(layout, records):
         pairs = camera_pairs(protocol, records)
         asked = sorted({records[i].camera for trial in protocol.trials for i in trial.query})
         answered = sorted({records[i].camera for trial in protocol.trials for i in trial.gallery})
@@ -319,11 +313,11 @@ def test_camera_pairs_split_queries_and_galleries(layout):
 
 
 @pytest.mark.parametrize("layout", ["sysu", "llcm", "folder"])
-def test_figures_of_camera_pairs_equal_the_definition(layout):
+def test_metrics_of_camera_pairs_equal_the_definition(layout):
     records = some_records(layout)
     embeddings = some_embeddings(records, ties=False)
     embedding = dict(zip([record.path for record in records], embeddings.tolist(), strict=True))
-    for protocol in MAKE[layout](records):
+    for protocol in protocols_in(layout, records):
         trials = definition(layout, records)[protocol.name]
         found = {(p.query, p.gallery): p for p in evaluate_camera_pairs(protocol, embeddings, records)}
         for query, gallery in camera_pairs(protocol, records):
@@ -342,7 +336,7 @@ def test_figures_of_camera_pairs_equal_the_definition(layout):
             pair = found.pop((query, gallery))
             assert pair.valid == min(map(len, by_trial))
             for name, value in (("R1", pair.R1), ("mAP", pair.mAP)):
-                expected = fmean(fmean(figures[name] for _, figures, _ in queries) for queries in by_trial)
+                expected = fmean(fmean(metrics[name] for _, metrics, _ in queries) for queries in by_trial)
                 assert value == pytest.approx(expected, abs=1e-6)
             assert pair.chance == pytest.approx(fmean(fmean(c for *_, c in queries) for queries in by_trial))
         assert not found
@@ -350,7 +344,7 @@ def test_figures_of_camera_pairs_equal_the_definition(layout):
 
 def test_camera_pairs_that_the_protocol_forbids_are_left_out():
     records = some_records("sysu")
-    protocol = sysu_protocols(records, trials=1)[0]
+    protocol = protocols_in("sysu", records, trials=1)[0]
     embeddings = some_embeddings(records, ties=False)
     with pytest.raises(NothingToScoreError):
         evaluate_protocol(camera_pairs(protocol, records)[3, 2], embeddings, records)
@@ -360,9 +354,43 @@ def test_camera_pairs_that_the_protocol_forbids_are_left_out():
 
 def test_a_single_camera_pair_is_none():
     records = some_records("regdb")
-    for protocol in regdb_protocols(records):
+    for protocol in protocols_in("regdb", records):
         assert evaluate_camera_pairs(protocol, some_embeddings(records, ties=False), records) == []
 
 
-def test_every_rule_is_a_protocols():
-    assert {protocol.rules for layout, make in MAKE.items() for protocol in make(some_records(layout))} == set(RULES)
+def test_every_protocol_has_the_rules_of_its_layout():
+    for layout in LAYOUTS:
+        assert {p.rules for p in protocols_in(layout, some_records(layout))} == {find_layout(layout).rules}
+    assert len({find_layout(layout).rules for layout in LAYOUTS}) == 4
+
+
+# ---- a further metric
+
+
+def discounted_gain(ranking):
+    """nDCG: sum of 1 / log2(1 + position) over the matches, divided by what it is if all of them stand first."""
+    gain, best = 0.0, 0.0
+    for n in range(len(ranking.positions)):
+        gain += 1 / log2(1 + ranking.positions[n])
+        best += 1 / log2(2 + n)
+    return gain / best
+
+
+def test_a_metric_is_one_function_and_one_line(monkeypatch):
+    records = some_records("llcm")
+    embeddings = some_embeddings(records, ties=True)
+    embedding = dict(zip([record.path for record in records], embeddings.tolist(), strict=True))
+    protocol = protocols_in("llcm", records)[0]
+    before = evaluate_protocol(protocol, embeddings, records)
+
+    monkeypatch.setitem(METRICS, "nDCG", discounted_gain)
+    after = evaluate_protocol(protocol, embeddings, records)
+    assert list(after.metrics) == list(after.by_identity.sums) == [*REPORTED, "nDCG"]
+    assert {name: after.metrics[name] for name in REPORTED} == before.metrics
+    found = [
+        fmean(metrics["nDCG"] for _, metrics, _ in slow_queries("llcm", queries, gallery, embedding))
+        for queries, gallery in definition("llcm", records)[protocol.name]
+    ]
+    spread = after.metrics["nDCG"]
+    assert spread.trials == pytest.approx(found)
+    assert 0 < spread.low < spread.mean < spread.high < 1

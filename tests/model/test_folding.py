@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from csvi.model import VIReIDNet
+from csvi.methods.segment import GuidedNet
 from csvi.model.folding import folded
+from csvi.model.net import PartNet
 
-BACKBONES = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "mobilenet_v2"]
+BACKBONES = ["resnet18", "resnet50", "mobilenet_v2"]  # basic blocks, bottlenecks, inverted residuals: all there are
 
 
 def with_statistics(net):
@@ -23,11 +24,16 @@ def with_statistics(net):
     return net
 
 
-@pytest.mark.parametrize("guide", [False, True])
-@pytest.mark.parametrize("backbone", BACKBONES)
-def test_folded_networks_embed_alike(backbone, guide):
+def small(kind=PartNet, backbone="resnet18"):
+    return kind("its method", 48, 24, 4, backbone, parts=3, part_dim=8)
+
+
+@pytest.mark.parametrize(
+    ("kind", "backbone"), [*((PartNet, backbone) for backbone in BACKBONES), (GuidedNet, "resnet18")]
+)
+def test_folded_networks_embed_alike(kind, backbone):
     torch.manual_seed(0)
-    net = with_statistics(VIReIDNet(4, backbone, parts=3, part_dim=8, guide=guide)).double().eval()
+    net = with_statistics(small(kind, backbone)).double().eval()
     before = copy.deepcopy(net.state_dict())
     lean = folded(net)
     assert not any(isinstance(layer, nn.BatchNorm2d) for layer in lean.modules())
@@ -38,13 +44,13 @@ def test_folded_networks_embed_alike(backbone, guide):
 
 
 def test_what_is_trained_is_left_in_training():
-    net = VIReIDNet(4, "resnet18", parts=3, part_dim=8)
+    net = small()
     assert not folded(net).training
     assert net.training
 
 
 def test_memory_formats_stay():
-    net = folded(VIReIDNet(4, "resnet18", parts=3, part_dim=8).to(memory_format=torch.channels_last))
+    net = folded(small().to(memory_format=torch.channels_last))
     for layer in net.modules():
         if isinstance(layer, nn.Conv2d):
             assert layer.weight.is_contiguous(memory_format=torch.channels_last)

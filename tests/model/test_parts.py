@@ -1,14 +1,14 @@
-"""The part module against Eq. 3, written out."""
+"""The part head against Eq. 3, written out."""
 
 import pytest
 import torch
 
-from csvi.model.parts import PartModule
+from csvi.model.parts import PartHead
 
 
 def built(parts=6, channels=5, dim=4, identities=3, **settings):
     torch.manual_seed(0)
-    module = PartModule(channels, identities, parts, dim, **settings).double()
+    module = PartHead(channels, identities, parts, dim, **settings).double()
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter)
     return module
@@ -29,7 +29,7 @@ def literal(module, features, height, share_classifier):
 
 
 @pytest.mark.parametrize("share_classifier", [False, True])
-def test_part_module_is_eq_3(share_classifier):
+def test_part_head_is_eq_3(share_classifier):
     module = built(norm=False, share_classifier=share_classifier)
     features = torch.randn(3, 5, 18, 4, dtype=torch.float64)
     embedded, scores = module(features)
@@ -78,7 +78,7 @@ def test_a_shared_classifier_has_the_parameters_of_one():
 
 
 def test_initial_weights_are_xavier_for_each_part():
-    module = PartModule(200, 50, parts=2, dim=100)
+    module = PartHead(200, 50, parts=2, dim=100)
     bound = (6 / (200 + 100)) ** 0.5
     assert 0.95 * bound < module.embed.weight.abs().max() <= bound
     assert module.embed.weight.std().item() == pytest.approx((2 / (200 + 100)) ** 0.5, rel=0.05)

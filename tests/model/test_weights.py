@@ -12,7 +12,7 @@ import torchvision
 from safetensors.torch import save_file
 
 from csvi.errors import CsviError
-from csvi.model.backbone import TwoStreamBackbone
+from csvi.model.two_stream import TwoStream
 from csvi.model.weights import initial_weights
 
 
@@ -30,7 +30,7 @@ def test_packaged_weights_have_torchvisions_names_and_shapes(packaged):
 def test_packaged_weights_are_in_torchvisions_order(packaged):
     """Running variances are positive and trained filters of the stem are not initial noise: nothing is out of place."""
     assert all((tensor > 0).all() for name, tensor in packaged.items() if name.endswith("running_var"))
-    backbone = TwoStreamBackbone("mobilenet_v2")
+    backbone = TwoStream("mobilenet_v2")
     backbone.load_pretrained(packaged)
     for stream in (backbone.visible, backbone.infrared):
         assert torch.equal(stream[0][0].weight, packaged["0.0.weight"])
@@ -43,7 +43,7 @@ def test_packaged_weights_are_in_torchvisions_order(packaged):
 
 
 def test_packaged_weights_exist_for_mobilenet_v2_alone():
-    with pytest.raises(CsviError, match=r"mobilenet_v2 alone, not for resnet50: give --model\.weights PATH"):
+    with pytest.raises(CsviError, match=r"mobilenet_v2 alone, not for resnet50: give --method\.weights PATH"):
         initial_weights("resnet50", "packaged")
 
 
@@ -116,7 +116,7 @@ def test_weights_that_cannot_be_downloaded(monkeypatch, reason):
         raise reason
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", download)
-    message = r"could not download .* of resnet50 \(.*\): give .*--model\.weights PATH, .*--model\.weights none$"
+    message = r"could not download .* of resnet50 \(.*\): give .*--method\.weights PATH, .*--method\.weights none$"
     with pytest.raises(CsviError, match=message):
         initial_weights("resnet50", "imagenet")
 

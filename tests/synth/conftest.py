@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from csvi.config import SynthConfig
+from csvi.data import LAYOUTS
 from csvi.synth import write_benchmark
-from csvi.synth.benchmark import LAYOUTS
 
 
 @pytest.fixture(scope="session")

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from csvi import data
 from csvi.config import SynthConfig
+from csvi.data import LAYOUTS, find_layout, recognise
 from csvi.data.files import is_synthetic
 from csvi.data.records import Counts, Modality
 from csvi.errors import CsviError
 from csvi.synth import llcm, write_benchmark
-from csvi.synth.benchmark import LAYOUTS
+from csvi.synth.benchmark import plan_of
 
 
 def settings(layout: str) -> SynthConfig:
@@ -32,24 +32,25 @@ def rows(file: Path) -> list[tuple[str, int]]:
 
 
 def test_every_layout_of_the_readers_is_written():
-    assert LAYOUTS.keys() == data.LAYOUTS.keys()
+    for layout in LAYOUTS:
+        assert plan_of(layout, "tiny", 0).shots
 
 
 def test_readers_find_what_counts_say(written):
     layout, root = written
     counts = {split: Counts(**count) for split, count in json.loads((root / "counts.json").read_text()).items()}
-    for trial in range(1, data.LAYOUTS[layout].trials + 1):
-        benchmark = data.LAYOUTS[layout].read(root, None, trial)
+    for fold in range(1, find_layout(layout).folds + 1):
+        benchmark = find_layout(layout).read(root, None, fold)
         assert {split: Counts.of(records) for split, records in benchmark.splits.items()} == counts
         assert benchmark.synthetic
-        assert benchmark.layout == layout
-    assert data.recognise(root) == layout
+        assert (benchmark.layout, benchmark.fold) == (layout, fold)
+    assert recognise(root) == layout
 
 
 def test_images_are_those_of_the_plan_and_each_has_its_mask(written):
     layout, root = written
-    shots = {shot.path: shot for shot in LAYOUTS[layout]("tiny", 0).shots}
-    benchmark = data.LAYOUTS[layout].read(root, None, 1)
+    shots = {shot.path: shot for shot in plan_of(layout, "tiny", 0).shots}
+    benchmark = find_layout(layout).read(root)
     records = [record for split in benchmark.splits.values() for record in split]
     assert sorted(shots) == sorted(record.path for record in records)
     assert {str(path.relative_to(root)) for path in root.rglob("*.jpg")} == shots.keys()
@@ -65,8 +66,8 @@ def test_images_are_those_of_the_plan_and_each_has_its_mask(written):
 def test_readers_keep_people_apart(written):
     """An identity of the reader is one person of the renderer, and the other way round."""
     layout, root = written
-    person = {shot.path: shot.identity for shot in LAYOUTS[layout]("tiny", 0).shots}
-    benchmark = data.LAYOUTS[layout].read(root, None, 1)
+    person = {shot.path: shot.identity for shot in plan_of(layout, "tiny", 0).shots}
+    benchmark = find_layout(layout).read(root)
     pairs = {(record.identity, person[record.path]) for split in benchmark.splits.values() for record in split}
     assert len(pairs) == len({read for read, _ in pairs}) == len({drawn for _, drawn in pairs})
 
@@ -84,14 +85,14 @@ def test_readme_says_what_it_is(written):
 
 
 def test_near_infrared_is_not_called_thermal():
-    assert "nothing here is thermal" in LAYOUTS["regdb"]("tiny", 0).about
+    assert "nothing here is thermal" in plan_of("regdb", "tiny", 0).about
 
 
 def test_deleted_files_are_written_again_to_the_same_bytes(written, tmp_path):
     layout, root = written
     copy = tmp_path / "copy"
     shutil.copytree(root, copy)
-    shots = LAYOUTS[layout]("tiny", 0).shots
+    shots = plan_of(layout, "tiny", 0).shots
     for shot in [shot for shot in shots if shot.identity == shots[-1].identity]:  # a person, and an image, and a mask
         (copy / shot.path).unlink()
         (copy / shot.mask).unlink()
@@ -117,8 +118,8 @@ def test_folder_of_another_layout_is_left_alone(written, tmp_path):
 
 @pytest.mark.parametrize("layout", ["sysu", "regdb", "llcm"])
 def test_paper_preset_has_the_counts_of_the_dataset(layout):
-    plan = LAYOUTS[layout]("paper", 0)
-    assert plan.counts == data.LAYOUTS[layout].counts
+    plan = plan_of(layout, "paper", 0)
+    assert plan.counts == find_layout(layout).counts
     assert len({shot.path for shot in plan.shots}) == len(plan.shots)
     assert [shot.identity for shot in plan.shots] == sorted(shot.identity for shot in plan.shots)
 
@@ -135,24 +136,24 @@ def test_small_presets(preset):
         ("llcm", "demo"): [(160, 1600, 1280), (0, 0, 0), (70, 700, 560)],
         ("folder", "demo"): [(160, 1600, 1600), (16, 160, 160), (70, 700, 700)],
     }
-    for layout, plan in LAYOUTS.items():
-        assert list(plan(preset, 0).counts.values()) == expected[layout, preset]
+    for layout in LAYOUTS:
+        assert list(plan_of(layout, preset, 0).counts.values()) == expected[layout, preset]
 
 
-def test_regdb_splits_are_ten_halves():
-    lists = LAYOUTS["regdb"]("paper", 0).lists
+def test_regdb_folds_are_ten_halves():
+    lists = plan_of("regdb", "paper", 0).lists
     assert lists.keys() == {
-        f"idx/{split}_{name}_{trial}.txt"
+        f"idx/{split}_{name}_{fold}.txt"
         for split in ("train", "test")
         for name in ("visible", "thermal")
-        for trial in range(1, 11)
+        for fold in range(1, 11)
     }
     halves = set()
-    for trial in range(1, 11):
+    for fold in range(1, 11):
         people = {}
         for split in ("train", "test"):
             for name, folder in (("visible", "Visible"), ("thermal", "Thermal")):
-                lines = [line.split(" ") for line in lists[f"idx/{split}_{name}_{trial}.txt"].decode().splitlines()]
+                lines = [line.split(" ") for line in lists[f"idx/{split}_{name}_{fold}.txt"].decode().splitlines()]
                 assert len(lines) == 2060
                 assert Counter(int(label) for _, label in lines) == dict.fromkeys(range(206), 10)
                 label_of = {path.split("/")[1]: label for path, label in lines}
@@ -162,7 +163,7 @@ def test_regdb_splits_are_ten_halves():
         assert people["train"].keys() | people["test"].keys() == {str(identity) for identity in range(1, 413)}
         halves.add(frozenset(people["train"]))
     assert len(halves) == 10
-    assert LAYOUTS["regdb"]("paper", 1).lists != lists
+    assert plan_of("regdb", "paper", 1).lists != lists
 
 
 @pytest.mark.parametrize("written", ["llcm"], indirect=True)
@@ -179,8 +180,8 @@ def test_llcm_lists_and_names(written):
         }
         assert {label for _, label in train} == set(range(5))
         assert {(int(path.split("/")[2]), label) for path, label in test} == set(zip(identities, range(4), strict=True))
-    for record in data.read_llcm(root).train:
-        shot = next(shot for shot in LAYOUTS["llcm"]("tiny", 0).shots if shot.path == record.path)
+    for record in find_layout("llcm").read(root).train:
+        shot = next(shot for shot in plan_of("llcm", "tiny", 0).shots if shot.path == record.path)
         assert record.camera == shot.camera % 10
 
 
@@ -209,7 +210,7 @@ def test_folder_table(written, tiny):
         assert camera == row["camera"]
         twin = f"cam{camera}/{row['identity'].removeprefix('person-')}/{index}.jpg"
         assert (root / row["path"]).read_bytes() == (tiny / twin).read_bytes(), "not the photographs of sysu"
-    records = [record for split in data.read_folder(root).splits.values() for record in split]
+    records = [record for split in find_layout("folder").read(root).splits.values() for record in split]
     assert [record.time for record in records] == [
         row["time"] for row in table
     ]  # the plan has train, val, test in turn

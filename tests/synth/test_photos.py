@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from csvi import data
-from csvi.data import sysu_mm01
+from csvi.data.llcm import CAMERAS as LLCM_CAMERAS
 from csvi.data.records import Modality
+from csvi.data.sysu import MODALITIES
 from csvi.synth import llcm, sysu
-from csvi.synth.benchmark import LAYOUTS, shot_generator
+from csvi.synth.benchmark import plan_of, shot_generator
 from csvi.synth.cameras import CAMERAS
 from csvi.synth.people import draw_person
 from csvi.synth.photo import NOTHING, OCCLUDED, PLANT, draw_moment, photograph
@@ -29,7 +29,7 @@ def look(root: Path, layout: str) -> list[tuple[int, int, np.ndarray, np.ndarray
             np.asarray(Image.open(root / shot.path)).astype(int),
             np.asarray(Image.open(root / shot.mask)).astype(int),
         )
-        for shot in LAYOUTS[layout]("tiny", 0).shots
+        for shot in plan_of(layout, "tiny", 0).shots
     ]
 
 
@@ -47,15 +47,15 @@ def seen(written):
 
 
 def test_cameras_are_those_of_sysu():
-    assert {camera: Modality(CAMERAS[camera].infrared) for camera in range(1, 7)} == sysu_mm01.MODALITIES
+    assert {camera: Modality(CAMERAS[camera].infrared) for camera in range(1, 7)} == MODALITIES
     assert CAMERAS[2].place is CAMERAS[3].place
     assert (CAMERAS[2].height, CAMERAS[2].pitch) == (CAMERAS[3].height, CAMERAS[3].pitch)
 
 
 def test_cameras_are_those_of_llcm():
     for modality, offset in llcm.OFFSETS.items():
-        assert [camera - offset for camera in CAMERAS if 0 < camera - offset < 10] == list(data.llcm.CAMERAS[modality])
-    for number in data.llcm.CAMERAS[Modality.INFRARED]:
+        assert [camera - offset for camera in CAMERAS if 0 < camera - offset < 10] == list(LLCM_CAMERAS[modality])
+    for number in LLCM_CAMERAS[Modality.INFRARED]:
         one, twin = CAMERAS[10 + number], CAMERAS[20 + number]
         assert (one.infrared, twin.infrared) == (False, True)
         assert one.place is twin.place

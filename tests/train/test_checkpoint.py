@@ -1,6 +1,5 @@
 """`last.ckpt`: all of a run comes back, and what is not one is refused."""
 
-import dataclasses
 import errno
 import pickle
 import random
@@ -12,11 +11,14 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.precision import MixedPrecision
 from torch import nn
 
-from csvi.config import Config, TrainConfig
-from csvi.data import ImageRecord, Modality
+from csvi.config import Config, TrainConfig, flatten
+from csvi.data import read_benchmark
+from csvi.data.training_set import TrainingSet
 from csvi.errors import CsviError
-from csvi.train.checkpoint import Progress, epochs_done, load_checkpoint, save_checkpoint
-from csvi.train.run_folder import checkpoints_to_resume
+from csvi.methods.baseline import Baseline
+from csvi.methods.coseg import CoSeg
+from csvi.runs.folder import checkpoints_to_resume
+from csvi.train.checkpoint import Position, epochs_done, load_checkpoint, save_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -30,20 +32,20 @@ def built(fabric, seed=0, width=3):
     return fabric.setup(network, torch.optim.SGD(network.parameters(), 0.1, momentum=0.9))
 
 
-RECORDS = [ImageRecord("a.jpg", 3, 1, Modality.VISIBLE), ImageRecord("b.jpg", 5, 3, Modality.INFRARED)]
+CONFIG = Config(CoSeg.Settings())
 
 
-def progress(epoch=0, step=0, identities=(3, 5), records=RECORDS):
-    return dataclasses.replace(Progress.start(Config(), records, list(identities)), epoch=epoch, step=step)
+def position(epoch=0, step=0, identities=(3, 5), images="digest of all images"):
+    return Position(flatten(CONFIG), list(identities), images, epoch, step)
 
 
 def save(fabric, run, network, optimizer, epoch, step):
-    save_checkpoint(fabric, run, network, optimizer, progress(epoch, step))
+    save_checkpoint(fabric, run, network, optimizer, position(epoch, step))
 
 
 def load(fabric, files, network, optimizer, **start):
     """Epoch and step."""
-    found, _ = load_checkpoint(fabric, files, network, optimizer, progress(**start), Config())
+    found, _ = load_checkpoint(fabric, files, network, optimizer, position(**start), CONFIG)
     return found.epoch, found.step
 
 
@@ -63,7 +65,7 @@ def saved(fabric, tmp_path):
     return network, optimizer, tmp_path / "last.ckpt"
 
 
-def test_network_optimiser_and_position_come_back(fabric, saved):
+def test_method_optimiser_and_position_come_back(fabric, saved):
     network, optimizer, file = saved
     other, other_optimizer = built(fabric, seed=9)
     assert load(fabric, [file], other, other_optimizer) == (4, 7)
@@ -117,7 +119,7 @@ def test_the_checkpoint_before_is_kept(fabric, saved):
 
 
 @pytest.mark.parametrize("state", ["nothing renamed", "first renamed"])
-def test_a_kill_between_the_renamings_leaves_one_to_go_on_from(fabric, saved, monkeypatch, state):
+def test_a_kill_between_the_renamings_leaves_one_to_resume_from(fabric, saved, monkeypatch, state):
     network, optimizer, file = saved
     save(fabric, file.parent, network, optimizer, 5, 0)
 
@@ -139,7 +141,7 @@ def test_the_checkpoint_before_takes_the_place_of_an_unreadable_one(fabric, save
     with pytest.raises(CsviError, match=r"last\.ckpt is damaged"):  # who names a file means this one
         load(fabric, checkpoints_to_resume(file.parent, str(file)), network, optimizer)
     assert load(fabric, checkpoints_to_resume(file.parent, "auto"), network, optimizer) == (4, 7)
-    assert "last.ckpt is damaged or no checkpoint of csvi: going on from" in caplog.text
+    assert "last.ckpt is damaged or no checkpoint of csvi: resuming from" in caplog.text
     assert {path.name for path in file.parent.iterdir()} == {"damaged.ckpt", "previous.ckpt"}
 
 
@@ -162,17 +164,20 @@ def test_other_identities_are_refused(fabric, saved, identities):
 def test_other_images_are_refused(fabric, saved):
     network, optimizer, file = saved
     with pytest.raises(CsviError, match=r"last\.ckpt was trained on other images"):
-        load(fabric, [file], network, optimizer, records=[*RECORDS, RECORDS[0]])
+        load(fabric, [file], network, optimizer, images="digest of others")
 
 
 def test_other_settings_are_refused(fabric, saved):
     network, optimizer, file = saved
     for config, message in (
-        (Config(seed=3), r"cannot go on with .*last\.ckpt under other settings \(seed was 0\)"),
-        (Config(train=TrainConfig(epochs=4)), r"last\.ckpt is of epoch 5 already: --train.epochs 4 is less"),
+        (Config(CONFIG.method, seed=3), r"cannot resume .*last\.ckpt under other settings \(seed was 0\)"),
+        (
+            Config(CONFIG.method, train=TrainConfig(epochs=4)),
+            r"last\.ckpt is of epoch 5 already: --train.epochs 4 is less",
+        ),
     ):
         with pytest.raises(CsviError, match=message):
-            load_checkpoint(fabric, [file], network, optimizer, progress(), config)
+            load_checkpoint(fabric, [file], network, optimizer, position(), config)
 
 
 def test_what_cannot_be_read_now_or_by_this_version_is_not_damaged(fabric, saved, monkeypatch):
@@ -224,7 +229,7 @@ def test_damaged_checkpoints_are_refused(fabric, saved):
 
 def test_another_file_of_torch_is_refused(fabric, saved):
     network, optimizer, file = saved
-    for content in ({"a": torch.ones(2)}, [1, 2], {"progress": {"epoch": 1}}):
+    for content in ({"a": torch.ones(2)}, [1, 2], {"position": {"epoch": 1}}):
         torch.save(content, file)
         with pytest.raises(CsviError, match=r"last\.ckpt is no checkpoint of this version of csvi"):
             load(fabric, [file], network, optimizer)
@@ -247,3 +252,19 @@ def test_code_in_a_checkpoint_does_not_run(fabric, saved, save):
     with pytest.raises(CsviError, match=r"last\.ckpt is damaged or no checkpoint of csvi"):
         load(fabric, [file], network, optimizer)
     assert not (file.parent / "ran").exists()
+
+
+def test_another_method_is_named(fabric, saved):
+    network, optimizer, file = saved
+    with pytest.raises(
+        CsviError, match=r"last\.ckpt was trained with the method coseg, not with baseline: start a new"
+    ):
+        load_checkpoint(fabric, [file], network, optimizer, position(), Config(Baseline.Settings()))
+
+
+def test_a_position_begins_with_all_that_makes_a_run_this_one(config):
+    training_set = TrainingSet(read_benchmark(config.data), config.data, masks=False)
+    start = Position.start(config, training_set)
+    assert (start.settings, start.identities) == (flatten(config), list(range(1, 9)))
+    assert (start.epoch, start.step, start.skipped) == (0, 0, [])
+    assert start.images == training_set.digest

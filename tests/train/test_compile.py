@@ -1,38 +1,42 @@
-"""Compiled training: the same figures, the same files, and what is said where there is no compiler."""
+"""Compiled training: the same metrics, the same files, and what is said where there is no compiler."""
 
 import copy
 import dataclasses
 import json
 import shutil
-from collections import OrderedDict
+from functools import partialmethod
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from csvi.data.batch import prepare
 from csvi.errors import CsviError
-from csvi.model import build_network
-from csvi.model.backbone import Route
+from csvi.methods import build_method
+from csvi.model.trunk import Stage, Trunk
+from csvi.runs.settings import as_method
 from csvi.train.cost import random_batch
 from csvi.train.loop import train
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 
 
-def tiny_backbone(name):
+def tiny_trunk(name):
     """Two layers: compiling takes minutes for a network that is of any use."""
 
-    def layer(channels, width, stride):
+    def stage(number, channels, width, stride, total):
         convolution = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
-        return nn.Sequential(OrderedDict(conv=convolution, norm=nn.BatchNorm2d(width), relu=nn.ReLU(inplace=True)))
+        layers = {"conv": convolution, "norm": nn.BatchNorm2d(width), "relu": nn.ReLU(inplace=True)}
+        return Stage({f"{key}{number}": layer for key, layer in layers.items()}, width, total)
 
-    return layer(3, 8, 8), layer(8, 16, 2), 8, 16
+    nothing = Stage({}, 8, 8)
+    return Trunk([stage(0, 3, 8, 8, 8), nothing, nothing, stage(1, 8, 16, 2, 16), Stage({}, 16, 16)])
 
 
 @pytest.fixture
 def config(config, monkeypatch):
-    monkeypatch.setattr("csvi.model.backbone._split", tiny_backbone)
+    monkeypatch.setattr("csvi.model.two_stream.build_trunk", tiny_trunk)
     config.train = dataclasses.replace(config.train, epochs=2)
     return config
 
@@ -45,45 +49,61 @@ def losses(run):
     return [json.loads(line)["train/loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-@needs_compiler
+@pytest.fixture
+def without_code(monkeypatch):
+    """Trace networks as for compiling, and write no machine code for them, which takes most of the time."""
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="aot_eager"))
+    monkeypatch.setattr("csvi.train.loop.check_compiler", lambda device: None)
+
+
+@pytest.mark.usefixtures("without_code")
 def test_a_compiled_run_is_the_same_run(config, tmp_path, caplog):
+    assert_same_run(config, tmp_path, caplog)
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_a_run_of_machine_code_is_the_same_run(config, tmp_path, caplog):
+    assert_same_run(config, tmp_path, caplog)
+
+
+def assert_same_run(config, tmp_path, caplog):
+    torch._dynamo.reset()
+    config.data.identities = 4  # an epoch of four steps: all but the first find the network compiled
     caplog.set_level("INFO", "csvi")
     train(config, tmp_path / "eager")
     assert "compiled" not in caplog.text
-    train(compiled(config, epochs=1), tmp_path / "run")
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        train(compiled(config, epochs=1), tmp_path / "run")
     assert "compiled in the first step, which took" in caplog.text
-    train(compiled(config, False), tmp_path / "run", resume="auto")  # and goes on without a compiler
+    train(compiled(config, False), tmp_path / "run", resume="auto")  # without a compiler
     assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "eager"), rel=1e-4)
 
-    eager, other = (torch.load(tmp_path / run / "last.ckpt", weights_only=True)["network"] for run in ("eager", "run"))
+    eager, other = (torch.load(tmp_path / run / "last.ckpt", weights_only=True)["method"] for run in ("eager", "run"))
     assert list(eager) == list(other)
-    for file in ("model.safetensors", "auxiliary.safetensors"):
+    for file in ("model.safetensors", "method.safetensors"):
         assert load_file(tmp_path / "run" / file).keys() == load_file(tmp_path / "eager" / file).keys()
 
 
 @needs_compiler
-def test_compiled_losses_and_gradients_are_those_of_float64(config):
+@pytest.mark.parametrize("name", ["baseline", pytest.param("coseg", marks=pytest.mark.slow)])
+def test_compiled_losses_and_gradients_are_those_of_float64(config, name):
+    torch._dynamo.reset()
+    config.method = as_method(config.method, name)
     torch.manual_seed(0)
-    network, batch = build_network(config, 8).to(memory_format=torch.channels_last), random_batch(config, 8)
-    batch |= {"route": Route.of(batch["modality"])}
-    double = copy.deepcopy(network).double()
-    network.compile()
-    expected = double.losses(double(as_double(batch)), as_double(batch), config.loss)
-    found = network.losses(network(batch), batch, config.loss)
+    method = build_method(config, 8).to(memory_format=torch.channels_last)
+    batch = prepare(random_batch(config, 8), torch.device("cpu"))
+    double = copy.deepcopy(method).double()
+    method.compile()
+    expected = double(batch._replace(image=batch.image.double(), mask=batch.mask.double()), 0)
+    found = method(batch, 0)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=0, check_dtype=False)
     gradients = [
         torch.autograd.grad(sum(terms.values()), list(some.parameters()))
-        for some, terms in ((network, found), (double, expected))
+        for some, terms in ((method, found), (double, expected))
     ]
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5, check_dtype=False)
-
-
-def as_double(batch):
-    return {
-        name: value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
-        for name, value in batch.items()
-    }
 
 
 @pytest.mark.filterwarnings("ignore:dynamo_pgo force disabled")

@@ -1,14 +1,14 @@
 """The cost of a step, measured in a process of its own."""
 
-from csvi.model.network import build_network
+from csvi.methods import build_method
 from csvi.train.cost import training_cost
 
 
 def test_cost_of_training(config):
     cost = training_cost(config, identities=8, steps=2)
-    network = build_network(config, identities=8)
-    assert cost.parameters_training == sum(p.numel() for p in network.parameters())
-    assert cost.parameters_testing == sum(p.numel() for p in network.net.parameters()) < cost.parameters_training
+    method = build_method(config, identities=8)
+    assert cost.parameters_training == sum(p.numel() for p in method.parameters())
+    assert cost.parameters_testing == sum(p.numel() for p in method.net.parameters()) < cost.parameters_training
     assert 0 < cost.seconds_a_step < 60
     assert cost.bytes > 2**27  # PyTorch alone takes more
     assert cost.device

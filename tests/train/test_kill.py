@@ -1,7 +1,6 @@
 """`kill -9` at random moments: what is there can be read, and the run ends as if nothing had happened."""
 
 import json
-import multiprocessing
 import random
 import time
 
@@ -10,46 +9,28 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from csvi.config import load_config, save_config
+from csvi.runs import load_config, save_config
+from csvi.runs.settings import as_method
 
 STEPS = 8
 
 
-@pytest.fixture(scope="module")
-def processes():
-    """Children of a process that has torch already, so that a start takes no seconds of imports."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["csvi.train.loop", "csvi.cli"])
-    first = context.Process(target=time.sleep, args=(0,))
-    first.start()
-    first.join()
-    return context
-
-
 @pytest.fixture
-def settings(config, tmp_path, monkeypatch):
+def settings(config, tmp_path):
     """Two epochs of four short steps, each step with a checkpoint and each epoch with a validation."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     config.data.identities, config.data.height, config.data.width = 4, 32, 16
-    config.model.auxiliary = "none"
+    config.method = as_method(config.method, "baseline")
     config.train.epochs, config.train.validate_every, config.train.checkpoint_every = 2, 1, 1e-9
     save_config(config, tmp_path / "settings.yaml")
     return tmp_path / "settings.yaml"
 
 
-COMMAND = """
-import multiprocessing, sys
-from csvi.cli import main
-multiprocessing.set_start_method("fork", force=True)  # of the loader's, as in a process that is started as such
-sys.exit(main({}))
-"""
-
-
-def start(processes, settings, run, workers):
-    arguments = ["train", f"--config={settings}", f"--run={run}", "--resume=auto", f"--data.workers={workers}"]
-    process = processes.Process(target=exec, args=(COMMAND.format(arguments),))
-    process.start()
-    return process
+@pytest.fixture
+def start(start_csvi, settings):
+    """Start or resume a run."""
+    return lambda run, workers: start_csvi(
+        "train", f"--config={settings}", f"--run={run}", "--resume=auto", f"--data.workers={workers}"
+    )
 
 
 def position(run):
@@ -67,7 +48,7 @@ def position(run):
     for name in ("last.ckpt", "previous.ckpt"):
         if (run / name).exists():
             saved = torch.load(run / name, weights_only=True)
-            found.append(4 * saved["progress"]["epoch"] + saved["progress"]["step"])
+            found.append(4 * saved["position"]["epoch"] + saved["position"]["step"])
     return max(found, default=-1)
 
 
@@ -79,7 +60,7 @@ def state(run):
     saved = torch.load(run / "last.ckpt", weights_only=True)
     momentum = {str(n): of["momentum_buffer"] for n, of in saved["optimizer"]["state"].items()}
     model = {f"model {name}": tensor for name, tensor in load_file(run / "model.safetensors").items()}
-    return lines, saved["network"] | momentum | model
+    return lines, saved["method"] | momentum | model
 
 
 def assert_same(run, other):
@@ -99,11 +80,11 @@ def modified(file):
     return file.stat().st_mtime_ns if file.exists() else None
 
 
-def kill_at_random(processes, settings, folder, kills, seed):
+def kill_at_random(start, folder, kills, seed):
     """So many kills over as many runs as it takes, workers or not; returns the positions that the kills found."""
     rng = random.Random(seed)
     begun = time.monotonic()
-    process = start(processes, settings, folder / "whole", workers=0)
+    process = start(folder / "whole", workers=0)
     process.join()
     lasts = time.monotonic() - begun
     found, number = [], 0
@@ -111,7 +92,7 @@ def kill_at_random(processes, settings, folder, kills, seed):
         run, number = folder / f"killed-{number}", number + 1
         before, goal = -1, min(kills, len(found) + 4)  # then it may end, and the next be killed from its first step on
         while True:
-            process = start(processes, settings, run, workers=rng.randrange(2))
+            process = start(run, workers=rng.randrange(2))
             if len(found) == goal:
                 process.join()
             elif rng.random() < 0.5:  # at any moment, be it of the start
@@ -133,13 +114,13 @@ def kill_at_random(processes, settings, folder, kills, seed):
     return found
 
 
-def test_a_killed_run_goes_on_as_if_never_stopped(processes, settings, tmp_path):
-    assert len(kill_at_random(processes, settings, tmp_path, 3, seed=0)) >= 3
+def test_a_killed_run_is_resumed_as_if_never_stopped(start, tmp_path):
+    assert len(kill_at_random(start, tmp_path, 3, seed=0)) >= 3
 
 
 @pytest.mark.slow
-def test_twenty_kills(processes, settings, tmp_path):
-    found = kill_at_random(processes, settings, tmp_path, 20, seed=1)
+def test_twenty_kills(start, tmp_path):
+    found = kill_at_random(start, tmp_path, 20, seed=1)
     print(f"{len(found)} kills, checkpoints of steps {found}")
     assert len(found) >= 20
     assert len(set(found)) > 4  # at many different steps

@@ -1,6 +1,5 @@
-"""Training, end to end on a few small images: it learns, can be stopped and gone on with, and says what is wrong."""
+"""Training, end to end on a few small images: it learns, can be stopped and resumed, and says what is wrong."""
 
-import copy
 import dataclasses
 import json
 import logging
@@ -14,17 +13,17 @@ import torch
 from lightning_fabric import Fabric
 from safetensors.torch import load_file
 
-from csvi.config import Config, LossConfig, ModelConfig, TrainConfig, load_config
+from csvi.config import Config, TrainConfig
 from csvi.data import read_benchmark
 from csvi.data.loader import evaluation_loader
 from csvi.errors import CsviError, StoppedError
-from csvi.evaluate.embed import embed
-from csvi.evaluate.runs import evaluate_run
-from csvi.model import build_network
-from csvi.model.saved import load_net
+from csvi.methods.coseg import CoSeg
 from csvi.model.weights import initial_weights
+from csvi.runs import Run, evaluate_run, load_config, load_net
+from csvi.runs.embed import embed
+from csvi.runs.settings import as_method
 from csvi.train import loop
-from csvi.train.loop import loss_settings, stop_signal, train, train_step, validates, warn_of_center_loss
+from csvi.train.loop import train, train_step, validates
 
 
 def metrics(run):
@@ -62,8 +61,9 @@ def at_step(monkeypatch, number, action):
 
 def test_eight_identities_are_learnt_by_heart(config, tmp_path):
     config.data = dataclasses.replace(config.data, height=64, width=32, images=2, pad=0, flip=0.0, erase=0.0)
-    config.model = dataclasses.replace(config.model, weights="packaged", part_dim=64)
-    config.loss = LossConfig(center=0.5, center_reduction="mean", center_ramp=10)
+    config.method = dataclasses.replace(
+        config.method, weights="packaged", part_dim=64, center_reduction="mean", center_ramp=10,
+    )  # fmt: skip
     config.train = TrainConfig(
         epochs=13, optimizer="adamw", lr=0.0015, lr_pretrained=0.5, warmup=5, schedule="cosine", validate_every=0
     )
@@ -87,8 +87,7 @@ def test_a_run_folder_holds_all_of_a_run(config, tmp_path):
     events = {name for name in names if name.startswith("events.out.tfevents")}
     assert len(events) == 1
     assert names - events == {
-        ".lock", "auxiliary.safetensors", "config.json", "config.yaml", "last.ckpt", "metrics.jsonl",
-        "model.safetensors",
+        ".lock", "config.json", "config.yaml", "last.ckpt", "method.safetensors", "metrics.jsonl", "model.safetensors",
     }  # fmt: skip
     assert load_config(tmp_path / "run" / "config.yaml") == config
     assert set(metrics(tmp_path / "run")[0]) == {
@@ -97,7 +96,7 @@ def test_a_run_folder_holds_all_of_a_run(config, tmp_path):
     }  # fmt: skip
 
 
-def test_same_seed_same_figures_and_another_seed_others(config, tmp_path):
+def test_same_seed_same_metrics_and_another_seed_others(config, tmp_path):
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         torch.manual_seed(torch.seed() % 1000)  # what came before does not count
         train(dataclasses.replace(config, seed=seed), tmp_path / name)
@@ -106,12 +105,27 @@ def test_same_seed_same_figures_and_another_seed_others(config, tmp_path):
     assert not same_model(tmp_path / "a", tmp_path / "c")
 
 
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory):
+    """Where runs are kept that several tests look at."""
+    return tmp_path_factory.mktemp("shelf")
+
+
 @pytest.fixture
-def whole(two_epochs, tmp_path):
-    """A run that nothing stopped."""
-    train(two_epochs, tmp_path / "whole")
-    assert [line["step"] for line in metrics(tmp_path / "whole")] == list(range(1, 9))
-    return tmp_path / "whole"
+def whole(two_epochs, shelf):
+    """A run that nothing stopped, to look at."""
+    if not (shelf / "whole").exists():
+        train(two_epochs, shelf / "whole")
+    assert [line["step"] for line in metrics(shelf / "whole")] == list(range(1, 9))
+    return shelf / "whole"
+
+
+@pytest.fixture
+def run(config, shelf, tmp_path):
+    """A run of one epoch of two steps, to do anything with."""
+    if not (shelf / "one").exists():
+        train(config, shelf / "one")
+    return Path(shutil.copytree(shelf / "one", tmp_path / "run"))
 
 
 def assert_same_run(run, other):
@@ -154,7 +168,7 @@ def test_resumed_after_a_crash_from_the_last_checkpoint(two_epochs, whole, tmp_p
         raise RuntimeError("out of memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr("csvi.train.metrics_log.FLUSH_EVERY", 1)  # steps after the checkpoint are written already
+        patch.setattr("csvi.runs.metrics_log.FLUSH_EVERY", 1)  # steps after the checkpoint are written already
         at_step(patch, 7, crash)
         with pytest.raises(RuntimeError):
             train(two_epochs, tmp_path / "run")
@@ -170,8 +184,8 @@ def raises(error):
 
 
 def position(run):
-    progress = torch.load(run / "last.ckpt", weights_only=True)["progress"]
-    return progress["epoch"], progress["step"]
+    saved = torch.load(run / "last.ckpt", weights_only=True)["position"]
+    return saved["epoch"], saved["step"]
 
 
 @pytest.mark.parametrize("moment", ["in it", "after it"])
@@ -183,7 +197,7 @@ def test_a_kill_during_or_after_a_validation(two_epochs, tmp_path, monkeypatch, 
         if moment == "in it":
             patch.setattr(loop, "validate", raises(KeyboardInterrupt))
         else:
-            patch.setattr(loop, "save_network", raises(KeyboardInterrupt))
+            patch.setattr(loop, "save_method", raises(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             train(two_epochs, tmp_path / "run")
     assert position(tmp_path / "run") == (0, 4)
@@ -192,7 +206,7 @@ def test_a_kill_during_or_after_a_validation(two_epochs, tmp_path, monkeypatch, 
 
 
 def test_going_back_to_the_checkpoint_before(two_epochs, whole, tmp_path, monkeypatch):
-    """A kill right after that leaves a run that can go on."""
+    """A kill right after that leaves a run that can be resumed."""
     two_epochs.train.checkpoint_every = 1e-9
     with monkeypatch.context() as patch:
         at_step(patch, 6, lambda: signal.raise_signal(signal.SIGTERM))
@@ -207,7 +221,7 @@ def test_going_back_to_the_checkpoint_before(two_epochs, whole, tmp_path, monkey
 
 
 @pytest.mark.parametrize("gone", [1, 40])
-def test_going_on_with_other_images_is_refused(two_epochs, sysu_root, tmp_path, monkeypatch, gone):
+def test_resuming_with_other_images_is_refused(two_epochs, sysu_root, tmp_path, monkeypatch, gone):
     root = Path(shutil.copytree(sysu_root, tmp_path / "root"))
     two_epochs.data.root = str(root)
     with monkeypatch.context() as patch:
@@ -222,12 +236,11 @@ def test_going_on_with_other_images_is_refused(two_epochs, sysu_root, tmp_path, 
         train(two_epochs, tmp_path / "run", resume="auto")
 
 
-def test_a_checkpoint_alone_knows_its_settings(two_epochs, tmp_path):
-    train(two_epochs, tmp_path / "run")
-    alone = (tmp_path / "run" / "last.ckpt").rename(tmp_path / "alone.ckpt")
-    two_epochs.train.lr, two_epochs.seed = 0.5, 9
+def test_a_checkpoint_alone_knows_its_settings(config, run, tmp_path):
+    alone = (run / "last.ckpt").rename(tmp_path / "alone.ckpt")
+    config.train.lr, config.seed = 0.5, 9
     with pytest.raises(CsviError, match=r"under other settings \(train\.lr was 0\.001; seed was 0\)"):
-        train(two_epochs, tmp_path / "other", resume=str(alone))
+        train(config, tmp_path / "other", resume=str(alone))
 
 
 def test_nothing_left_to_do(config, tmp_path):
@@ -257,16 +270,30 @@ def test_what_is_logged_is_on_disk_before_a_checkpoint_says_so(config, tmp_path,
 
 @pytest.mark.parametrize(
     ("section", "name", "value"),
-    [("data", "identities", 4), ("train", "optimizer", "adamw"), ("loss", "center", 0.25), (None, "seed", 5)],
+    [("data", "identities", 4), ("train", "optimizer", "adamw"), ("method", "center_weight", 0.25), (None, "seed", 5)],
 )
-def test_going_on_under_other_settings_is_refused(config, tmp_path, section, name, value):
-    train(config, tmp_path / "run")
-    before = (tmp_path / "run" / "config.yaml").read_text()
+def test_resuming_under_other_settings_is_refused(config, run, section, name, value):
+    before = (run / "config.yaml").read_text()
     config.train.epochs = 2  # this one may change
     setattr(getattr(config, section) if section else config, name, value)
     with pytest.raises(CsviError, match=f"{name} was"):
-        train(config, tmp_path / "run", resume="auto")
-    assert (tmp_path / "run" / "config.yaml").read_text() == before
+        train(config, run, resume="auto")
+    assert (run / "config.yaml").read_text() == before
+
+
+def test_resuming_with_another_method_is_refused(config, run):
+    config.method = as_method(config.method, "decode")
+    with pytest.raises(CsviError, match=r"run was trained with the method coseg, not with decode: start a new run"):
+        train(config, run, resume="auto")
+
+
+def test_a_run_of_a_cosine_does_not_change_its_length(two_epochs, tmp_path):
+    """Where it ends decides the rate of every step; with `step` it does not."""
+    two_epochs.train = dataclasses.replace(two_epochs.train, epochs=1, schedule="cosine")
+    train(two_epochs, tmp_path / "run")
+    two_epochs.train.epochs = 2
+    with pytest.raises(CsviError, match=r"train\.epochs was 1"):
+        train(two_epochs, tmp_path / "run", resume="auto")
 
 
 def test_a_signal_in_the_last_step_changes_nothing(config, tmp_path, monkeypatch):
@@ -275,36 +302,17 @@ def test_a_signal_in_the_last_step_changes_nothing(config, tmp_path, monkeypatch
     assert (tmp_path / "run" / "model.safetensors").exists()
 
 
-@pytest.fixture
-def in_front():
-    """As a process in front of a terminal: those that a script puts behind do not hear SIGINT."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+def test_a_folder_with_a_run_is_not_overwritten(config, run):
+    before = {file: file.read_bytes() for file in run.iterdir()}
+    with pytest.raises(CsviError, match=r"run holds a run already: resume it by --resume auto, or name another"):
+        train(config, run)
+    assert {file: file.read_bytes() for file in run.iterdir()} == before
 
 
-@pytest.mark.usefixtures("in_front")
-def test_a_second_ctrl_c_interrupts_at_once():
-    with stop_signal() as stop:
-        signal.raise_signal(signal.SIGINT)
-        assert stop.requested
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-
-
-def test_a_folder_with_a_run_is_not_overwritten(config, tmp_path):
-    train(config, tmp_path / "run")
-    before = {file: file.read_bytes() for file in (tmp_path / "run").iterdir()}
-    with pytest.raises(CsviError, match=r"run holds a run already: go on with it by --resume auto, or name another"):
-        train(config, tmp_path / "run")
-    assert {file: file.read_bytes() for file in (tmp_path / "run").iterdir()} == before
-
-
-def test_a_run_is_not_overwritten_by_going_on_with_another(config, tmp_path):
-    train(config, tmp_path / "a")
-    train(config, tmp_path / "b")
-    with pytest.raises(CsviError, match="b holds a run already"):
-        train(config, tmp_path / "b", resume=str(tmp_path / "a" / "last.ckpt"))
+def test_a_run_is_not_overwritten_by_resuming_another(config, run, tmp_path):
+    other = shutil.copytree(run, tmp_path / "other")
+    with pytest.raises(CsviError, match="other holds a run already"):
+        train(config, other, resume=str(run / "last.ckpt"))
 
 
 def test_a_model_without_its_checkpoint_is_not_overwritten(config, tmp_path):
@@ -327,14 +335,14 @@ def test_the_dataset_is_found_again_from_any_folder(config, sysu_root, tmp_path,
     assert load_config(tmp_path / "run" / "config.yaml").data.root == str(sysu_root)
 
 
-def test_resume_auto_begins_where_there_is_nothing_to_go_on_with(config, tmp_path):
+def test_resume_auto_begins_where_there_is_nothing_to_resume(config, tmp_path):
     train(config, tmp_path / "run", resume="auto")
     assert len(metrics(tmp_path / "run")) == 2
 
 
 def test_a_missing_checkpoint_is_named_before_anything_is_done(tmp_path):
     with pytest.raises(CsviError, match=r"no checkpoint .*other\.ckpt: --resume takes auto or the path of one"):
-        train(Config(), tmp_path / "run", resume=str(tmp_path / "other.ckpt"))
+        train(Config(CoSeg.Settings()), tmp_path / "run", resume=str(tmp_path / "other.ckpt"))
     assert not (tmp_path / "run").exists()
 
 
@@ -349,14 +357,14 @@ def without_masks(config, sysu_root, tmp_path):
 
 
 def test_co_segmentation_without_masks_is_refused(without_masks, tmp_path):
-    message = r"96 of 96 training images have no mask, .*'coseg'.*--data\.masks.*--model\.auxiliary none"
+    message = r"96 of 96 training images have no mask, .*--data\.masks.*--method baseline"
     with pytest.raises(CsviError, match=message):
         train(without_masks, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_baseline_trains_without_masks(without_masks, tmp_path):
-    without_masks.model.auxiliary = "none"
+    without_masks.method = as_method(without_masks.method, "baseline")
     train(without_masks, tmp_path / "run")
     assert set(metrics(tmp_path / "run")[0]) == {"step", "train/loss", "train/identity", "train/center", "train/lr"}
 
@@ -369,7 +377,7 @@ def test_validation_on_identities_that_are_not_trained_on(config, tmp_path, monk
     monkeypatch.setattr(
         loop,
         "train_step",
-        lambda fabric, network, *rest: modes.append(network.net.training) or patched(fabric, network, *rest),
+        lambda fabric, method, *rest: modes.append(method.net.training) or patched(fabric, method, *rest),
     )
     train(config, tmp_path / "run")
     found = [line for line in metrics(tmp_path / "run") if "val/R1" in line]
@@ -394,13 +402,13 @@ def test_trained_identities_are_never_validated_on(config, tmp_path, caplog):
     [("train", 2, [2, 4, 5]), ("train", 1, [1, 2, 3, 4, 5]), ("train", 0, []), ("train+val", 2, [])],
 )
 def test_epochs_that_are_validated(train_on, every, expected):
-    config = Config(train=TrainConfig(epochs=5, validate_every=every))
+    config = Config(CoSeg.Settings(), train=TrainConfig(epochs=5, validate_every=every))
     config.data.train_on = train_on
     assert [epoch for epoch in range(1, 6) if validates(config, epoch)] == expected
 
 
 def test_initial_weights_are_loaded(config, tmp_path):
-    config.model.weights, config.train.lr = "packaged", 0.0
+    config.method.weights, config.train.lr = "packaged", 0.0
     train(config, tmp_path / "run")
     saved, initial = load_file(tmp_path / "run" / "model.safetensors"), initial_weights("mobilenet_v2", "packaged")
     for stream in ("visible", "infrared"):
@@ -413,60 +421,29 @@ def test_the_learning_rate_of_every_step_is_logged(two_epochs, whole):
     assert [line["train/lr"] for line in metrics(whole)] == pytest.approx([0.001 * factor for factor in factors])
 
 
-def test_the_weight_of_the_center_loss_grows(config, tmp_path):
-    settings = LossConfig(center=0.5, center_ramp=100)
-    assert [loss_settings(settings, step).center for step in (0, 1, 50, 99, 100, 1000)] == pytest.approx(
-        [0, 0.005, 0.25, 0.495, 0.5, 0.5]
-    )
-    assert loss_settings(LossConfig(), 0) == LossConfig()
-    config.loss.center_ramp = 4
+def test_the_ramp_of_the_center_loss_counts_the_steps_of_the_run(config, tmp_path):
+    config.method.center_ramp = 4
     train(config, tmp_path / "run")
     first, second = metrics(tmp_path / "run")
     assert first["train/center"] == first["train/coseg/center"] == 0 < second["train/center"]
 
 
-def test_a_step_is_one_of_gradient_descent_on_the_sum_of_the_terms(config):
-    torch.manual_seed(0)
-    network, fabric = build_network(config, 4).double(), Fabric(accelerator="cpu", devices=1, precision="64-true")
-    plain = copy.deepcopy(network)
-    wrapped, optimizer = fabric.setup(network, torch.optim.SGD(network.parameters(), 0.001))
-    batch = {
-        "image": torch.randn(8, 3, 48, 24, dtype=torch.float64),
-        "mask": torch.rand(8, 1, 48, 24, dtype=torch.float64),
-        "identity": torch.arange(8) % 4,
-        "modality": torch.arange(8) // 4,
-    }
-    for _ in range(3):  # the gradient of the first step must not come back in the second
-        terms, finite = train_step(fabric, network, wrapped, optimizer, dict(batch), config.loss)
-        assert finite
-        expected = plain.losses(plain(batch), batch, config.loss)
-        gradients = torch.autograd.grad(sum(expected.values()), list(plain.parameters()))
-        with torch.no_grad():
-            for parameter, gradient in zip(plain.parameters(), gradients, strict=True):
-                parameter -= 0.001 * gradient
-    torch.testing.assert_close(terms, expected, check_dtype=False, rtol=1e-3, atol=1e-4)
+def test_what_a_method_advises_is_said_with_its_step(two_epochs, tmp_path, monkeypatch, caplog):
+    """It is asked every ten steps, with the terms of that step."""
+    asked = []
 
+    def advise(self, terms, step):
+        asked.append((step, set(terms)))
+        return "lower the rate" if step == 20 else None
 
-COLLAPSED = {"identity": 12 * 2.07, "center": 0.1}  # log(8) = 2.079
-
-
-@pytest.mark.parametrize(
-    ("change", "step", "warned"),
-    [
-        ({}, 200, "step 200: features have collapsed to one point"),
-        ({"center": 60.0}, 200, "step 200: the center loss leaves nothing to the identity loss"),
-        ({}, 190, None),  # seldom enough to be read
-        ({"identity": 20.0}, 200, None),  # learns
-        ({"identity": 20.0, "center": 60.0}, 200, None),
-        ({"center": 5.0}, 200, None),  # features of the two spectra differ still
-        ({"center": 0.0}, 200, None),  # without a center loss nothing is pulled together
-        ({}, 100, None),  # its weight is growing still
-    ],
-)
-def test_a_center_loss_that_rules_is_told(caplog, change, step, warned):
-    config = Config(loss=LossConfig(center_ramp=100), model=ModelConfig(parts=6))
-    warn_of_center_loss(COLLAPSED | change, step, identities=8, config=config)
-    assert warned in caplog.text if warned else not caplog.text
+    monkeypatch.setattr(CoSeg, "advise", advise)
+    two_epochs.train.epochs = 6
+    train(two_epochs, tmp_path / "run")
+    terms = {"identity", "center", "coseg/segmentation", "coseg/identity", "coseg/center"}
+    assert asked == [(10, terms), (20, terms)]
+    assert [record.message for record in caplog.records if record.levelno == logging.WARNING] == [
+        "step 20: lower the rate"
+    ]
 
 
 def test_training_in_bfloat16_is_close_to_float32(config, tmp_path):
@@ -477,28 +454,28 @@ def test_training_in_bfloat16_is_close_to_float32(config, tmp_path):
     assert low != exact
 
 
-@pytest.mark.parametrize(("auxiliary", "kinds"), [("none", {"images"}), ("select", {"images", "masks"})])
-def test_only_who_learns_from_masks_decodes_them(config, tmp_path, auxiliary, kinds):
-    config.model.auxiliary, config.data.cache = auxiliary, str(tmp_path / "cache")
+@pytest.mark.parametrize(("name", "kinds"), [("baseline", {"images"}), ("select", {"images", "masks"})])
+def test_only_who_learns_from_masks_decodes_them(config, tmp_path, name, kinds):
+    config.method, config.data.cache = as_method(config.method, name), str(tmp_path / "cache")
     train(config, tmp_path / "run")
     assert {file.name.split("-")[0] for file in (tmp_path / "cache").iterdir()} == kinds
 
 
-def test_what_cannot_be_read_ends_a_run_or_is_left_out_and_listed(config, sysu_root, tmp_path, caplog):
+def test_what_cannot_be_read_ends_a_run_or_is_skipped_and_listed(config, sysu_root, tmp_path, caplog):
     root = Path(shutil.copytree(sysu_root, tmp_path / "root"))
     (root / "cam1/0001/0001.jpg").write_bytes(b"not an image")
     (root / "masks/cam3/0002/0001.png").unlink()
     config.data.root, config.data.cache = str(root), str(tmp_path / "cache")
     with pytest.raises(CsviError, match="1 of 96 training images have no mask"):
         train(config, tmp_path / "run")
-    config.model.auxiliary = "none"
+    coseg, config.method = config.method, as_method(config.method, "baseline")
     with pytest.raises(CsviError, match=r"cam1/0001/0001\.jpg: it is not an image"):
         train(config, tmp_path / "run")
-    config.model.auxiliary, config.data.on_error = "coseg", "skip"
+    config.method, config.data.on_error = coseg, "skip"
     train(config, tmp_path / "run")
     skipped = json.loads((tmp_path / "run" / "skipped.json").read_text())
     assert list(skipped) == ["cam1/0001/0001.jpg", "cam3/0002/0001.jpg"]
-    assert "2 of 96 training images are left out" in caplog.text
+    assert "2 of 96 training images are skipped" in caplog.text
     (root / "cam2/0013/0001.jpg").write_bytes(b"not an image")
-    with pytest.raises(CsviError, match=r"cam2/0013/0001\.jpg: it is not an image"):  # of test: never left out
-        evaluate_run(str(tmp_path / "run"))
+    with pytest.raises(CsviError, match=r"cam2/0013/0001\.jpg: it is not an image"):  # of test: never skipped
+        evaluate_run(Run.open(tmp_path / "run"))

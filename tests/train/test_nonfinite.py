@@ -1,4 +1,4 @@
-"""Losses, gradients and weights that are not finite: never saved, always named, left out where that is wanted."""
+"""Losses, gradients and weights that are not finite: never saved, always named, skipped where that is wanted."""
 
 import copy
 import json
@@ -10,10 +10,11 @@ from lightning_fabric import Fabric
 from safetensors.torch import load_file
 
 from csvi.data import read_benchmark
-from csvi.data.loader import training_loader
-from csvi.data.transforms import normalize
+from csvi.data.batch import Batch, normalize
+from csvi.data.training_set import TrainingSet
+from csvi.data.views import standard_views
 from csvi.errors import CsviError, StoppedError
-from csvi.model import build_network
+from csvi.methods import build_method
 from csvi.train import loop
 from csvi.train.loop import train, train_step
 from csvi.train.nonfinite import AT_MOST, NonFinite, check_weights, gradients_are_finite
@@ -33,23 +34,25 @@ def spoil(monkeypatch, steps, how):
     """Spoil the batches of some steps, counted from 1 in every run."""
     number = iter(range(1, 1000))
 
-    def patched(fabric, network, wrapped, optimizer, batch, *rest):
+    def patched(fabric, method, wrapped, optimizer, batch, *rest):
         if next(number) in steps:
-            how(batch, network)
-        return train_step(fabric, network, wrapped, optimizer, batch, *rest)
+            batch = how(batch, method)
+        return train_step(fabric, method, wrapped, optimizer, batch, *rest)
 
     monkeypatch.setattr(loop, "train_step", patched)
 
 
-def image(batch, network):
-    batch |= normalize(batch)  # bytes have no such number
-    batch["image"][0, 0, 0, 0] = float("nan")
+def image(batch, method):
+    batch = normalize(batch)  # bytes have no such number
+    batch.image[0, 0, 0, 0] = float("nan")
+    return batch
 
 
-def gradient(batch, network):
+def gradient(batch, method):
     """Losses are as they should be."""
-    weight = network.net.part_module.embed.weight
+    weight = method.net.head.embed.weight
     handle = weight.register_hook(lambda grad: handle.remove() or grad * float("inf"))
+    return batch
 
 
 def lines(run):
@@ -61,9 +64,9 @@ def lines(run):
 )
 def test_the_run_stops_and_names_step_losses_and_images(two_epochs, tmp_path, monkeypatch, how, what):
     two_epochs.train.checkpoint_every = 1e-9  # at every step, were it allowed
-    monkeypatch.setattr("csvi.train.metrics_log.FLUSH_EVERY", 1)
+    monkeypatch.setattr("csvi.runs.metrics_log.FLUSH_EVERY", 1)
     spoil(monkeypatch, {6}, how)
-    with pytest.raises(CsviError, match=rf"{what} is not finite \(its images are in .*nonfinite\.json\): go on from"):
+    with pytest.raises(CsviError, match=rf"{what} is not finite \(its images are in .*nonfinite\.json\): resume from"):
         train(two_epochs, tmp_path / "run")
     found = json.loads((tmp_path / "run" / "nonfinite.json").read_text())
     assert found["step"] == 6
@@ -71,13 +74,14 @@ def test_the_run_stops_and_names_step_losses_and_images(two_epochs, tmp_path, mo
     assert found["losses"]["identity"] == "nan" if how is image else found["losses"]["identity"] > 0
     assert found["gradient"] == "not finite"
     benchmark = read_benchmark(two_epochs.data)
-    _, sampler, _ = training_loader(benchmark.root, benchmark.train, two_epochs.data, two_epochs.seed, masks=True)
+    training_set = TrainingSet(benchmark, two_epochs.data, masks=True)
+    _, sampler = training_set.loader(standard_views(two_epochs.data), two_epochs.seed)
     sampler.start(1, 1)
-    drawn = [benchmark.train[draw.image].path for draw in next(iter(sampler))]
+    drawn = [benchmark.train[sample.image].path for sample in next(iter(sampler))]
     assert found["images"] == drawn
     saved = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
-    assert (saved["progress"]["epoch"], saved["progress"]["step"]) == (1, 1)
-    assert all(tensor.isfinite().all() for tensor in saved["network"].values())
+    assert (saved["position"]["epoch"], saved["position"]["step"]) == (1, 1)
+    assert all(tensor.isfinite().all() for tensor in saved["method"].values())
     assert [line["step"] for line in lines(tmp_path / "run")] == [1, 2, 3, 4, 5]
 
 
@@ -86,7 +90,7 @@ def test_nothing_is_saved_of_steps_that_were_not_looked_at(two_epochs, tmp_path,
     spoil(monkeypatch, {6}, image)
     with pytest.raises(CsviError, match="of step 6"):
         train(two_epochs, tmp_path / "run")
-    for name in ("model.safetensors", "auxiliary.safetensors"):  # of the first epoch
+    for name in ("model.safetensors", "method.safetensors"):  # of the first epoch
         assert all(tensor.isfinite().all() for tensor in load_file(tmp_path / "run" / name).values())
     monkeypatch.undo()
     train(two_epochs, tmp_path / "run", resume="auto")
@@ -99,30 +103,30 @@ def test_nothing_is_saved_of_steps_that_were_not_looked_at(two_epochs, tmp_path,
 def test_skipping_leaves_everything_as_it_was(config, monkeypatch, how):
     torch.manual_seed(0)
     fabric = Fabric(accelerator="cpu", devices=1, precision="32-true")
-    network = build_network(config, 4)
-    wrapped, optimizer = fabric.setup(network, build_optimizer(network, config.train, pretrained=False))
-    batch = {
-        "image": torch.randn(8, 3, 48, 24),
-        "mask": torch.rand(8, 1, 48, 24),
-        "identity": torch.arange(8) % 4,
-        "modality": torch.arange(8) // 4,
-    }
+    method = build_method(config, 4)
+    wrapped, optimizer = fabric.setup(method, build_optimizer(method.groups(config.train), config.train))
+    batch = Batch(
+        image=torch.randn(8, 3, 48, 24),
+        modality=torch.arange(8) // 4,
+        identity=torch.arange(8) % 4,
+        mask=torch.rand(8, 1, 48, 24),
+    )
 
     def step(skip):
-        inputs = {name: tensor.clone() for name, tensor in batch.items()}
+        inputs = batch._replace(image=batch.image.clone())
         if skip:
-            how(inputs, network)
-        return train_step(fabric, network, wrapped, optimizer, inputs, config.loss, skip)[1]
+            inputs = how(inputs, method)
+        return train_step(fabric, method, wrapped, optimizer, inputs, 0, skip)[1]
 
     assert step(skip=False)
-    state, momentum = copy.deepcopy((network.state_dict(), optimizer.state_dict()["state"]))
+    state, momentum = copy.deepcopy((method.state_dict(), optimizer.state_dict()["state"]))
     assert not step(skip=True)
-    assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
+    assert all(torch.equal(tensor, state[name]) for name, tensor in method.state_dict().items())
     after = optimizer.state_dict()["state"]
     assert all(torch.equal(after[n]["momentum_buffer"], of["momentum_buffer"]) for n, of in momentum.items())
 
 
-def test_a_run_that_skips_goes_on_and_says_where(two_epochs, tmp_path, monkeypatch, caplog):
+def test_a_run_that_skips_continues_and_says_where(two_epochs, tmp_path, monkeypatch, caplog):
     two_epochs.train.on_nonfinite = "skip"
     spoil(monkeypatch, {3, 6}, image)
     train(two_epochs, tmp_path / "run")
@@ -135,7 +139,7 @@ def test_a_run_that_skips_goes_on_and_says_where(two_epochs, tmp_path, monkeypat
     assert all(tensor.isfinite().all() for tensor in load_file(tmp_path / "run" / "model.safetensors").values())
 
 
-def test_a_stopped_run_goes_on_by_skipping(two_epochs, tmp_path, monkeypatch):
+def test_a_stopped_run_is_resumed_by_skipping(two_epochs, tmp_path, monkeypatch):
     spoil(monkeypatch, {6}, gradient)
     with pytest.raises(CsviError, match=r"--resume auto with --train\.on_nonfinite skip"):
         train(two_epochs, tmp_path / "run")
@@ -149,7 +153,7 @@ def test_many_skipped_steps_stop_the_run():
     nonfinite = NonFinite(skip=True)
     for step in range(1, 51):
         assert nonfinite.check(step, BAD if step % 5 == 0 else GOOD, True) == (step % 5 == 0)
-    assert sum(nonfinite.left_out) == AT_MOST
+    assert sum(nonfinite.skipped) == AT_MOST
     with pytest.raises(
         CsviError, match=r"the center loss of step 51 .*, nor were 10 of the 50 steps before: .*32-true"
     ):
@@ -196,25 +200,25 @@ def test_weights_that_are_not_finite_are_not_saved():
         check_weights(network, optimizer, 3)
     moment[0, 0] = 1
     network[1].running_var[2] = float("inf")
-    with pytest.raises(CsviError, match=r"after step 3 1\.running_var is not finite: go on from"):
+    with pytest.raises(CsviError, match=r"after step 3 1\.running_var is not finite: resume from"):
         check_weights(network, optimizer, 3)
 
 
 def test_a_run_whose_weights_became_infinite_saves_nothing(two_epochs, tmp_path, monkeypatch):
     number = iter(range(1, 9))
 
-    def patched(fabric, network, *rest):
-        outcome = train_step(fabric, network, *rest)
+    def patched(fabric, method, *rest):
+        outcome = train_step(fabric, method, *rest)
         if next(number) == 8:
-            network.net.part_module.embed.weight.data[0] = float("inf")
+            method.net.head.embed.weight.data[0] = float("inf")
         return outcome
 
     monkeypatch.setattr(loop, "train_step", patched)
     with pytest.raises(CsviError, match=r"after step 8 .*embed\.weight is not finite"):
         train(two_epochs, tmp_path / "run")
     saved = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
-    assert saved["progress"]["epoch"] == 1
-    assert all(tensor.isfinite().all() for tensor in saved["network"].values())
+    assert saved["position"]["epoch"] == 1
+    assert all(tensor.isfinite().all() for tensor in saved["method"].values())
 
 
 def test_the_bound_on_skipped_steps_counts_across_stops(two_epochs, tmp_path, monkeypatch):
@@ -222,12 +226,12 @@ def test_the_bound_on_skipped_steps_counts_across_stops(two_epochs, tmp_path, mo
     two_epochs.train.on_nonfinite = "skip"
     monkeypatch.setattr("csvi.train.nonfinite.AT_MOST", 3)
 
-    def stop(batch, network):
-        image(batch, network)
+    def stop(batch, method):
         if len(lines(tmp_path / "run")) == 3:
             signal.raise_signal(signal.SIGTERM)
+        return image(batch, method)
 
-    monkeypatch.setattr("csvi.train.metrics_log.FLUSH_EVERY", 1)
+    monkeypatch.setattr("csvi.runs.metrics_log.FLUSH_EVERY", 1)
     spoil(monkeypatch, {2, 4}, stop)
     with pytest.raises(StoppedError, match="stopped after 4 of 8 steps"):
         train(two_epochs, tmp_path / "run")

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from csvi.config import TrainConfig
-from csvi.model import build_network
+from csvi.methods import build_method
 from csvi.train.optimizer import build_optimizer, learning_rate_factor, set_learning_rate
 
 
 @pytest.fixture
-def network(config):
-    return build_network(config, identities=4)
+def method(config):
+    return build_method(config, identities=4)
 
 
 def rates(config, steps_per_epoch):
@@ -46,56 +46,60 @@ def test_cosine_falls_from_the_whole_rate_to_zero():
     assert found == sorted(found, reverse=True)
 
 
-@pytest.mark.parametrize(("pretrained", "factor"), [(True, 0.2), (False, 1)])
-def test_a_pretrained_backbone_learns_slower(network, pretrained, factor):
-    config = TrainConfig(lr=0.5, lr_pretrained=0.2, decay_every=1)
-    optimizer = build_optimizer(network, config, pretrained)
+def test_the_rate_of_every_group_follows_the_schedule():
+    config = TrainConfig(lr=0.5, decay_every=1)
+    of_their_own, others = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    groups = [{"params": of_their_own.parameters(), "lr": 0.1}, {"params": others.parameters()}]
+    optimizer = build_optimizer(groups, config)
     assert set_learning_rate(optimizer, 0, 10, config) == 0.5
-    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.5 * factor, 0.5])
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1, 0.5])
     assert set_learning_rate(optimizer, 10, 10, config) == pytest.approx(0.05)
-    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.05 * factor, 0.05])
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.01, 0.05])
 
 
-@pytest.mark.parametrize("auxiliary", ["none", "coseg"])
-def test_every_parameter_is_in_one_group(config, auxiliary):
-    config.model.auxiliary = auxiliary
-    network = build_network(config, identities=4)
-    backbone, rest = (group["params"] for group in build_optimizer(network, config.train, True).param_groups)
-    assert {id(p) for p in backbone} == {id(p) for p in network.net.backbone.parameters()}
-    assert {id(p) for p in backbone + rest} == {id(p) for p in network.parameters()}
-    assert len(backbone + rest) == len(list(network.parameters()))
+def test_a_group_may_have_a_weight_decay_of_its_own():
+    groups = [{"params": torch.nn.Linear(2, 2).parameters(), "weight_decay": 0.0}, {"params": [torch.ones(2)]}]
+    assert [group["weight_decay"] for group in build_optimizer(groups, TrainConfig()).param_groups] == [0, 5e-4]
 
 
-def test_the_papers_optimiser_is_sgd_with_momentum(network):
-    optimizer = build_optimizer(network, TrainConfig(), pretrained=True)
+def test_the_groups_of_a_method_stay_as_they_were(method):
+    """What the optimiser adds to a group does not reach the method that made it."""
+    groups = method.groups(TrainConfig())
+    build_optimizer(groups, TrainConfig())
+    assert [set(group) for group in groups] == [{"params", "lr"}, {"params"}]
+
+
+def test_the_papers_optimiser_is_sgd_with_momentum(method):
+    optimizer = build_optimizer(method.groups(TrainConfig()), TrainConfig())
     assert type(optimizer) is torch.optim.SGD
     for group in optimizer.param_groups:
         assert (group["momentum"], group["weight_decay"], group["initial_lr"]) == (0.9, 5e-4, 0.01)
 
 
-def test_adamw(network):
-    optimizer = build_optimizer(network, TrainConfig(optimizer="adamw", weight_decay=0.1), pretrained=True)
+def test_adamw(method):
+    train = TrainConfig(optimizer="adamw", weight_decay=0.1)
+    optimizer = build_optimizer(method.groups(train), train)
     assert type(optimizer) is torch.optim.AdamW
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.1}
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_fused_steps_are_the_equations(network, name):
+def test_fused_steps_are_the_equations(method, name):
     """In channels_last, as training has it, where gradients could lie in memory otherwise than their parameters."""
-    network.to(memory_format=torch.channels_last)
-    config, other = TrainConfig(optimizer=name, lr=0.1), copy.deepcopy(network)
-    fused, plain = build_optimizer(network, config, True), build_optimizer(other, config, True)
+    method.to(memory_format=torch.channels_last)
+    config, other = TrainConfig(optimizer=name, lr=0.1), copy.deepcopy(method)
+    fused, plain = (build_optimizer(some.groups(config), config) for some in (method, other))
     for group in plain.param_groups:
         assert group["fused"]
         group["fused"], group["foreach"] = False, False
     for seed in range(3):
         torch.manual_seed(seed)
-        gradients = [torch.randn(parameter.shape) for parameter in network.parameters()]
-        for some, optimizer in ((network, fused), (other, plain)):
+        gradients = [torch.randn(parameter.shape) for parameter in method.parameters()]
+        for some, optimizer in ((method, fused), (other, plain)):
             for parameter, gradient in zip(some.parameters(), gradients, strict=True):
                 parameter.grad = gradient.contiguous(memory_format=memory_format_of(parameter))
             optimizer.step()
-    torch.testing.assert_close(list(network.parameters()), list(other.parameters()))
+    torch.testing.assert_close(list(method.parameters()), list(other.parameters()))
 
 
 def memory_format_of(tensor):

@@ -4,21 +4,20 @@ import json
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import torch
 
-from csvi.config import save_config
 from csvi.errors import CsviError
+from csvi.runs import save_config
+from csvi.runs.settings import as_method
 from csvi.train import loop
 from csvi.train.loop import train
 
 
 def test_a_loader_process_that_is_killed(config, tmp_path, monkeypatch):
-    config.data.workers, config.model.auxiliary = 1, "none"
+    config.data.workers, config.method = 1, as_method(config.method, "baseline")
 
     def kill_one(*arguments):
         (worker,) = multiprocessing.active_children()
@@ -30,27 +29,30 @@ def test_a_loader_process_that_is_killed(config, tmp_path, monkeypatch):
         train(config, tmp_path / "run")
 
 
+OF_A_GROUP = """
+os.setsid()
+sys.stdout = sys.stderr = open({!r}, "w", buffering=1)
+"""
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_all_processes_of_a_run(config, tmp_path, number):
+def test_a_signal_to_all_processes_of_a_run(config, tmp_path, start_csvi, number):
     """As `timeout csvi train` or `csvi train | tee log` and Ctrl-C."""
-    config.data.workers, config.train.epochs, config.model.auxiliary = 2, 1000, "none"
+    config.data.workers, config.train.epochs = 2, 1000
+    config.method = as_method(config.method, "baseline")
     save_config(config, tmp_path / "settings.yaml")
-    run = tmp_path / "run"
-    command = [sys.executable, "-c", "import sys; from csvi.cli import main; sys.exit(main())", "train"]
-    process = subprocess.Popen(
-        [*command, f"--config={tmp_path}/settings.yaml", f"--run={run}"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    until = time.monotonic() + 60
-    while not (run / "model.safetensors").exists() and time.monotonic() < until:  # the first epoch
-        time.sleep(0.05)
-    process.stdout.close()
+    run, pipe = tmp_path / "run", tmp_path / "pipe"
+    os.mkfifo(pipe)
+    arguments = ["train", f"--config={tmp_path}/settings.yaml", f"--run={run}"]
+    process = start_csvi(*arguments, before=OF_A_GROUP.format(str(pipe)))
+    with pipe.open():  # and read nothing; then nobody is there to read
+        until = time.monotonic() + 60
+        while not (run / "model.safetensors").exists() and time.monotonic() < until:  # the first epoch
+            time.sleep(0.01)
     os.killpg(process.pid, number)
-    assert process.wait(60) == 75
-    progress = torch.load(run / "last.ckpt", weights_only=True)["progress"]
+    process.join(60)
+    assert process.exitcode == 75
+    position = torch.load(run / "last.ckpt", weights_only=True)["position"]
     steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert steps == list(range(1, 2 * progress["epoch"] + progress["step"] + 1))
+    assert steps == list(range(1, 2 * position["epoch"] + position["step"] + 1))
     assert steps

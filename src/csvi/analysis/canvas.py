@@ -1,4 +1,4 @@
-"""How figures look: their style, pictures and text at places in inches, and names below groups of bars."""
+"""The look of figures: style, pictures and text at places in inches, and names below groups of bars."""
 
 import textwrap
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ STYLE: Any = {"svg.fonttype": "none", "axes.spines.top": False, "axes.spines.rig
 
 
 def place(figure: Figure, x: float, y: float, width: float, height: float) -> Axes:
-    """Bare axes at a place in inches from the upper left corner of the figure."""
+    """Add bare axes at a place in inches from the upper left corner of the figure."""
     total_width, total_height = figure.get_size_inches()
     axes = figure.add_axes(
         (x / total_width, 1 - (y + height) / total_height, width / total_width, height / total_height)
@@ -22,29 +22,29 @@ def place(figure: Figure, x: float, y: float, width: float, height: float) -> Ax
 
 
 def write(figure: Figure, x: float, y: float, text: str, fontsize: float = 7.5, **style: Any) -> None:
-    """Text at a place in inches from the upper left corner of the figure."""
+    """Write text at a place in inches from the upper left corner of the figure."""
     total_width, total_height = figure.get_size_inches()
     figure.text(x / total_width, 1 - y / total_height, text, fontsize=fontsize, **style)
 
 
 def show(axes: Axes, pixels: np.ndarray) -> None:
-    """An image (H, W, 3), or a mask or a probability (H, W) in [0, 1] as grey."""
+    """Show an image (H, W, 3), or a mask or a probability (H, W) in [0, 1] as grey."""
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, aspect="auto")
 
 
 def outline(axes: Axes, probability: np.ndarray) -> None:
-    """Where a predicted mask ends, at 0.5."""
+    """Outline a predicted mask at a probability of 0.5."""
     if probability.min() < 0.5 < probability.max():
         axes.contour(probability, levels=[0.5], colors="#e8590c", linewidths=0.9)
 
 
 def name_groups(axes: Axes, names: Sequence[str]) -> None:
-    """Names below groups of bars, whose middles are at 0, 1, 2..."""
+    """Write names below groups of bars, whose middles are at 0, 1, 2..."""
     axes.set_xticks(range(len(names)), names)
     axes.tick_params("x", length=0)
     axes.set_xlim(-0.5, len(names) - 0.5)
 
 
 def in_lines(run: str, width: int) -> str:
-    """The name of a run in lines of so many characters; a long one breaks after a _."""
+    """Break the name of a run into lines of so many characters; a long one breaks after a _."""
     return textwrap.fill(run.replace("_", "_ "), width).replace("_ ", "_")

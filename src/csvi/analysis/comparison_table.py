@@ -4,13 +4,13 @@ from rich.table import Column, Table
 
 from csvi.analysis.plain_table import plain_console, plain_table
 from csvi.analysis.tables import SYNTHETIC
-from csvi.evaluate.compare import COMPARED, FEWEST, Comparison, Difference
+from csvi.runs.statistics import COMPARED, FEWEST, Comparison, Difference
 
 DIFFERENCES = ("R1", "mAP")
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """A row a run, the first being what the others are compared with."""
+    """Print a row a run, the first being what the others are compared with."""
     console = plain_console()
     drawn = "all images in the gallery" if comparison.gallery == "all" else f"{comparison.gallery} galleries"
     console.print(f"\n{comparison.benchmark}, {comparison.protocol}, {drawn}", style="bold")
@@ -33,13 +33,13 @@ def print_comparison(comparison: Comparison) -> None:
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """Figures in %, differences to the first run in percentage points."""
+    """Make the table: metrics in %, differences to the first run in percentage points."""
     intervals = [f"Δ {name} [low, high]" for name in DIFFERENCES]
     table = plain_table(Column("run (%)", overflow="fold"), *COMPARED, *intervals)
     for row in comparison.rows:
-        figures = [f"{100 * row.figures[name]:.1f}" for name in COMPARED]
+        metrics = [f"{100 * row.metrics[name]:.1f}" for name in COMPARED]
         differences = [difference_cell(row.differences[name]) if row.differences else "" for name in DIFFERENCES]
-        table.add_row(row.name, *figures, *differences)
+        table.add_row(row.name, *metrics, *differences)
     return table
 
 

@@ -14,17 +14,18 @@ import matplotlib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from rich.progress import track
 from rich.table import Column, Table
 from torch import Tensor
 
 from csvi.analysis.canvas import STYLE, outline, place, show, write
+from csvi.analysis.images import both_modalities, check_masks, display_image, predict_sets, true_masks
 from csvi.analysis.plain_table import plain_table
-from csvi.analysis.trained import Trained, both_modalities, check_masks, display_image, predict_sets, true_masks
 from csvi.data import ImageRecord, Modality
 from csvi.errors import CsviError
 from csvi.evaluate.intervals import paired_difference
-from csvi.evaluate.masks import best_constant_mask, mask_iou
+from csvi.evaluate.mask_iou import best_constant_mask, mask_iou
+from csvi.progress import progress
+from csvi.runs import Run
 
 MANY, FEW = 10, 2
 """Images of each modality that the first and the second identity of a pair bring; fewer where there are fewer."""
@@ -35,18 +36,18 @@ class Role:
     """The images of the first, or of the second, identity of all pairs: means over pairs of their mean mask IoU."""
 
     images: float
-    """Of a pair, both modalities together."""
+    """Images of a pair, both modalities together."""
     alone: float
-    """Given without the other identity."""
+    """Mask IoU where they are given without the other identity."""
     mixed: float
-    """Given together with the other identity, as if all were one."""
+    """Mask IoU where they are given with the other identity, as if all were one."""
     change: float
     """Mixed less alone."""
     low: float
     high: float
     """95 % interval of the change, by resampling pairs."""
     constant: float
-    """Of the best mask that is the same for all these images."""
+    """Mask IoU of the best mask that is the same for all these images."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Cosegmentation:
     """Figure 4 in numbers, for one run."""
 
     run: str
-    auxiliary: str
+    method: str
     pairs: int
     first: Role
     second: Role
@@ -74,15 +75,13 @@ class Pair:
         return [both[: len(self.first)], both[len(self.first) :], both]
 
 
-def cosegmentation(
-    trained: Trained, pairs: int = 50, seed: int = 0, many: int = MANY, few: int = FEW
-) -> Cosegmentation:
+def cosegmentation(run: Run, pairs: int = 50, seed: int = 0, many: int = MANY, few: int = FEW) -> Cosegmentation:
     """Mask IoU, at threshold 0.5 and the size of the images, of pairs of test identities given alone and mixed.
 
-    An auxiliary that looks at each image by itself (`decode`, `segment`) finds the same mixed as alone.
+    A method that looks at each image by itself (`decode`, `segment`) finds the same mixed as alone.
 
     Args:
-        trained: a run that predicts masks.
+        run: one that predicts masks.
         pairs: ordered pairs of identities, drawn with replacement.
         seed: of the identities and of their images.
         many, few: images of each modality of the first and of the second identity.
@@ -90,16 +89,16 @@ def cosegmentation(
     Raises:
         CsviError: the run predicts no masks, or the test images have none or are too few.
     """
-    check_masks(trained)
+    check_masks(run)
     if pairs < 1:
         raise CsviError(f"{pairs} pairs of identities were asked for: it takes at least one")
-    drawn = draw_pairs(trained, pairs, seed, many, few)
+    drawn = draw_pairs(run, pairs, seed, many, few)
     iou = np.zeros((pairs, 4))  # first alone, first mixed, second alone, second mixed
     seen: tuple[list[Tensor], list[Tensor]] = [], []
-    for row, pair in zip(iou, track(drawn, description="Mixing identities", transient=True), strict=True):
+    for row, pair in zip(iou, progress(drawn, "Mixing identities"), strict=True):
         records = [*pair.first, *pair.second]
-        first, second, mixed = predict_sets(trained, records, pair.sets)
-        true = true_masks(trained, records)
+        first, second, mixed = predict_sets(run, records, pair.sets)
+        true = true_masks(run, records)
         of_first, of_second = true[: len(first)], true[len(first) :]
         of_mixed = _iou(mixed, true)
         row[:] = (
@@ -125,7 +124,7 @@ def cosegmentation(
         )
         for i in (0, 1)
     ]
-    return Cosegmentation(trained.name, trained.config.model.auxiliary, pairs, *roles)
+    return Cosegmentation(run.name, run.net.method, pairs, *roles)
 
 
 def cosegmentation_table(results: Sequence[Cosegmentation]) -> Table:
@@ -147,14 +146,14 @@ def cosegmentation_table(results: Sequence[Cosegmentation]) -> Table:
     return table
 
 
-def cosegmentation_figure(trained: Trained, seed: int = 0, shown: int = 2, many: int = MANY, few: int = FEW) -> Figure:
+def cosegmentation_figure(run: Run, seed: int = 0, shown: int = 2, many: int = MANY, few: int = FEW) -> Figure:
     """Figure 4 for the first of the pairs that `cosegmentation` draws with the same seed, whatever came out.
 
     Rows: image, true mask, mask predicted alone, mask predicted mixed (probability of person, outlined at 0.5, with
     its IoU). Columns: visible and infrared images of (a) the identity of many images and (b) the one of few.
 
     Args:
-        trained: a run that predicts masks.
+        run: one that predicts masks.
         seed: of the pair.
         shown: images of each modality and identity that are drawn; all are given to the network.
         many, few: images of each modality that are given.
@@ -162,11 +161,11 @@ def cosegmentation_figure(trained: Trained, seed: int = 0, shown: int = 2, many:
     Raises:
         CsviError: as `cosegmentation`.
     """
-    check_masks(trained)
-    (pair,) = draw_pairs(trained, 1, seed, many, few)
+    check_masks(run)
+    (pair,) = draw_pairs(run, 1, seed, many, few)
     records = [*pair.first, *pair.second]
-    true = true_masks(trained, records)
-    first, second, mixed = predict_sets(trained, records, pair.sets)
+    true = true_masks(run, records)
+    first, second, mixed = predict_sets(run, records, pair.sets)
     alone = torch.cat([first, second])
     iou = {"alone": _iou(alone, true), "mixed": _iou(mixed, true)}
 
@@ -193,7 +192,7 @@ def cosegmentation_figure(trained: Trained, seed: int = 0, shown: int = 2, many:
                 middle = x + len(indices) * (cell[0] + 0.03) / 2
                 write(figure, middle, above - 0.08, modality.name.lower(), ha="center", va="bottom", fontsize=8)
                 for i in indices:
-                    image = display_image(trained, records[i])
+                    image = display_image(run, records[i])
                     rows = (image, *(masks[i].numpy() for masks in (true, alone, mixed)))
                     for row, pixels in enumerate(rows):
                         axes = place(figure, x, float(tops[row]), *cell)
@@ -212,12 +211,12 @@ def cosegmentation_figure(trained: Trained, seed: int = 0, shown: int = 2, many:
             means = f"mean IoU: alone {of_part['alone']:.2f}, mixed {of_part['mixed']:.2f}"
             write(figure, (start + x - modality_gap) / 2, 0.22, means, ha="center", va="top", fontsize=8.5)
             x += group_gap - modality_gap
-        note = f"{trained.name}: grey is the probability of a person, the line is 0.5, numbers are IoU"
+        note = f"{run.name}: grey is the probability of a person, the line is 0.5, numbers are IoU"
         write(figure, left, size[1] - 0.06, note, ha="left", va="bottom", fontsize=8, color="0.35")
     return figure
 
 
-def draw_pairs(trained: Trained, pairs: int, seed: int, many: int = MANY, few: int = FEW) -> list[Pair]:
+def draw_pairs(run: Run, pairs: int, seed: int, many: int = MANY, few: int = FEW) -> list[Pair]:
     """Pairs of test identities with some of their images; with the same seed, fewer pairs are the first of more.
 
     Raises:
@@ -225,12 +224,12 @@ def draw_pairs(trained: Trained, pairs: int, seed: int, many: int = MANY, few: i
     """
     if not 0 < few < many:
         raise CsviError(f"{many} and {few} images: the first identity must have more than the second, which has some")
-    records = trained.benchmark.test
+    records = run.benchmark.test
     members = both_modalities(records)
     rich = [identity for identity, both in members.items() if min(map(len, both)) > few]
     if not rich or len(members) < 2:
         raise CsviError(
-            f"the test split of {trained.benchmark.root} has no pair of identities with both modalities, one of them "
+            f"the test split of {run.benchmark.root} has no pair of identities with both modalities, one of them "
             f"with more than {few} images of each"
         )
     chosen = random.Random(seed)

@@ -1,7 +1,6 @@
 """Loss and validation curves of a run, as SVG text for the report."""
 
 import io
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,22 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from csvi.analysis.canvas import STYLE
-from csvi.errors import CsviError
-
-
-def read_metrics(run: Path, name: str) -> tuple[list[int], list[float]]:
-    """Steps and values of one figure of RUN/metrics.jsonl, such as `train/loss`.
-
-    Raises:
-        CsviError: the file cannot be read, or is damaged.
-    """
-    found = [(step, figures[name]) for step, figures in _lines(run) if name in figures]
-    return [step for step, _ in found], [value for _, value in found]
+from csvi.runs.metrics_log import read_lines, read_metrics
 
 
 def loss_curves(run: Path, smoothing: int = 15) -> str | None:
-    """The weighted loss terms by step, each as it was (pale) and as a running mean; None for a run without metrics."""
-    _, first = next(iter(_lines(run)), (0, {}))
+    """Draw the weighted loss terms by step, each as it was (pale) and as a running mean; None without metrics."""
+    _, first = next(iter(read_lines(run)), (0, {}))
     names = [name for name in first if name.startswith("train/") and name not in _NOT_A_TERM]
     if not names:
         return None
@@ -42,7 +31,7 @@ def loss_curves(run: Path, smoothing: int = 15) -> str | None:
 
 
 def validation_curves(run: Path) -> str | None:
-    """R1, mAP and mINP on the val identities by step; None for a run that never validated."""
+    """Draw R1, mAP and mINP on the val identities by step; None for a run that never validated."""
     curves = {name: read_metrics(run, f"val/{name}") for name in ("R1", "mAP", "mINP")}
     if not curves["R1"][0]:
         return None
@@ -57,21 +46,6 @@ def validation_curves(run: Path) -> str | None:
 
 
 _NOT_A_TERM = {"train/loss", "train/lr", "train/images_per_second", "train/skipped"}
-
-
-def _lines(run: Path) -> list[tuple[int, dict[str, float]]]:
-    """Step and figures of every line but one at the end that a kill broke off."""
-    file = run / "metrics.jsonl"
-    try:
-        whole, _, _ = file.read_bytes().rpartition(b"\n")
-        lines = [json.loads(line) for line in whole.split(b"\n")] if whole else []
-        return [(int(line.pop("step")), {name: float(value) for name, value in line.items()}) for line in lines]
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise CsviError(f"cannot read {file}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise CsviError(f"{file} is damaged or not of csvi: move it away to go on without it") from error
 
 
 def _running_mean(values: Sequence[float], length: int) -> list[float]:

@@ -1,4 +1,4 @@
-"""What `csvi check` found, for the terminal."""
+"""The findings of `csvi check`, for the terminal."""
 
 import re
 from collections import defaultdict
@@ -13,12 +13,12 @@ from csvi.analysis.plain_table import plain_console, plain_table
 from csvi.data.check import Check, Finding, Split
 
 HEADINGS = {
-    "split": "splits that cannot be read",
+    "fold": "folds that cannot be read",
     "count": "splits that do not hold what they should",
     "missing": "missing files",
     "broken": "broken files",
     "mask": "wrong masks",
-    "no split": "splits that are not there",
+    "no fold": "folds that are not there",
     "duplicate": "duplicates",
     "one modality": "identities that training cannot use",
     "no mask": "images without a mask",
@@ -26,19 +26,19 @@ HEADINGS = {
 }
 """Kind of finding → how its list is headed."""
 LINES = 24
-"""That a screen has."""
+"""Lines of a screen."""
 SHOWN = 5
 """Findings of a kind that are named; fewer where many kinds were found."""
 SHORTEST = 16
 """Characters that paths are cut to before a message loses its end."""
 MOST_ROWS = 3
-"""Of train, val or test: rows of splits that hold the same each."""
+"""Rows for train, val or test; folds that hold the same share a row."""
 MOST_CAMERAS = 12
-"""Of a modality, that are counted one by one."""
+"""Cameras of a modality that are counted one by one."""
 
 
 def print_check(check: Check) -> None:
-    """Counts, cameras, masks, the first findings of each kind, and the verdict; fits 80 columns and a screen."""
+    """Print counts, cameras, masks, the first findings of each kind, and the verdict, on one screen of 80 columns."""
     console = plain_console()
     with console.capture() as counts:
         _print_counts(console, check)
@@ -65,28 +65,28 @@ def _print_counts(console: Console, check: Check) -> None:
 
 
 def _split_table(splits: list[Split]) -> Table:
-    """A row for trials that hold the same; what is expected stands beside what is found where they differ."""
+    """Make a row for folds that hold the same; where found and expected numbers differ, both are shown."""
     table = plain_table("split", "identities", "visible images", "infrared images")
-    many = len({split.trial for split in splits}) > 1
+    many = len({split.fold for split in splits}) > 1
     for name in ("train", "val", "test"):
         alike: dict[tuple[str, ...], list[int]] = defaultdict(list)
         for split in splits:
             if split.name == name and (
                 name != "val" or any(split.found.values()) or any((split.expected or {}).values())
             ):
-                alike[_cells(split)].append(split.trial)
+                alike[_cells(split)].append(split.fold)
         shown = sorted(sorted(alike, key=lambda cells: -len(alike[cells]))[:MOST_ROWS], key=lambda cells: alike[cells])
         for cells in shown:
             table.add_row(f"{name} {_numbers(alike[cells])}" if many else name, *cells)
         left = sum(map(len, alike.values())) - sum(len(alike[cells]) for cells in shown)
         if left:
-            table.add_row(f"and {left} more split{'s' * (left > 1)}")
+            table.add_row(f"and {left} more fold{'s' * (left > 1)}")
     return table
 
 
-def _numbers(trials: list[int]) -> str:
-    """`1–3, 5` for 1, 2, 3, 5."""
-    runs = [[trial for _, trial in run] for _, run in groupby(enumerate(trials), lambda at: at[1] - at[0])]
+def _numbers(folds: list[int]) -> str:
+    """Shorten numbers: `1–3, 5` for 1, 2, 3, 5."""
+    runs = [[fold for _, fold in run] for _, run in groupby(enumerate(folds), lambda at: at[1] - at[0])]
     return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
@@ -104,7 +104,7 @@ def _cameras(cameras: dict[int, int]) -> str:
 
 
 def _findings(listed: list[tuple[str, list[Finding], str]], lines: int, width: int) -> list[tuple[str, str | None]]:
-    """Lines and their styles, as many findings of each kind as so many lines hold; or a line for each kind.
+    """Choose lines and their styles: as many findings of each kind as fit, or a line for each kind.
 
     Args:
         listed: heading, findings and style of each kind.
@@ -128,7 +128,7 @@ def _findings(listed: list[tuple[str, list[Finding], str]], lines: int, width: i
 def _list(
     heading: str, findings: list[Finding], style: str, shown: int, apart: bool, width: int
 ) -> Iterator[tuple[str, str | None]]:
-    """Lines of one kind; `apart`: with a blank line before."""
+    """Write the lines of one kind; `apart`: with a blank line before."""
     if apart:
         yield "", None
     yield heading, style
@@ -145,7 +145,7 @@ def _sentence(finding: Finding) -> str:
 
 
 def _fit(line: str, width: int) -> str:
-    """Cut to a width: the longest paths in their middle, and what is then too long still at its end."""
+    """Cut a line to a width: first the longest paths in their middle, then the end of the line."""
     words = re.split("( )", line)
     while (excess := cell_len(line) - width) > 0:
         at = max(range(len(words)), key=lambda i: ("/" in words[i]) * cell_len(words[i]))
@@ -158,7 +158,7 @@ def _fit(line: str, width: int) -> str:
 
 
 def _cut(path: str, length: int) -> str:
-    """Without its middle; of the end, which says most, two thirds."""
+    """Cut out the middle of a path; two thirds of what is left is its end, which says most."""
     end = 2 * length // 3
     start = length - 1 - end
     tail = path
@@ -168,5 +168,5 @@ def _cut(path: str, length: int) -> str:
 
 
 def _printable(text: str) -> str:
-    """Without bytes that are no text, and without what a terminal would obey."""
+    """Replace bytes that are no text, and characters that a terminal would obey."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

@@ -7,27 +7,30 @@ ones: that is the interaction of the modalities which Eq. 24 claims for co-segme
 evaluation mode, for in training mode the statistics of BatchNorm tie all images of a batch to each other.
 """
 
+import contextlib
+import copy
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import matplotlib
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from rich.progress import track
 from rich.table import Column, Table
 from torch import Tensor, nn
 
 from csvi.analysis.canvas import STYLE, in_lines, name_groups
 from csvi.analysis.plain_table import plain_table
-from csvi.analysis.trained import Trained
-from csvi.config import LossConfig
-from csvi.data import ImageRecord, Modality
+from csvi.data import Modality
+from csvi.data.batch import Batch, prepare
 from csvi.data.sampler import CrossModalitySampler
 from csvi.errors import CsviError
-from csvi.model import TrainingNetwork
+from csvi.methods.baseline import Baseline
+from csvi.methods.decode import Decode
+from csvi.progress import progress
+from csvi.runs import Run
 
 
 @dataclass(frozen=True)
@@ -43,93 +46,93 @@ class FeatureGradients:
     """Gradients with respect to one kind of features."""
 
     segmentation: Norms
-    """Of xi_Seg."""
+    """Gradient of xi_Seg."""
     within: Norms
-    """Of the term of xi_Seg for the same modality: d xi_Seg,R / d F_R and d xi_Seg,I / d F_I."""
+    """Gradient of the term of xi_Seg for the same modality: d xi_Seg,R / d F_R and d xi_Seg,I / d F_I."""
     across: Norms
-    """Of its term for the other modality: d xi_Seg,I / d F_R and d xi_Seg,R / d F_I."""
+    """Gradient of its term for the other modality: d xi_Seg,I / d F_R and d xi_Seg,R / d F_I."""
     identity: Norms
-    """Of the identity loss of the network's own part module, xi_id1 with weight 1 (Eq. 4)."""
+    """Gradient of the identity loss of the network's own part head, xi_id1 with weight 1 (Eq. 4)."""
 
 
 @dataclass(frozen=True)
 class Gradients:
-    """What was measured on a run; norms are means over the batches."""
+    """The gradients of a run; norms are means over the batches."""
 
     run: str
-    auxiliary: str
-    """Row of Table 3, a key of `csvi.model.network.AUXILIARIES`."""
+    method: str
+    """Name of the method, a row of Table 3."""
+    masks: bool
+    """Whether it has a segmentation loss."""
     batches: int
     images: int
-    """In a batch, half of them infrared."""
+    """Images in a batch, half of them infrared."""
     shared: FeatureGradients
-    """With respect to F_s."""
+    """Gradients with respect to F_s."""
     task: FeatureGradients
-    """With respect to F_task, the task-shared features of Eq. 23."""
+    """Gradients with respect to F_task, the task-shared features of Eq. 23."""
 
 
-def gradients(trained: Trained, batches: int = 8, seed: int = 0) -> Gradients:
+def gradients(run: Run, batches: int = 8, seed: int = 0) -> Gradients:
     """Measure a run on batches of training images as it was trained on, but not augmented, in float32.
 
     Args:
-        trained: the run.
+        run: of a method of Table 3.
         batches: how many; fewer if an epoch has no more.
         seed: draws them.
 
     Raises:
-        CsviError: the run's auxiliary or the masks of its images are missing, or no batch is asked for.
+        CsviError: the method is another or was not kept, its images are not what they were, or no batch is asked for.
     """
     if batches < 1:
         raise CsviError(f"gradients are measured on at least one batch, not on {batches}")
-    name = trained.config.model.auxiliary
-    if name != "none" and trained.network.auxiliary is None:
-        raise CsviError(f"{trained.run} has no auxiliary (auxiliary.safetensors), whose gradients this figure shows")
-    labels = trained.labels()
-    records = [record for record in trained.training_records if record.identity in labels]
-    if name != "none" and not all(record.mask for record in records):
-        raise CsviError(f"the training images of {trained.run} have no masks, which the segmentation loss is about")
-    drawn = _draw(records, trained, batches, seed)
+    method, images = run.method, run.training_set
+    if not isinstance(method, Baseline):
+        raise CsviError(f"{run.path} was trained with {run.net.method}: this figure is about the rows of Table 3")
+    sampler = CrossModalitySampler(images.records, run.data.identities, run.data.images, seed, skipped=images.skipped)
+    drawn = [[sample.image for sample in batch] for batch in itertools.islice(sampler, batches)]
     measured = [
-        batch_gradients(trained.network, _labelled(trained.batch(batch), labels), trained.config.loss)
-        for batch in track(drawn, description=f"Gradients of {trained.name}", transient=True)
+        batch_gradients(method, prepare(images.images[index], run.fabric.device))
+        for index in progress(drawn, f"Gradients of {run.name}")
     ]
     shared, task = (_mean(kind) for kind in zip(*measured, strict=True))
-    return Gradients(trained.name, name, len(drawn), len(drawn[0]), shared, task)
+    return Gradients(run.name, run.net.method, isinstance(method, Decode), len(drawn), len(drawn[0]), shared, task)
 
 
-def batch_gradients(
-    network: TrainingNetwork, batch: dict[str, Tensor], settings: LossConfig
-) -> tuple[FeatureGradients, FeatureGradients]:
-    """The gradients of one batch with respect to F_s and to F_task.
+def batch_gradients(method: Baseline, batch: Batch) -> tuple[FeatureGradients, FeatureGradients]:
+    """Measure the gradients of one batch with respect to F_s and to F_task.
 
     Args:
-        network: in evaluation mode; any that `csvi.model.build_network` gives.
-        batch: `image` (B, 3, H, W), `modality` (B,), `identity` (B,), labels of classes, and `mask` (B, 1, H, W)
-            if there is an auxiliary.
-        settings: how to read the losses; their weights do not count.
+        method: a row of Table 3, in evaluation mode.
+        batch: with labels of classes and, if the method needs them, masks.
 
     Returns:
         Norms for F_s and for F_task. Where there is no path, or no such loss, they are exactly 0.
     """
-    if network.training:
-        raise CsviError("gradients are measured in evaluation mode: call network.eval() first")
-    settings = dataclasses.replace(settings, identity=1.0, segmentation=1.0)
-    outputs, features = _forward(network, batch)
-    visible, infrared = (batch["modality"] == m for m in Modality)
+    if method.training:
+        raise CsviError("gradients are measured in evaluation mode: call method.eval() first")
+    method = copy.copy(method)  # with the same weights
+    method.settings = dataclasses.replace(method.settings, identity_weight=1.0)
+    visible, infrared = (batch.modality == m for m in Modality)
 
-    def norms_of(loss: Tensor | None) -> list[dict[str, float]]:
-        """For F_s and for F_task, the norms at the images of each modality."""
+    def norms_of(loss: Tensor | None, features: list[Tensor]) -> list[dict[str, float]]:
+        """Norms at the images of each modality, for F_s and for F_task."""
         return [
             {"visible": _norm(gradient[visible]), "infrared": _norm(gradient[infrared])}
             for gradient in _gradient(loss, features)
         ]
 
-    whole = norms_of(_segmentation_loss(network, outputs, batch, settings))
-    of_visible, of_infrared = (
-        norms_of(_segmentation_loss(network, _only(outputs, chosen), _only(batch, chosen), settings))
-        for chosen in (visible, infrared)
-    )
-    identity = norms_of(network.losses(outputs, batch, settings)["identity"])
+    with torch.enable_grad():
+        with _features_of(method) as features:
+            identity = norms_of(method(batch, step=method.settings.center_ramp)["identity"], features)
+        with _features_of(method) as features:
+            logits = method.mask_logits(batch) if isinstance(method, Decode) else None
+            if logits is None:
+                method.features(batch)
+        whole, of_visible, of_infrared = (
+            norms_of(_segmentation_loss(method, logits, batch, chosen), features)
+            for chosen in (visible | infrared, visible, infrared)
+        )
     shared, task = (
         FeatureGradients(
             segmentation=Norms(**whole[kind]),
@@ -143,7 +146,7 @@ def batch_gradients(
 
 
 def gradients_figure(results: Sequence[Gradients]) -> Figure:
-    """Six bars a run on a log scale, exact zeros as "0": above with respect to F_s, below to F_task."""
+    """Draw six bars a run on a log scale, exact zeros as "0": above with respect to F_s, below to F_task."""
     kinds = [
         ("ξ$_{Seg}$", "segmentation", ("#4c78a8", "#d6453d"), ""),
         ("other modality's ξ$_{Seg}$", "across", ("#c3d4e6", "#f4c4c1"), "////"),
@@ -193,7 +196,7 @@ def gradients_figure(results: Sequence[Gradients]) -> Figure:
 
 
 def gradients_table(results: Sequence[Gradients]) -> Table:
-    """Four rows a run: norms at either modality's F_s and F_task; the other modality's term also in % of all xi_Seg."""
+    """Make four rows a run: norms at either modality's F_s and F_task; the other modality's term in % too."""
     table = plain_table(
         Column("run", overflow="fold", max_width=22),
         Column("at features", no_wrap=True),
@@ -215,20 +218,9 @@ def gradients_table(results: Sequence[Gradients]) -> Table:
     return table
 
 
-def _draw(records: Sequence[ImageRecord], trained: Trained, batches: int, seed: int) -> list[list[ImageRecord]]:
-    """Batches of N identities x (K visible + K infrared) images, as in training."""
-    data = trained.config.data
-    sampler = CrossModalitySampler(records, data.identities, data.images, seed)
-    return [[records[draw.image] for draw in batch] for batch in itertools.islice(sampler, batches)]
-
-
-def _labelled(batch: dict[str, Tensor], labels: dict[int, int]) -> dict[str, Tensor]:
-    identity = batch["identity"]
-    return batch | {"identity": torch.tensor([labels[i] for i in identity.tolist()], device=identity.device)}
-
-
-def _forward(network: TrainingNetwork, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[Tensor]]:
-    """The outputs of the network, and F_s and F_task on their way.
+@contextlib.contextmanager
+def _features_of(method: Baseline) -> Iterator[list[Tensor]]:
+    """Keep F_s and F_task of what the method computes in the block.
 
     Segment adds features to those of the shared layers to get F_s; the gradients of both are the same.
     """
@@ -237,34 +229,25 @@ def _forward(network: TrainingNetwork, batch: dict[str, Tensor]) -> tuple[dict[s
     def keep(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
         features.extend([output, inputs[0]])
 
-    hook = network.net.backbone.shared.register_forward_hook(keep)
+    hook = method.net.backbone.shared.register_forward_hook(keep)
     try:
-        with torch.enable_grad():
-            return network(batch), features
+        yield features
     finally:
         hook.remove()
 
 
-def _segmentation_loss(
-    network: TrainingNetwork, outputs: dict[str, Tensor], batch: dict[str, Tensor], settings: LossConfig
-) -> Tensor | None:
-    """xi_Seg (Eq. 17), or None in a network that does not predict masks."""
-    if network.auxiliary is None:
+def _segmentation_loss(method: Baseline, logits: Tensor | None, batch: Batch, chosen: Tensor) -> Tensor | None:
+    """Compute xi_Seg (Eq. 17) of some images, (B,) bool; None if the method predicts no masks."""
+    if logits is None or not isinstance(method, Decode) or batch.mask is None:
         return None
-    terms = network.auxiliary.losses(outputs, batch, settings)
-    return next((term for name, term in terms.items() if name.endswith("/segmentation")), None)
+    return method.decoder.loss(logits[chosen], batch.mask[chosen], batch.identity[chosen], batch.modality[chosen])
 
 
 def _gradient(loss: Tensor | None, features: list[Tensor]) -> list[Tensor]:
-    """Gradients with respect to the features; 0 where the loss is none or does not depend on them."""
+    """Compute gradients with respect to the features; 0 where the loss is none or does not depend on them."""
     if loss is None:
         return [torch.zeros_like(feature) for feature in features]
     return list(torch.autograd.grad(loss, features, retain_graph=True, materialize_grads=True))
-
-
-def _only(tensors: dict[str, Tensor], chosen: Tensor) -> dict[str, Tensor]:
-    """These images of a batch; chosen (B,) bool."""
-    return {name: value[chosen] for name, value in tensors.items() if isinstance(value, Tensor)}  # not the route
 
 
 def _norm(gradient: Tensor) -> float:
@@ -280,7 +263,7 @@ def _mean(several: Sequence[FeatureGradients]) -> FeatureGradients:
 
 
 def _limits(values: list[float]) -> tuple[float, float]:
-    """Of a log axis: from half the least value that is not 0 to a little above the greatest."""
+    """Choose the ends of a log axis: from half the least value that is not 0 to a little above the greatest."""
     above_zero = [value for value in values if value > 0] or [1.0]
     return min(above_zero) / 2, max(above_zero) * 1.5
 
@@ -291,4 +274,4 @@ def _short(norm: float) -> str:
 
 def _group(result: Gradients) -> str:
     name = in_lines(result.run, 18)
-    return f"{name}\n(no ξ$_{{Seg}}$)" if result.auxiliary in ("none", "select") else name
+    return name if result.masks else f"{name}\n(no ξ$_{{Seg}}$)"

@@ -1,6 +1,6 @@
 """Figure 6: where in the image the features of several runs are, and the masks.
 
-The last block's features F_s (Eq. 2) of an image are a vector in each cell of 16 pixels. A heatmap shows its length:
+The last block's features F_s (Eq. 2) of an image are a vector in each of their cells. A heatmap shows its length:
 the L2 norm over channels, min-max normalised in each image by itself, so that heatmaps tell where the activation of an
 image is and not how strong it is. What that looks like in a few images, `person_shares` measures over many.
 """
@@ -15,15 +15,12 @@ import matplotlib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from rich.progress import track
 from rich.table import Column, Table
 from torch import Tensor
 from torch.nn import functional as F
 
 from csvi.analysis.canvas import STYLE, outline, place, show, write
-from csvi.analysis.plain_table import plain_table
-from csvi.analysis.trained import (
-    Trained,
+from csvi.analysis.images import (
     both_modalities,
     check_masks,
     display_image,
@@ -32,9 +29,15 @@ from csvi.analysis.trained import (
     same_test_images,
     true_masks,
 )
+from csvi.analysis.plain_table import plain_table
 from csvi.data import Modality
+from csvi.data.batch import Batch
 from csvi.errors import CsviError
-from csvi.model.losses import mask_target
+from csvi.losses import mask_target
+from csvi.model.mask_decoder import full_size
+from csvi.model.net import PartNet
+from csvi.progress import progress
+from csvi.runs import Run
 
 BATCH = 32
 TOGETHER = 10
@@ -43,7 +46,7 @@ TOGETHER = 10
 
 @dataclass(frozen=True)
 class Inside:
-    """Where the activation of the images of one modality is; means over them."""
+    """The place of the activation in the images of one modality; means over them."""
 
     person: float
     """Share of the activation energy F_s² inside the person."""
@@ -57,16 +60,16 @@ class Inside:
 
 @dataclass(frozen=True)
 class PersonShare:
-    """How much of one run's activation is on the person."""
+    """The share of one run's activation that is on the person."""
 
     run: str
-    auxiliary: str
+    method: str
     visible: Inside
     infrared: Inside
 
 
-def person_shares(runs: Sequence[Trained], images: int = 500, seed: int = 0) -> list[PersonShare]:
-    """The share of the activation energy inside the person, for each run on the same random test images.
+def person_shares(runs: Sequence[Run], images: int = 500, seed: int = 0) -> list[PersonShare]:
+    """Measure the share of the activation energy inside the person, for each run on the same random test images.
 
     Args:
         runs: opened on the same dataset.
@@ -89,37 +92,50 @@ def person_shares(runs: Sequence[Trained], images: int = 500, seed: int = 0) -> 
         for modality, of_modality in drawn.items():
             chunks = [of_modality[i : i + BATCH] for i in range(0, len(of_modality), BATCH)]
             energies, people = [], []
-            for chunk in track(chunks, description=f"{run.name}, {modality.name.lower()}", transient=True):
+            for chunk in progress(chunks, f"{run.name}, {modality.name.lower()}"):
                 batch = run.batch(chunk)
+                assert batch.mask is not None
                 energies.append(activation_energy(run, batch))
-                people.append(person_cells(batch["mask"].cpu(), *energies[-1].shape[1:]))
+                height, width = energies[-1].shape[1:]
+                people.append(person_cells(batch.mask.cpu(), height, width, _net(run).backbone.stride))
             found.append(inside(torch.cat(energies), torch.cat(people)))
-        results.append(PersonShare(run.name, run.config.model.auxiliary, *found))
+        results.append(PersonShare(run.name, run.net.method, *found))
     return results
 
 
-def activation_energy(trained: Trained, batch: dict[str, Tensor]) -> Tensor:
-    """F_s² summed over channels, in each cell: (B, h, w) float32 on the CPU, of a batch of `Trained.batch`."""
-    with torch.inference_mode(), trained.fabric.autocast():
-        shared = trained.network.net.features(batch["image"], batch["modality"]).shared
+def activation_energy(run: Run, batch: Batch) -> Tensor:
+    """Sum F_s² over channels, in each cell: (B, h, w) float32 on the CPU, of a batch of `Run.batch`.
+
+    Raises:
+        CsviError: the network has no such features.
+    """
+    with torch.inference_mode(), run.fabric.autocast():
+        shared = _net(run).features(batch.image, batch.route or batch.modality)
     return shared.float().square().sum(1).cpu()
 
 
-def person_cells(mask: Tensor, height: int, width: int) -> Tensor:
-    """How much of each cell of 16 pixels is person; cells that reach beyond the image have no person there.
+def _net(run: Run) -> PartNet:
+    if not isinstance(run.net, PartNet):
+        raise CsviError(f"{run.path} was trained with {run.net.method}, whose network has no features F_s to show")
+    return run.net
+
+
+def person_cells(mask: Tensor, height: int, width: int, cell: int) -> Tensor:
+    """Compute how much of each cell is person; cells that reach beyond the image have no person there.
 
     Args:
         mask: (B, 1, H, W) in [0, 1].
         height, width: of the features.
+        cell: pixels on a side of a cell.
 
     Returns:
         (B, height, width) in [0, 1].
     """
-    return F.avg_pool2d(mask_target(mask, 4 * height, 4 * width), 4)[:, 0]
+    return mask_target(mask, height, width, cell)[:, 0]
 
 
 def share_inside(energy: Tensor, person: Tensor) -> Tensor:
-    """Share of each image's energy that is inside the person; a cell that is partly person counts with that part.
+    """Compute the share of each image's energy that is inside the person; a cell counts as far as it is person.
 
     >>> share_inside(torch.tensor([[[3.0, 1.0]]]), torch.tensor([[[0.5, 1.0]]])).tolist()  # 1.5 + 1 of 4
     [0.625]
@@ -135,7 +151,7 @@ def share_inside(energy: Tensor, person: Tensor) -> Tensor:
 
 
 def inside(energy: Tensor, person: Tensor) -> Inside:
-    """Means over images in random order, each also compared with the person of the one before it.
+    """Average over images in random order, each also compared with the person of the one before it.
 
     Args:
         energy: (B, h, w), not negative.
@@ -145,12 +161,13 @@ def inside(energy: Tensor, person: Tensor) -> Inside:
     return Inside(float(of_image.mean()), float(of_other.mean()), float(person.mean()), len(energy))
 
 
-def heatmap(energy: Tensor, height: int, width: int) -> Tensor:
-    """What a figure shows of the activation: its length in each cell, from 0 to 1 in each image, at the images' size.
+def heatmap(energy: Tensor, height: int, width: int, cell: int) -> Tensor:
+    """Make the picture of an activation: its length in each cell, from 0 to 1 in each image, at the images' size.
 
     Args:
         energy: (B, h, w) of `activation_energy`.
-        height, width: of the images, at most 16 times h and w.
+        height, width: of the images.
+        cell: pixels on a side of a cell.
 
     Returns:
         (B, height, width); the least active cell of an image is 0 and the most active is 1.
@@ -158,11 +175,11 @@ def heatmap(energy: Tensor, height: int, width: int) -> Tensor:
     length = energy.sqrt()
     low, high = length.amin((1, 2), keepdim=True), length.amax((1, 2), keepdim=True)
     normalised = (length - low) / (high - low).clamp(min=torch.finfo(length.dtype).tiny)
-    return F.interpolate(normalised[:, None], scale_factor=16, mode="bilinear")[:, 0, :height, :width]
+    return full_size(normalised[:, None], height, width, cell)[:, 0]
 
 
 def heatmaps_table(shares: Sequence[PersonShare]) -> Table:
-    """A row a run; in brackets the activation inside the person of another image."""
+    """Make a row a run; in brackets the activation inside the person of another image."""
     table = plain_table(
         Column("activation in the person (%)", overflow="fold"),
         "visible",
@@ -179,9 +196,9 @@ def heatmaps_table(shares: Sequence[PersonShare]) -> Table:
 
 
 def heatmaps_figure(
-    runs: Sequence[Trained], shares: Sequence[PersonShare] | None = None, seed: int = 0, rows: int = 2
+    runs: Sequence[Run], shares: Sequence[PersonShare] | None = None, seed: int = 0, rows: int = 2
 ) -> Figure:
-    """Figure 6: a row an image; columns: image, heatmap of each run, predicted mask, true mask.
+    """Draw Figure 6: a row an image; columns: image, heatmap of each run, predicted mask, true mask.
 
     The mask is that of the first run that predicts any, given with up to `TOGETHER` images of each modality of the same
     identity; it is outlined at 0.5. Without such a run, or without true masks, the figure is without that column.
@@ -205,12 +222,12 @@ def heatmaps_figure(
     drawn = [chosen.choice(members[one][m]) for one, m in zip(cycle(identities), modalities, strict=False)]
     shown = [records[i] for i in drawn]
 
-    height, width = (runs[0].config.data.height, runs[0].config.data.width)
+    height, width = runs[0].data.height, runs[0].data.width
     images = [display_image(runs[0], record) for record in shown]
     columns = [("image", images)]
     for run in runs:
-        size = run.config.data
-        activation = heatmap(activation_energy(run, run.batch(shown)), size.height, size.width)
+        energy = activation_energy(run, run.batch(shown))
+        activation = heatmap(energy, run.data.height, run.data.width, _net(run).backbone.stride)
         activation = F.interpolate(activation[:, None], (height, width), mode="bilinear")[:, 0]
         columns.append((run.name, [_overlay(*pair) for pair in zip(images, activation.numpy(), strict=True)]))
     predicting = next((run for run in runs if predicts_masks(run)), None)
@@ -267,11 +284,11 @@ def heatmaps_figure(
 
 
 def _in_lines(title: str) -> str:
-    """As narrow as a column; the folder of a run stands above its name."""
+    """Break a title into lines as narrow as a column, the folder of a run above its name."""
     return "\n".join(textwrap.fill(part, 14) for part in title.replace("/", "/\n").splitlines())
 
 
 def _overlay(image: np.ndarray, activation: np.ndarray) -> np.ndarray:
-    """A heatmap (H, W) on an image (H, W, 3) in grey: (H, W, 3) in [0, 1]."""
+    """Lay a heatmap (H, W) on an image (H, W, 3) in grey: (H, W, 3) in [0, 1]."""
     grey = image.mean(2, keepdims=True) / 255
     return 0.45 * grey + 0.55 * matplotlib.colormaps["turbo"](activation)[..., :3]

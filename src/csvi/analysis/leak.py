@@ -1,7 +1,7 @@
-"""Whether the extra part module reads the identity from the weights w of co-segmentation instead of from the image.
+"""Whether the extra part head reads the identity from the weights w of co-segmentation instead of from the image.
 
 This is no figure of the paper. The weights of an identity (Eq. 12) come from its own images and multiply them (Eq.
-13), so that the part module on the selected features (Eq. 15) may know the person by w alone. Here it is asked with
+13), so that the part head on the selected features (Eq. 15) may know the person by w alone. Here it is asked with
 weights that are not the image's own.
 """
 
@@ -12,18 +12,18 @@ import matplotlib
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from rich.progress import track
 from rich.table import Column, Table
 from torch import Tensor
 from torch.nn import functional as F
 
 from csvi.analysis.canvas import STYLE, in_lines, name_groups
 from csvi.analysis.plain_table import plain_table
-from csvi.analysis.trained import Trained
-from csvi.data import ImageRecord, Modality
+from csvi.data import Modality
+from csvi.data.batch import prepare
 from csvi.errors import CsviError
-from csvi.model.auxiliary import Features
-from csvi.model.coseg import CoSegmentation
+from csvi.methods.coseg import CoSeg
+from csvi.progress import progress
+from csvi.runs import Run
 
 CHUNK = 64
 """Images that go through the backbone at a time."""
@@ -31,7 +31,7 @@ CHUNK = 64
 
 @dataclass(frozen=True)
 class Shares:
-    """Of the training images, how many the extra part module gives the name in question, in [0, 1]."""
+    """The share of the training images that get the name in question from the extra part head, in [0, 1]."""
 
     all: float
     visible: float
@@ -40,13 +40,13 @@ class Shares:
 
 @dataclass(frozen=True)
 class Leak:
-    """What the extra part module of a run makes of training images under four kinds of weights."""
+    """The answers of a run's extra part head to training images under four kinds of weights."""
 
     run: str
     weights_from: str
     """Setting of the run: whose center gives an image its weights."""
     reads_weights: bool
-    """Whether F_sel goes to the part module; if not (weights_to: decoder) it sees F_s and all four are the same."""
+    """Whether F_sel goes to the part head; if not (weights_to: decoder) it sees F_s and all four are the same."""
     identities: int
     images: int
     own: Shares
@@ -54,7 +54,7 @@ class Leak:
     other: Shares
     """The image's identity is named, with the weights of another one."""
     other_named: Shares
-    """That other identity is named: read from the weights, for nothing else in the input is of it."""
+    """The other identity is named: read from the weights, for nothing else in the input is of it."""
     mean: Shares
     """The image's identity is named, with the mean weights of all identities, which tell nothing about any."""
     without: Shares
@@ -63,7 +63,7 @@ class Leak:
 
 @dataclass(frozen=True)
 class IdentityImages:
-    """What the extra part module can be asked about, for all images of one identity."""
+    """All images of one identity, as the extra part head is asked about them."""
 
     label: int
     modality: Tensor
@@ -74,7 +74,7 @@ class IdentityImages:
     """w of each image, (B, C1, 1, 1); the same for them all if they are from the identity's `own` center."""
 
 
-def leak(runs: Sequence[Trained], seed: int = 0) -> list[Leak]:
+def leak(runs: Sequence[Run], seed: int = 0) -> list[Leak]:
     """Measure each run on all of its training images, in evaluation mode and float32.
 
     The weights of an identity come from all of its images together, as when masks are predicted. Another identity's
@@ -82,22 +82,19 @@ def leak(runs: Sequence[Trained], seed: int = 0) -> list[Leak]:
     k-th of the same modality there, counted around, which matters only where an identity's images differ in them.
 
     Raises:
-        CsviError: a run has no extra part module, or it was trained on one identity.
+        CsviError: a run has no extra part head, or it was trained on one identity.
     """
-    auxiliaries = [_auxiliary(trained) for trained in runs]  # all of them, before any takes its time
-    return [
-        measure(trained.name, auxiliary, _look(trained, auxiliary), seed)
-        for trained, auxiliary in zip(runs, auxiliaries, strict=True)
-    ]
+    methods = [_method(run) for run in runs]  # all of them, before any takes its time
+    return [measure(run.name, method, _look(run, method), seed) for run, method in zip(runs, methods, strict=True)]
 
 
 @torch.no_grad()
-def measure(run: str, auxiliary: CoSegmentation, seen: Sequence[IdentityImages], seed: int = 0) -> Leak:
-    """Ask the extra part module about these images under each kind of weights; see `leak`.
+def measure(run: str, method: CoSeg, seen: Sequence[IdentityImages], seed: int = 0) -> Leak:
+    """Ask the extra part head about these images under each kind of weights; see `leak`.
 
     Args:
         run: name of the run.
-        auxiliary: with an extra part module, in evaluation mode.
+        method: with an extra part head, in evaluation mode.
         seen: the images, an item an identity, at least two.
         seed: chooses whose weights are another's.
     """
@@ -111,16 +108,16 @@ def measure(run: str, auxiliary: CoSegmentation, seen: Sequence[IdentityImages],
     )
     modality = torch.cat([images.modality for images in seen])
     named = {
-        "own": [_named(auxiliary, images.strips, images.weights) for images in seen],
-        "other": [_named(auxiliary, i.strips, paired_weights(i, donor)) for i, donor in zip(seen, donors, strict=True)],
-        "mean": [_named(auxiliary, images.strips, mean) for images in seen],
-        "without": [_named(auxiliary, images.strips, None) for images in seen],
+        "own": [_named(method, images.strips, images.weights) for images in seen],
+        "other": [_named(method, i.strips, paired_weights(i, donor)) for i, donor in zip(seen, donors, strict=True)],
+        "mean": [_named(method, images.strips, mean) for images in seen],
+        "without": [_named(method, images.strips, None) for images in seen],
     }
     right = {weights: _shares(torch.cat(names) == label, modality) for weights, names in named.items()}
     return Leak(
         run=run,
-        weights_from=auxiliary.coseg.weights_from,
-        reads_weights=auxiliary.coseg.weights_to != "decoder",
+        weights_from=method.weights_from,
+        reads_weights=method.settings.weights_to != "decoder",
         identities=len(seen),
         images=len(label),
         other_named=_shares(torch.cat(named["other"]) == donor_label, modality),
@@ -129,14 +126,14 @@ def measure(run: str, auxiliary: CoSegmentation, seen: Sequence[IdentityImages],
 
 
 def another_of_each(number: int, seed: int = 0) -> list[int]:
-    """For each of 0...number-1 another one, none twice: the next in a shuffled round."""
+    """Choose for each of 0...number-1 another one, none twice: the next in a shuffled round."""
     order = torch.randperm(number, generator=torch.Generator().manual_seed(seed)).tolist()
     following = dict(zip(order, order[1:] + order[:1], strict=True))
     return [following[n] for n in range(number)]
 
 
 def paired_weights(images: IdentityImages, donor: IdentityImages) -> Tensor:
-    """Weights of the donor for each of these images, (B, C1, 1, 1): the k-th of a modality has those of the k-th."""
+    """Take weights of the donor for each of these images, (B, C1, 1, 1): the k-th of a modality has the k-th's."""
     weights = torch.empty_like(images.weights)
     for m in Modality:
         mine, theirs = images.modality == m, donor.weights[donor.modality == m]
@@ -145,7 +142,7 @@ def paired_weights(images: IdentityImages, donor: IdentityImages) -> Tensor:
 
 
 def leak_figure(results: Sequence[Leak]) -> Figure:
-    """Five bars a run, in %: who is named under which weights."""
+    """Draw five bars a run, in %: who is named under which weights."""
     bars = [
         ("its own w: right", "own", "#4c78a8"),
         ("mean w: right", "mean", "#9ecae9"),
@@ -172,7 +169,7 @@ def leak_figure(results: Sequence[Leak]) -> Figure:
 
 
 def leak_table(results: Sequence[Leak]) -> Table:
-    """Four rows a run: whom the extra part module names under which weights, in %."""
+    """Make four rows a run: whom the extra part head names under which weights, in %."""
     table = plain_table(
         Column("run", overflow="fold", max_width=22),
         Column("weights", no_wrap=True),
@@ -196,53 +193,46 @@ def leak_table(results: Sequence[Leak]) -> Table:
     return table
 
 
-def _auxiliary(trained: Trained) -> CoSegmentation:
-    auxiliary = trained.network.auxiliary
-    if not isinstance(auxiliary, CoSegmentation):
+def _method(run: Run) -> CoSeg:
+    method = run.method
+    if not isinstance(method, CoSeg):
+        raise CsviError(f"{run.path} has no co-segmentation (--method coseg), and so no weights that may leak")
+    if not method.settings.head:
         raise CsviError(
-            f"{trained.run} has no co-segmentation (model.auxiliary coseg), and so no weights that may leak"
+            f"{run.path} was trained without the extra part head (method.head false), which this figure is about"
         )
-    if auxiliary.part_module is None:
-        raise CsviError(
-            f"{trained.run} was trained without the extra part module (coseg.head false), which this figure is about"
-        )
-    return auxiliary
+    return method
 
 
 @torch.no_grad()
-def _look(trained: Trained, auxiliary: CoSegmentation) -> list[IdentityImages]:
-    """All training images, in the order of their identities' labels."""
-    labels = trained.labels()
-    records: dict[int, list[ImageRecord]] = {identity: [] for identity in labels}
-    for record in trained.training_records:
-        if record.identity in labels:
-            records[record.identity].append(record)
-    description = f"Reading {trained.name}"
-    return [
-        _look_at(trained, auxiliary, records[identity], label)
-        for identity, label in track(labels.items(), description=description, transient=True)
-    ]
+def _look(run: Run, method: CoSeg) -> list[IdentityImages]:
+    """Look at all training images, in the order of their identities' labels."""
+    images = run.training_set
+    members: dict[int, list[int]] = {label: [] for label in images.labels.values()}
+    for i, record in enumerate(images.records):
+        if i not in images.skipped and record.identity in images.labels:
+            members[images.labels[record.identity]].append(i)
+    return [_look_at(run, method, index, label) for label, index in progress(members.items(), f"Reading {run.name}")]
 
 
-def _look_at(trained: Trained, auxiliary: CoSegmentation, records: Sequence[ImageRecord], label: int) -> IdentityImages:
-    batches = [trained.batch(records[i : i + CHUNK]) for i in range(0, len(records), CHUNK)]
-    net = trained.network.net
-    features = torch.cat([net.features(batch["image"], batch["modality"]).shared for batch in batches])
-    identity, modality = (torch.cat([batch[name] for batch in batches]) for name in ("identity", "modality"))
-    strips = F.adaptive_avg_pool2d(features, (net.part_module.parts, 1))
-    return IdentityImages(label, modality, strips, auxiliary.ccwg(features, identity, modality))
+def _look_at(run: Run, method: CoSeg, index: Sequence[int], label: int) -> IdentityImages:
+    chunks = [index[i : i + CHUNK] for i in range(0, len(index), CHUNK)]
+    batches = [prepare(run.training_set.images[chunk], run.fabric.device) for chunk in chunks]
+    features = torch.cat([method.features(batch) for batch in batches])
+    identity, modality = (torch.cat([getattr(batch, name) for batch in batches]) for name in ("identity", "modality"))
+    strips = F.adaptive_avg_pool2d(features, (method.net.head.parts, 1))
+    return IdentityImages(label, modality, strips, method.ccwg(features, identity, modality))
 
 
-def _named(auxiliary: CoSegmentation, strips: Tensor, weights: Tensor | None) -> Tensor:
-    """Class with the highest score, summed over the parts, of each image, (B,); None leaves the weights out."""
-    assert auxiliary.part_module is not None
-    seen = strips if weights is None else auxiliary.selected(Features(strips), weights, "head")
-    _, scores = auxiliary.part_module(seen)
+def _named(method: CoSeg, strips: Tensor, weights: Tensor | None) -> Tensor:
+    """Name the class of highest score, summed over the parts, of each image, (B,); None leaves the weights out."""
+    seen = strips if weights is None else method.selected(strips, weights, "head")
+    _, scores = method.head(seen)
     return scores.sum(1).argmax(1)
 
 
 def _shares(hit: Tensor, modality: Tensor) -> Shares:
-    """Shares of (B,) bool, in all images and in those of each modality."""
+    """Compute shares of (B,) bool, in all images and in those of each modality."""
     of = [hit, *(hit[modality == m] for m in Modality)]
     return Shares(*(float(part.double().mean()) for part in of))
 

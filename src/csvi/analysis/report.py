@@ -14,12 +14,13 @@ from torch import Tensor
 from csvi import __version__
 from csvi.analysis.curves import loss_curves, validation_curves
 from csvi.analysis.make_figure import FIGURES
-from csvi.data import ImageRecord, Modality
+from csvi.data import ImageRecord, Modality, protocols_of
 from csvi.data.images import load_image, read_image
-from csvi.evaluate.masks import full_size
-from csvi.evaluate.metrics import RULES, removed
-from csvi.evaluate.protocols import Protocol, protocols_of
-from csvi.evaluate.runs import Outcome
+from csvi.errors import CsviError
+from csvi.evaluate import Protocol
+from csvi.evaluate.metrics import removed
+from csvi.runs import Run
+from csvi.runs.evaluation import evaluated
 from csvi.writing import replacing
 
 THUMBNAIL = 120
@@ -36,7 +37,7 @@ class Ranked:
     kind: str
     """`right`, `wrong`, or `removed`: not counted, under the protocol's rules."""
     rank: int | None
-    """From 1, among the images that count."""
+    """Rank from 1, among the images that count."""
 
 
 @dataclass(frozen=True)
@@ -58,52 +59,61 @@ class MaskExample:
     predicted: str
 
 
-def write_report(run: Path, outcome: Outcome, probes: int = 10, seed: int = 0) -> Path:
+def write_report(run: Run, probes: int = 10, seed: int = 0) -> Path:
     """Write RUN/report.html: results, curves, ranked lists of probes drawn at random, and predicted masks.
 
+    It shows what evaluation has left in the run folder; where that is not of these weights, images and settings, the
+    run is evaluated now.
+
     Args:
-        run: folder of the run.
-        outcome: its evaluation.
+        run: to report on, in a folder.
         probes: ranked lists, and half as many examples of masks of each modality.
         seed: draws the probes; they are never picked by their result.
 
     Returns:
         The file.
     """
+    folder = run.folder
+    if folder is None:
+        raise CsviError(f"{run.path} is no folder: a report is written into the folder of a run")
+    evaluation = evaluated(run)
     chosen = random.Random(seed)
-    gallery = outcome.evaluation.protocols[0].gallery
-    protocol = protocols_of(outcome.benchmark, "test", gallery, trials=1)[0]
+    headline = evaluation.protocols[0]
+    protocol = protocols_of(run.benchmark, "test", headline.gallery, trials=1)[0]
     queries = sorted(chosen.sample(list(protocol.trials[0].query), min(probes, len(protocol.trials[0].query))))
     page = Environment(loader=PackageLoader("csvi.analysis"), autoescape=True).get_template("report.html.j2")
-    file = run / "report.html"
+    pairs = evaluation.camera_pairs
     html = page.render(
-        run="/".join(run.resolve().parts[-2:]),
+        run=run.name,
         version=__version__,
-        evaluation=outcome.evaluation,
-        config=outcome.config,
-        headline=outcome.evaluation.protocols[0],
-        losses=loss_curves(run),
-        validation=validation_curves(run),
+        evaluation=evaluation,
+        settings_of=run.config,
+        method=run.net.method,
+        data=run.data,
+        headline=headline,
+        losses=loss_curves(folder),
+        validation=validation_curves(folder),
         protocol=protocol,
-        rules=RULES[protocol.rules],
-        pairs={(pair.query, pair.gallery): pair for pair in outcome.evaluation.camera_pairs},
-        query_cameras=sorted({pair.query for pair in outcome.evaluation.camera_pairs}),
-        gallery_cameras=sorted({pair.gallery for pair in outcome.evaluation.camera_pairs}),
-        lists=[ranked_list(query, protocol, outcome) for query in queries],
-        masks=mask_examples(outcome, chosen, probes),
-        figures=drawn_figures(run),
-        settings=(run / "config.yaml").read_text() if (run / "config.yaml").exists() else "",
-        identities=len({outcome.benchmark.test[i].identity for i in protocol.trials[0].query}),
+        rules=protocol.rules,
+        pairs={(pair.query, pair.gallery): pair for pair in pairs},
+        query_cameras=sorted({pair.query for pair in pairs}),
+        gallery_cameras=sorted({pair.gallery for pair in pairs}),
+        lists=[ranked_list(query, protocol, run) for query in queries],
+        masks=mask_examples(run, chosen, probes) if evaluation.masks else [],
+        figures=drawn_figures(folder),
+        settings=(folder / "config.yaml").read_text() if run.config else "",
+        identities=len({run.benchmark.test[i].identity for i in protocol.trials[0].query}),
         thumbnail=THUMBNAIL,
         pct=lambda share: f"{100 * share:.1f}",
     )
+    file = folder / "report.html"
     with replacing(file) as partial:
         partial.write_text(html, encoding="utf-8")
     return file
 
 
 def drawn_figures(run: Path) -> list[tuple[str, str]]:
-    """Data URI and caption of each figure that `csvi figure` has left in RUN/figures."""
+    """Read each figure that `csvi figure` has left in RUN/figures: data URI and caption."""
     files = {name: run / "figures" / f"{name}.png" for name in FIGURES}
     return [
         ("data:image/png;base64," + base64.b64encode(file.read_bytes()).decode(), FIGURES[name].caption)
@@ -112,15 +122,13 @@ def drawn_figures(run: Path) -> list[tuple[str, str]]:
     ]
 
 
-def ranked_list(query: int, protocol: Protocol, outcome: Outcome, length: int = 10) -> RankedList:
-    """The nearest gallery images of a query in the protocol's first trial, and those that its rules remove."""
-    records, gallery = outcome.benchmark.test, torch.tensor(protocol.trials[0].gallery)
+def ranked_list(query: int, protocol: Protocol, run: Run, length: int = 10) -> RankedList:
+    """List the nearest gallery images of a query in the protocol's first trial, and those that its rules remove."""
+    records, gallery = run.benchmark.test, torch.tensor(protocol.trials[0].gallery)
     probe = records[query]
-    distance = torch.linalg.vector_norm(outcome.embeddings[gallery] - outcome.embeddings[query], dim=1)
+    distance = torch.linalg.vector_norm(run.embeddings[gallery] - run.embeddings[query], dim=1)
     identity, camera = (torch.tensor([getattr(records[i], name) for i in gallery]) for name in ("identity", "camera"))
-    gone = removed(
-        torch.tensor([probe.identity]), torch.tensor([probe.camera]), identity, camera, RULES[protocol.rules]
-    )[0]
+    gone = removed(torch.tensor([probe.identity]), torch.tensor([probe.camera]), identity, camera, protocol.rules)[0]
     ranked: list[Ranked] = []
     rank = 0
     for column in distance.argsort(stable=True).tolist():
@@ -128,37 +136,35 @@ def ranked_list(query: int, protocol: Protocol, outcome: Outcome, length: int = 
         kind = "removed" if gone[column] else "right" if record.identity == probe.identity else "wrong"
         rank += kind != "removed"
         label = f"id {record.identity}, cam{record.camera}"
-        ranked.append(Ranked(_thumbnail(outcome, record), label, kind, None if kind == "removed" else rank))
+        ranked.append(Ranked(_thumbnail(run, record), label, kind, None if kind == "removed" else rank))
         if rank == length:
             break
-    return RankedList(_thumbnail(outcome, probe), f"id {probe.identity}, cam{probe.camera}", ranked)
+    return RankedList(_thumbnail(run, probe), f"id {probe.identity}, cam{probe.camera}", ranked)
 
 
-def mask_examples(outcome: Outcome, chosen: random.Random, count: int) -> list[MaskExample]:
-    """Images drawn at random, half of them visible, with their true and their predicted mask."""
-    if outcome.masks is None:
-        return []
-    records, size = outcome.benchmark.test, (outcome.config.data.height, outcome.config.data.width)
-    examples = []
-    for modality in Modality:
-        index = [i for i, record in enumerate(records) if record.modality == modality]
-        for i in sorted(chosen.sample(index, min(count // 2, len(index)))):
-            record = records[i]
-            probability = full_size(outcome.masks[i : i + 1], *size)[0]
-            true = Image.fromarray(read_image(Path(str(record.mask)), *size, "L"))
-            examples.append(
-                MaskExample(
-                    f"id {record.identity}, cam{record.camera}",
-                    _thumbnail(outcome, record),
-                    _data_uri(true),
-                    _data_uri(_grey(probability)),
-                )
-            )
-    return examples
+def mask_examples(run: Run, chosen: random.Random, count: int) -> list[MaskExample]:
+    """Show images drawn at random, half of them visible, with their true and their predicted mask."""
+    records, size = run.benchmark.test, (run.data.height, run.data.width)
+    by_modality = [[i for i, record in enumerate(records) if record.modality == modality] for modality in Modality]
+    shown = [i for index in by_modality for i in sorted(chosen.sample(index, min(count // 2, len(index))))]
+    predicted = {
+        i: mask
+        for index, masks in run.masks_by_identity({records[i].identity for i in shown})
+        for i, mask in zip(index, masks, strict=True)
+    }
+    return [
+        MaskExample(
+            f"id {records[i].identity}, cam{records[i].camera}",
+            _thumbnail(run, records[i]),
+            _data_uri(Image.fromarray(read_image(Path(str(records[i].mask)), *size, "L"))),
+            _data_uri(_grey(predicted[i])),
+        )
+        for i in shown
+    ]
 
 
-def _thumbnail(outcome: Outcome, record: ImageRecord) -> str:
-    thumbnail = load_image(outcome.benchmark.file(record), "RGB")
+def _thumbnail(run: Run, record: ImageRecord) -> str:
+    thumbnail = load_image(run.benchmark.file(record), "RGB")
     thumbnail.thumbnail((4 * THUMBNAIL, 2 * THUMBNAIL))
     return _data_uri(thumbnail)
 

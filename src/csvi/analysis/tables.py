@@ -4,11 +4,10 @@ from rich.console import Console
 from rich.table import Table
 
 from csvi.analysis.plain_table import plain_console, plain_table
-from csvi.data import LAYOUTS
-from csvi.evaluate.predicted_masks import MaskResult
-from csvi.evaluate.runs import Evaluation
+from csvi.data import find_layout
 from csvi.evaluate.scoring import CameraPair, Result
-from csvi.evaluate.summary import Summary
+from csvi.runs.evaluation import Evaluation, MaskResult
+from csvi.runs.statistics import Summary
 
 MOST_CAMERAS = 9
 """Gallery cameras that fit beside each other."""
@@ -16,11 +15,11 @@ SYNTHETIC = "Synthetic data: these figures say nothing about SYSU-MM01, RegDB or
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
-    """The protocols, the pairs of cameras, and the masks where there are any."""
+    """Print the protocols, the pairs of cameras, and the masks where there are any."""
     console = plain_console()
     console.print()
     _print_title(console, evaluation)
-    console.print(f"{evaluation.model}" + _split(evaluation))
+    console.print(f"{evaluation.model}" + _fold(evaluation))
     if evaluation.synthetic:
         console.print(SYNTHETIC)
     first = evaluation.protocols[0]
@@ -42,7 +41,7 @@ def print_evaluation(evaluation: Evaluation) -> None:
 
 
 def print_summary(summary: Summary, evaluation: Evaluation) -> None:
-    """Several runs of the same settings.
+    """Print the mean of several runs of the same settings.
 
     Args:
         summary: of all of them.
@@ -50,54 +49,54 @@ def print_summary(summary: Summary, evaluation: Evaluation) -> None:
     """
     console = plain_console()
     runs = len(summary.models)
-    table = plain_table(f"mean of {runs} runs (%)", *next(iter(summary.figures.values())))
-    for protocol, figures in summary.figures.items():
-        table.add_row(_short(protocol), *(f"{100 * m.mean:.1f}±{100 * m.std:.1f}" for m in figures.values()))
+    table = plain_table(f"mean of {runs} runs (%)", *next(iter(summary.metrics.values())))
+    for protocol, metrics in summary.metrics.items():
+        table.add_row(_short(protocol), *(f"{100 * m.mean:.1f}±{100 * m.std:.1f}" for m in metrics.values()))
     console.print()
     _print_title(console, evaluation)
     if evaluation.synthetic:
         console.print(SYNTHETIC)
-    splits = LAYOUTS[evaluation.dataset].trials
-    if splits > 1:
-        tested = sorted(summary.trials)
-        whole = tested == list(range(1, splits + 1))
+    folds = find_layout(evaluation.layout).folds
+    if folds > 1:
+        tested = sorted(summary.folds)
+        whole = tested == list(range(1, folds + 1))
         console.print(
-            f"All {splits} splits, a model each: the protocol's figure."
+            f"All {folds} folds, a model each: the protocol's figure."
             if whole
-            else f"Splits {', '.join(map(str, tested))}: the protocol wants a model for each of 1 to {splits}.",
+            else f"Folds {', '.join(map(str, tested))}: the protocol wants a model for each of 1 to {folds}.",
             style="" if whole else "yellow",
         )
     console.print(table)
 
 
-def print_one_split(evaluation: Evaluation) -> None:
-    """Says so, if the dataset wants a model for each of several splits and this is one."""
-    splits = LAYOUTS[evaluation.dataset].trials
-    if splits > 1:
-        sentence = f"One split of {splits}: the protocol's figure is the mean over a model for each of them."
+def print_one_fold(evaluation: Evaluation) -> None:
+    """Say so, if the dataset wants a model for each of several folds and this is one."""
+    folds = find_layout(evaluation.layout).folds
+    if folds > 1:
+        sentence = f"One fold of {folds}: the protocol's figure is the mean over a model for each of them."
         plain_console().print(sentence, style="yellow")
 
 
 def protocol_table(results: list[Result]) -> Table:
-    """A row a setting: figures in %, mean ± standard deviation over the trials; below it their 95 % intervals."""
-    table = plain_table("setting (%)", *results[0].figures, "chance")
+    """Make a row a setting: metrics in %, mean ± standard deviation over the trials; below it their 95 % intervals."""
+    table = plain_table("setting (%)", *results[0].metrics, "chance")
     for result in results:
-        several = any(len(spread.trials) > 1 for spread in result.figures.values())
+        several = any(len(spread.trials) > 1 for spread in result.metrics.values())
         table.add_row(
             _short(result.protocol),
             *(
                 f"{100 * spread.mean:.1f}" + (f"±{100 * spread.std:.1f}" if several else "")
-                for spread in result.figures.values()
+                for spread in result.metrics.values()
             ),
             f"{100 * result.chance:.1f}",
         )
-        intervals = [f"{100 * spread.low:.0f}-{100 * spread.high:.0f}" for spread in result.figures.values()]
+        intervals = [f"{100 * spread.low:.0f}-{100 * spread.high:.0f}" for spread in result.metrics.values()]
         table.add_row("  95 % interval", *intervals, style="dim")
     return table
 
 
 def camera_table(pairs: list[CameraPair]) -> Table:
-    """R1, and mAP where there is room, of one camera's queries in one other's images: gallery cameras across.
+    """Make a table of R1, and mAP where there is room, of one camera's queries in one other's images.
 
     Of more cameras than fit, the pairs that find least.
     """
@@ -117,7 +116,7 @@ def camera_table(pairs: list[CameraPair]) -> Table:
 
 
 def mask_table(masks: dict[str, MaskResult]) -> Table:
-    """A row a modality; means of the intersection over union."""
+    """Make a row a modality; means of the intersection over union."""
     table = plain_table("masks (IoU)", "predicted", "best constant mask", "images")
     for modality, result in masks.items():
         table.add_row(modality, f"{result.iou:.3f}", f"{result.constant_iou:.3f}", str(result.images))
@@ -129,9 +128,9 @@ def _print_title(console: Console, evaluation: Evaluation) -> None:
     console.print(f"{evaluation.benchmark}, {kind[evaluation.protocols[0].gallery]}", style="bold")
 
 
-def _split(evaluation: Evaluation) -> str:
-    splits = LAYOUTS[evaluation.dataset].trials
-    return f", split {evaluation.trial} of {splits}" if splits > 1 else ""
+def _fold(evaluation: Evaluation) -> str:
+    folds = find_layout(evaluation.layout).folds
+    return f", fold {evaluation.fold} of {folds}" if folds > 1 else ""
 
 
 def _short(protocol: str) -> str:

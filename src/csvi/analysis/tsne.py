@@ -20,21 +20,20 @@ from sklearn.manifold import TSNE
 from torch import Tensor
 
 from csvi.analysis.canvas import STYLE
+from csvi.analysis.images import both_modalities, same_test_images
 from csvi.analysis.plain_table import plain_table
-from csvi.analysis.trained import Trained, both_modalities, same_test_images
 from csvi.data import Modality
-from csvi.data.loader import evaluation_loader
 from csvi.errors import CsviError
-from csvi.evaluate.embed import embed
+from csvi.runs import Run
 
 IMAGES = 10
-"""Of each modality of an identity in the plane."""
+"""Images of each modality of an identity in the plane."""
 
 Point = tuple[float, float]
 
 
 class _Look(NamedTuple):
-    """Of a modality: markers of its images and of its centers."""
+    """The markers of a modality: of its images and of its centers."""
 
     dot: str
     center: str
@@ -44,7 +43,7 @@ class _Look(NamedTuple):
 LOOKS = {Modality.VISIBLE: _Look("o", "*", 95), Modality.INFRARED: _Look("^", "^", 48)}
 """Centers are pentagrams and triangles, as in the paper."""
 COLOURS = [*matplotlib.colormaps["tab10"](range(10)), *matplotlib.colormaps["tab20b"](range(0, 20, 4))]
-"""Of identities."""
+"""Colours of identities."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Plane:
     ratio: float
     """Same over different: 1 where the identity plays no part, 0 where the modalities of an identity coincide."""
     points: list[Point]
-    """Of the images."""
+    """Points of the images."""
     centers: list[tuple[Point, Point]]
     """Visible and infrared, of the chosen identities; they are points of the same t-SNE, not means in the plane."""
 
@@ -75,11 +74,11 @@ class Planes:
     all_images: int
     identity: list[int]
     modality: list[int]
-    """Of each point, 0 visible and 1 infrared."""
+    """Modality of each point, 0 visible and 1 infrared."""
     runs: list[Plane]
 
 
-def tsne(runs: Sequence[Trained], identities: int = 12, seed: int = 0) -> Planes:
+def tsne(runs: Sequence[Run], identities: int = 12, seed: int = 0) -> Planes:
     """Embed the test images with each run, measure between modality centers, and lay some identities out in a plane.
 
     A center is the mean of the embeddings of all test images of an identity in one modality.
@@ -106,8 +105,7 @@ def tsne(runs: Sequence[Trained], identities: int = 12, seed: int = 0) -> Planes
     rows = [list(members).index(identity) for identity in drawn]
     planes = []
     for run in runs:
-        loader = evaluation_loader(run.benchmark.root, records, run.config.data)
-        embeddings = embed(run.network.net, loader, run.fabric)
+        embeddings = run.embeddings
         centers = modality_centers(embeddings, list(members.values()))
         same, different = center_distances(centers)
         plane = _plane(torch.cat([embeddings[index], centers[rows].flatten(0, 1)]), seed)
@@ -125,7 +123,7 @@ def tsne(runs: Sequence[Trained], identities: int = 12, seed: int = 0) -> Planes
 
 
 def modality_centers(embeddings: Tensor, members: Sequence[tuple[list[int], list[int]]]) -> Tensor:
-    """Mean embedding of each identity and modality.
+    """Average the embeddings of each identity and modality.
 
     Args:
         embeddings: (n, d).

@@ -26,35 +26,35 @@ from csvi.writing import put_in_place
 log = logging.getLogger(__name__)
 
 DAYS = 30
-"""A cache that nobody opened for so long goes when the next one is written."""
+"""Days after which a cache that nobody opened is removed, when another one is written."""
 
 NAME = re.compile(r"(images|masks)-[0-9a-f]{24}\.npy(\.[0-9a-f]{32}\.part)?")
-"""Of our files, alone: the folder may hold others."""
+"""Names of our files: the folder may hold others."""
 
 
 class DamagedCache(CsviError):
-    """A file that is not what was written."""
+    """A cache file that is not what was written."""
 
 
 class CachedPixels:
-    """Images of one size, or masks, in a file; built with `cached_images` and `cached_masks`.
+    """Images of one size, or masks, in a file; made by `cached_images` and `cached_masks`.
 
     They are read one at a time and never mapped: mapped pages count as memory of every process that touches them.
 
     Args:
-        file: .npy, and behind the array a byte for each image, 1 where its pixels could not be read.
-        shape: of the array.
-        bad: why not, of each of these.
+        file: an .npy file; behind its array is a byte for each image, 1 where its pixels could not be read.
+        shape: shape of the array.
+        bad: index of such an image -> why it could not be read.
 
     Attributes:
-        file: what has opened it may go on reading after it is removed.
+        file: the file; whoever has opened it can read it even after it is removed.
         shape: (n, H, W, 3), or (n, H, W) of masks.
-        bad: number of an image that could not be read -> why not; its pixels are 0.
+        bad: index of an image that could not be read -> why not; its pixels are 0.
 
     Raises:
-        FileNotFoundError: there is none.
-        DamagedCache: it is of another length, type or shape.
-        OSError: it cannot be read, or is no file.
+        FileNotFoundError: there is no such file.
+        DamagedCache: the file has another length, type or shape.
+        OSError: the file cannot be read, or it is something else than a file.
     """
 
     def __init__(self, file: Path, shape: tuple[int, ...], bad: Mapping[int, str] | None = None):
@@ -72,7 +72,7 @@ class CachedPixels:
         return self._opened.fileno()
 
     def unread(self) -> list[int]:
-        """Numbers of the images that could not be read when the file was written."""
+        """Indices of the images that could not be read when the file was written."""
         return np.flatnonzero(
             np.frombuffer(os.pread(self._descriptor, len(self), self._start + math.prod(self.shape)), np.uint8)
         ).tolist()
@@ -85,10 +85,10 @@ class CachedPixels:
         return self.shape[0]
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """(H, W, 3), or (H, W) of a mask, uint8; an array of its own.
+        """Pixels of one image, (H, W, 3), or (H, W) of a mask, uint8; an array of the caller's own.
 
         Raises:
-            IndexError: there are not so many.
+            IndexError: there are fewer images.
             DamagedCache: the file was cut since it was opened.
         """
         pixels = np.empty(self.shape[1:], np.uint8)
@@ -105,14 +105,14 @@ def cached_images(
     """Open the cache of these images, or decode and resize them into it first, on all cores.
 
     The cache is named after the files (path, length and time of change) and the size asked for, so that it is
-    written anew when any of them changes, and shared by all runs for which none has. So it is when it is not what was
-    written, and when an image that could not be read then can be read now: none is bad because it once was.
+    written anew when any of them changes, and shared by all runs for which none has. It is also written anew when it
+    is damaged, and when an image that could not be read then can be read now: none is bad because it once was.
 
     Args:
-        root: of the records' paths.
+        root: folder that the records' paths are relative to.
         records: the images.
         height, width: size in pixels.
-        folder: where caches lie.
+        folder: folder of the caches.
         skip: an image that cannot be read is noted as `bad` in place of an error, unless the machine is to blame.
 
     Returns:
@@ -134,10 +134,13 @@ def cached_images(
 def cached_masks(
     root: Path, records: Sequence[ImageRecord], height: int, width: int, folder: Path, skip: bool = False
 ) -> CachedPixels:
-    """The same for the masks of these images: (n, height, width), 255 = person.
+    """Open the cache of the masks of these images, or decode and resize them into it first, as `cached_images` does.
+
+    Returns:
+        (n, height, width), 255 = person.
 
     Raises:
-        CsviError: an image has no mask, or a mask has not the size of its image or cannot be read, unless skipped; no
+        CsviError: an image has no mask, or a mask has another size than its image or cannot be read, unless skipped; no
             mask is brighter than 1; or the cache cannot be opened or written.
         MemoryError: too little memory to decode a mask.
     """
@@ -173,12 +176,12 @@ def _open_or_fill(
     check: Callable[[], None] = lambda: None,
     skip: bool = False,
 ) -> CachedPixels:
-    """The cache of this name; if there is none, one of what `decode` gives, provided that `check` does not raise."""
+    """Open the cache of this name, or fill one with what `decode` returns, unless `check` raises then."""
     target = expanded(folder) / name
     bad: dict[int, str] = {}
 
     def decoded(i: int) -> np.ndarray | None:
-        """None of what cannot be read, if that may be skipped."""
+        """Decode an image; None if it cannot be read and may be skipped."""
         try:
             return decode(i)
         except CsviError as error:
@@ -187,13 +190,19 @@ def _open_or_fill(
             bad[i] = str(error)
             return None
 
+    def retry(cache: CachedPixels) -> bool:
+        """Decode again what could not be read when the cache was written; True as soon as an image can be read."""
+        return any(decoded(i) is not None for i in cache.unread())
+
     try:
         cache = _open(target, shape)
-        if cache and all(decoded(i) is None for i in cache.unread()):
-            cache.bad = bad
-            with contextlib.suppress(OSError):  # the file system may be only read
-                os.utime(target)
-            return cache
+        if cache is not None:
+            repaired = retry(cache)
+            if not repaired:
+                cache.bad = bad
+                with contextlib.suppress(OSError):  # the file system may be only read
+                    os.utime(target)
+                return cache
         bad.clear()
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_unused(target.parent)
@@ -214,7 +223,7 @@ def _open_or_fill(
 
 
 def _open(file: Path, shape: tuple[int, ...]) -> CachedPixels | None:
-    """None where there is none, or where it has to be written anew."""
+    """Open a cache; None if there is none, or it is damaged and has to be written anew."""
     try:
         return CachedPixels(file, shape)
     except FileNotFoundError:
@@ -225,7 +234,7 @@ def _open(file: Path, shape: tuple[int, ...]) -> CachedPixels | None:
 
 
 def _header(shape: tuple[int, ...]) -> bytes:
-    """How a .npy of bytes begins."""
+    """The first bytes of an .npy file of uint8."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
     return header.getvalue()

@@ -1,4 +1,4 @@
-"""What is wrong with a dataset on disk, found before training does."""
+"""Finds what is wrong with a dataset on disk, before training does."""
 
 import hashlib
 import json
@@ -13,16 +13,16 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from csvi.data import LAYOUTS, recognise
 from csvi.data.files import is_image_name, is_synthetic, read_text
 from csvi.data.images import BadImage, load_image, size_of
-from csvi.data.records import Benchmark, Counts, ImageRecord, Layout, Modality
+from csvi.data.layout import LAYOUTS, Layout, find_layout, recognise
+from csvi.data.records import Benchmark, Counts, ImageRecord, Modality
 from csvi.errors import CsviError
 from csvi.paths import expanded, open_file
 from csvi.progress import progress
 
 COUNTS = "counts.json"
-"""In a dataset's folder: what it should hold, where that is not the dataset that its layout is named after."""
+"""A file in a dataset's folder that says what it should hold, if it is not the dataset its layout is named after."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -33,38 +33,38 @@ class Finding:
     """One thing that was found."""
 
     kind: str
-    """Of a problem: split, count, missing, broken or mask; of a note: no split, duplicate, one modality, no mask or
+    """Of a problem: fold, count, missing, broken or mask; of a note: no fold, duplicate, one modality, no mask or
     unnamed."""
     path: str
-    """What it is about: a file, relative to the root where it lies there, or a split."""
+    """Where it was found: a file, relative to the root where it lies there, a fold or a split."""
     message: str
-    """What is the matter, to be read behind the path."""
+    """Sentence about it, to be read behind the path."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """How much there is of a split."""
+    """The images of a split, found and expected."""
 
-    trial: int
+    fold: int
     name: str
     """train, val or test."""
     found: dict[str, int]
     """`identities`, `visible` and `infrared` (images) as the lists and folders have them."""
     expected: dict[str, int] | None
-    """As the dataset should have them; None where nobody knows."""
+    """Numbers that the dataset should have; None where that is unknown."""
 
 
 @dataclass(frozen=True)
 class Check:
     """A dataset's health; `dataclasses.asdict` of it can be written as JSON."""
 
-    dataset: str
+    layout: str
     """Name of the layout in the settings."""
     title: str
     root: str
     synthetic: bool
     decoded: bool
-    """Whether every image was decoded and not its header alone read."""
+    """Whether every image was decoded, and not its header alone read."""
     splits: list[Split]
     cameras: dict[str, dict[int, int]]
     """Modality → camera → images."""
@@ -72,17 +72,17 @@ class Check:
     masks: int
     """Images that have one."""
     problems: list[Finding]
-    """What must be mended."""
+    """Findings that must be mended."""
     notes: list[Finding]
-    """What may be meant so."""
+    """Findings that may be intended."""
 
 
-def check_dataset(root: Path, dataset: str | None = None, masks: Path | None = None, decode: bool = False) -> Check:
+def check_dataset(root: Path, layout: str | None = None, masks: Path | None = None, decode: bool = False) -> Check:
     """Look at every list, every file and every mask of a dataset, with a bar of progress on standard error.
 
     Args:
         root: folder of the dataset.
-        dataset: name of its layout; by default the one that the folder looks like.
+        layout: name of its layout, see `find_layout`; by default the one that the folder looks like.
         masks: folder of masks, by default ROOT/masks where it exists.
         decode: decode every image and mask, and not only read its header.
 
@@ -92,29 +92,29 @@ def check_dataset(root: Path, dataset: str | None = None, masks: Path | None = N
     root = expanded(root).absolute()
     if not root.is_dir():
         raise CsviError(f"{root} is not a folder: give the folder of a dataset")
-    name = dataset or recognise(root)
-    if name not in LAYOUTS:
-        layouts = ", ".join(f"{name} ({layout.title})" for name, layout in LAYOUTS.items())
-        raise CsviError(f"{root} looks like no dataset that csvi knows: name its layout with --data.dataset, {layouts}")
-    layout = LAYOUTS[name]
-    benchmarks, problems, notes = _read(root, layout, masks)
-    splits = list(_splits(benchmarks, _expected(root, layout)))
+    name = layout or recognise(root)
+    if name is None:
+        layouts = ", ".join(f"{name} ({find_layout(name).title})" for name in LAYOUTS)
+        raise CsviError(f"{root} looks like no dataset that csvi knows: name its layout with --data.layout, {layouts}")
+    of_dataset = find_layout(name)
+    benchmarks, problems, notes = _read(root, of_dataset, masks)
+    splits = list(_splits(benchmarks, _expected(root, of_dataset)))
     records = {r.path: r for benchmark in benchmarks for split in benchmark.splits.values() for r in split}
     looks = _look_at_all(root, records.values(), decode)
 
-    problems += _wrong_counts(splits, layout)
+    problems += _wrong_counts(splits, of_dataset)
     problems += [Finding(look.trouble, _short(root, f), look.message) for f, look in looks.items() if look.trouble]
-    problems += _not_there(root, layout, records)
+    problems += _not_there(root, of_dataset, records)
     problems += _masks_of_other_size(root, records.values(), looks)
     unnamed, unlisted = _unnamed(root, records)
     problems += unlisted
     notes += _duplicates(root, benchmarks, records, looks)
-    notes += _one_modality(benchmarks, layout)
+    notes += _one_modality(benchmarks, of_dataset)
     notes += _without_mask(records.values())
     notes += unnamed
     cameras = Counter((record.modality, record.camera) for record in records.values())
     return Check(
-        dataset=name,
+        layout=name,
         title=benchmarks[0].name,
         root=str(root),
         synthetic=is_synthetic(root),
@@ -129,22 +129,21 @@ def check_dataset(root: Path, dataset: str | None = None, masks: Path | None = N
 
 
 def _read(root: Path, layout: Layout, masks: Path | None) -> tuple[list[Benchmark], list[Finding], list[Finding]]:
-    """The splits that can be read, what is wrong with the others, and which are not there at all."""
+    """Read every fold: those that can be read, what is wrong with the others, and which are not there at all."""
     benchmarks = []
     broken: dict[int, CsviError] = {}
     absent: dict[int, CsviError] = {}
-    for trial in range(1, layout.trials + 1):
+    for fold in range(1, layout.folds + 1):
         try:
-            benchmarks.append(layout.read(root, masks, trial))
+            benchmarks.append(layout.read(root, masks, fold))
         except CsviError as error:
-            there = layout.trials == 1 or any((root / "idx").glob(f"*_{trial}.txt"))
-            (broken if there else absent)[trial] = error
+            (broken if layout.has_fold(root, fold) else absent)[fold] = error
     if not benchmarks:
         raise next(iter((broken or absent).values()))
     return (
         benchmarks,
-        [Finding("split", f"split {trial}", f"cannot be read: {error}") for trial, error in broken.items()],
-        [Finding("no split", f"split {trial}", f"has no list in {root / 'idx'}") for trial in absent],
+        [Finding("fold", f"fold {fold}", f"cannot be read: {error}") for fold, error in broken.items()],
+        [Finding("no fold", f"fold {fold}", "is not there") for fold in absent],
     )
 
 
@@ -167,7 +166,7 @@ def _splits(benchmarks: list[Benchmark], expected: Mapping[str, Counts]) -> Iter
     for benchmark in benchmarks:
         for name, records in benchmark.splits.items():
             known = expected[name]._asdict() if name in expected else None
-            yield Split(benchmark.trial, name, Counts.of(records)._asdict(), known)
+            yield Split(benchmark.fold, name, Counts.of(records)._asdict(), known)
 
 
 def _wrong_counts(splits: Iterable[Split], layout: Layout) -> Iterator[Finding]:
@@ -178,11 +177,11 @@ def _wrong_counts(splits: Iterable[Split], layout: Layout) -> Iterator[Finding]:
                 for what, number in split.expected.items()
                 if split.found[what] != number
             ]
-            yield Finding("count", _place(split.trial, split.name, layout), f"has {', '.join(wrong)}")
+            yield Finding("count", _place(split.fold, split.name, layout), f"has {', '.join(wrong)}")
 
 
 class _Look(NamedTuple):
-    """What a file turned out to be."""
+    """The impression that a file leaves."""
 
     length: int = 0
     """Bytes."""
@@ -220,8 +219,8 @@ def _look(file: Path, mask: bool, whole: bool) -> _Look:
 
 
 def _not_there(root: Path, layout: Layout, records: Mapping[str, ImageRecord]) -> Iterator[Finding]:
-    """Images that the dataset has and this copy has not, where no list names them."""
-    if layout.paths and not is_synthetic(root) and not (root / COUNTS).is_file():
+    """Images that the dataset has and this copy lacks, where no list names them."""
+    if not is_synthetic(root) and not (root / COUNTS).is_file():
         for path in layout.paths():
             if path not in records and not os.path.lexists(root / path):
                 yield Finding("missing", path, f"is in {layout.title} and not here")
@@ -237,7 +236,7 @@ def _masks_of_other_size(root: Path, records: Iterable[ImageRecord], looks: Mapp
 
 
 def _unnamed(root: Path, records: Mapping[str, ImageRecord]) -> tuple[list[Finding], list[Finding]]:
-    """Images in the folders of the dataset that no list and no split names, and folders that cannot be listed."""
+    """Images in the dataset's folders that no list and no split names, and folders that cannot be listed."""
     known = {root / path for path in records} | {record.mask for record in records.values()}
     tops = {path.split("/")[0] if "/" in path else "" for path in records}  # "": images beside the table
     denied: list[OSError] = []
@@ -254,7 +253,7 @@ def _unnamed(root: Path, records: Mapping[str, ImageRecord]) -> tuple[list[Findi
 
 
 def _image_files(top: Path, below: bool, denied: list[OSError]) -> Iterator[Path]:
-    """Sorted by folder, `below` the folder too; follows links, but into every folder once."""
+    """Image files sorted by folder, `below` the folder too; follows links, but into every folder once."""
     seen: set[str] = set()
     for folder, folders, names in os.walk(top, onerror=denied.append, followlinks=True):
         real = os.path.realpath(folder)
@@ -267,7 +266,7 @@ def _image_files(top: Path, below: bool, denied: list[OSError]) -> Iterator[Path
 def _duplicates(
     root: Path, benchmarks: list[Benchmark], records: Mapping[str, ImageRecord], looks: Mapping[Path, _Look]
 ) -> list[Finding]:
-    """Images of the same bytes as an earlier one; those that are more than a repetition come first."""
+    """Images of the same bytes as an earlier one; those of another identity, split or modality come first."""
     by_length: dict[int, list[str]] = defaultdict(list)
     for path in records:
         if looks[root / path].size:
@@ -318,7 +317,7 @@ def _one_modality(benchmarks: list[Benchmark], layout: Layout) -> Iterator[Findi
                 if len({record.modality for record in images}) == 1:
                     modality = images[0].modality.name.lower()
                     message = f"has {modality} images only, such as {images[0].path}: training leaves it out"
-                    place = _place(benchmark.trial, split, layout)
+                    place = _place(benchmark.fold, split, layout)
                     yield Finding("one modality", f"identity {identity} of {place}", message)
 
 
@@ -327,8 +326,8 @@ def _without_mask(records: Collection[ImageRecord]) -> list[Finding]:
     return without if len(without) < len(records) else []
 
 
-def _place(trial: int, split: str, layout: Layout) -> str:
-    return f"{split} of split {trial}" if layout.trials > 1 else split
+def _place(fold: int, split: str, layout: Layout) -> str:
+    return f"{split} of fold {fold}" if layout.folds > 1 else split
 
 
 def _short(root: Path, file: Path) -> str:

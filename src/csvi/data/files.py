@@ -1,4 +1,4 @@
-"""What the readers share: image files, list files, masks beside the images."""
+"""The parts that readers share: image files, list files, masks beside the images."""
 
 import hashlib
 import io
@@ -14,7 +14,7 @@ from csvi.paths import expanded, open_file
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 LARGEST_NUMBER = 999_999_999
-"""Of an identity, a label or a camera."""
+"""Largest number of an identity, a label or a camera."""
 
 
 def dataset_root(root: str | os.PathLike[str], title: str, holds: str) -> Path:
@@ -30,7 +30,7 @@ def dataset_root(root: str | os.PathLike[str], title: str, holds: str) -> Path:
 
 
 def image_names(folder: Path) -> list[str]:
-    """Sorted; hidden files (macOS leaves `._0001.jpg` behind) and anything but images are passed over.
+    """Names of the images in a folder, sorted, without hidden files (macOS leaves `._0001.jpg` behind).
 
     Raises:
         CsviError: the folder is there and cannot be listed, or an image has a name that is not UTF-8.
@@ -71,7 +71,7 @@ def _is_utf8(name: str) -> bool:
 
 
 def read_text(file: Path, title: str) -> str:
-    """A list file, with or without a byte order mark.
+    """Read a list file, with or without a byte order mark.
 
     Raises:
         CsviError: it is missing, cannot be read or is not UTF-8; `title` is the dataset that comes with it.
@@ -88,7 +88,7 @@ def read_text(file: Path, title: str) -> str:
 
 
 def read_ids(file: Path, title: str) -> list[int]:
-    """The identities of a list file, sorted: non-negative integers with commas, spaces or line ends between them.
+    """Read the identities of a list file, sorted: non-negative integers between commas, spaces or line ends.
 
     Raises:
         CsviError: the file is missing, cannot be read, is empty, or holds something other than integers.
@@ -103,7 +103,7 @@ def read_ids(file: Path, title: str) -> list[int]:
 
 
 def read_labels(file: Path, title: str) -> dict[str, int]:
-    """A list file with a line `path label` for each image: path relative to the root -> label, in the file's order.
+    """Read a list file with a line `path label` for each image: path relative to the root → label, in its order.
 
     Labels are non-negative integers. Paths may hold spaces and may be written with backslashes.
 
@@ -130,7 +130,7 @@ def read_labels(file: Path, title: str) -> dict[str, int]:
 
 
 def path_inside(path: str, place: str) -> str:
-    """A path as records have it: relative to the root, with slashes, and never leading out of it.
+    """Write a path as records have it: relative to the root, with slashes, and never leading out of it.
 
     Raises:
         CsviError: it is absolute, climbs out with `..`, or is no path at all; `place` says where it stands.
@@ -146,7 +146,7 @@ def path_inside(path: str, place: str) -> str:
 def attach_masks(
     root: Path, splits: Mapping[str, list[ImageRecord]], masks: str | os.PathLike[str] | None
 ) -> dict[str, list[ImageRecord]]:
-    """The same records with their masks.
+    """Give each record its mask.
 
     The mask of `cam1/0006/0001.jpg` is the file `cam1/0006/0001.*` in the folder of masks, whatever its image format;
     an image without one has `mask=None`. A mask that a record has already is kept, but for one in a folder given here.
@@ -184,7 +184,7 @@ def attach_masks(
 
 
 def is_synthetic(root: Path) -> bool:
-    """Whether ROOT/README begins with the word that `csvi synth` begins it with."""
+    """Whether `csvi synth` rendered the dataset, by the first word of ROOT/README."""
     try:
         with open_file(root / "README") as readme:
             return readme.read(9) == b"SYNTHETIC"
@@ -193,7 +193,7 @@ def is_synthetic(root: Path) -> bool:
 
 
 def title_of(root: Path, title: str) -> str:
-    """How results on this folder are headed: of the synthetic benchmark by version, preset and seed."""
+    """Heading of results on this folder: `title`, or the synthetic benchmark's version, preset and seed."""
     if not is_synthetic(root):
         return title
     with open_file(root / "README") as file:
@@ -205,7 +205,7 @@ def title_of(root: Path, title: str) -> str:
 
 
 def fingerprint(root: Path, records: Iterable[ImageRecord]) -> str:
-    """Of the images themselves, as far as names and lengths of files tell; the same wherever the copy lies.
+    """Digest of the images, as far as names and lengths of files tell; the same wherever the copy lies.
 
     Raises:
         CsviError: an image is not there.

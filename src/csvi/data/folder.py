@@ -18,7 +18,6 @@ left out:
 
 import csv
 import io
-import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -37,56 +36,66 @@ from csvi.data.files import (
     read_text,
     title_of,
 )
-from csvi.data.records import Benchmark, ImageRecord, Layout, Modality
+from csvi.data.layout import Layout
+from csvi.data.records import Benchmark, ImageRecord, Modality
 from csvi.errors import CsviError
+from csvi.evaluate.protocols import Rules
 
 TITLE = "a folder of people"
 TABLE = "images.csv"
 NEEDED = ("path", "identity", "modality")
 OPTIONAL = ("camera", "split", "mask", "time")
 SPLITS = ("train", "val", "test")
-Row = tuple[str, str, ImageRecord]
+RULES = Rules(same_camera=True)
+"""A camera that takes both spectra sees the same moment twice; where no cameras are named, none is the query's."""
+TableLine = tuple[str, str, ImageRecord]
 """Split, name of the identity, and the record, whose identity is still to be numbered."""
 
 
-def read_folder(root: str | os.PathLike[str], masks: str | os.PathLike[str] | None = None, trial: int = 1) -> Benchmark:
-    """Lists the images of the three splits, in the order of the table or sorted by path; no image is opened.
+class Folder(Layout):
+    """People's own images: one fold, tested in both directions on all images."""
 
-    Identities whose names are all integers keep them; else they are numbered from 0 in the order of their names.
+    title = TITLE
+    rules = RULES
+    writer = "csvi.synth.folder:plan"
 
-    Args:
-        root: the folder.
-        masks: folder of person masks, by default ROOT/masks where it exists; see `attach_masks`.
-        trial: there is one split, 1.
+    def recognise(self, root: Path) -> bool:
+        """Whether there is the table, or are the folders of both modalities."""
+        return (root / TABLE).is_file() or all((root / modality.name.lower()).is_dir() for modality in Modality)
 
-    Raises:
-        CsviError: there is neither table nor folder, a line of the table is wrong, an identity is in two splits,
-            there are no images, or `masks` is given and holds no mask of these images.
-    """
-    root = dataset_root(root, "your images", f"visible and infrared, or {TABLE}")
-    rows = list(_table(root) if (root / TABLE).is_file() else _tree(root))
-    if not rows:
-        raise CsviError(f"no images in {root}: put them into visible/IDENTITY and infrared/IDENTITY, or list them")
-    names = {split: {name for s, name, _ in rows if s == split} for split in SPLITS}
-    check_disjoint({split: sorted(members) for split, members in names.items()}, "identity", f"{{}} of {root / TABLE}")
-    number = _numbers(set().union(*names.values()))
-    records: dict[str, list[ImageRecord]] = {split: [] for split in SPLITS}
-    for split, name, record in rows:
-        records[split].append(
-            ImageRecord(record.path, number[name], record.camera, record.modality, record.mask, record.time)
-        )
-    train, val, test = attach_masks(root, records, masks).values()
-    title = title_of(root, TITLE) if is_synthetic(root) else root.name
-    return Benchmark(title, root, train, val, test, "folder", is_synthetic(root))
+    def read(self, root: Path, masks: Path | None = None, fold: int = 1) -> Benchmark:
+        """List the images of the three splits, in the order of the table or sorted by path; see `Layout.read`.
+
+        Identities whose names are all integers keep them; else they are numbered from 0 in the order of their names.
+
+        Raises:
+            CsviError: there is neither table nor folder, a line of the table is wrong, an identity is in two splits,
+                there are no images, or `masks` is given and holds no mask of these images.
+        """
+        root = dataset_root(root, "your images", f"visible and infrared, or {TABLE}")
+        lines = list(_table(root) if (root / TABLE).is_file() else _tree(root))
+        if not lines:
+            raise CsviError(f"no images in {root}: put them into visible/IDENTITY and infrared/IDENTITY, or list them")
+        names = {split: sorted({name for s, name, _ in lines if s == split}) for split in SPLITS}
+        check_disjoint(names, "identity", f"{{}} of {root / TABLE}")
+        number = _numbers({name for _, name, _ in lines})
+        records: dict[str, list[ImageRecord]] = {split: [] for split in SPLITS}
+        for split, name, record in lines:
+            records[split].append(
+                ImageRecord(record.path, number[name], record.camera, record.modality, record.mask, record.time)
+            )
+        train, val, test = attach_masks(root, records, masks).values()
+        title = title_of(root, TITLE) if is_synthetic(root) else root.name
+        return Benchmark(title, root, train, val, test, "folder", is_synthetic(root))
 
 
 def split_of(identity: str) -> str:
-    """Train, val or test for an identity that no table puts anywhere; depends on its name alone."""
+    """Split of an identity that no table puts anywhere: train, val or test, by its name alone."""
     share = zlib.crc32(identity.encode()) % 10
     return "train" if share < 6 else "val" if share < 7 else "test"
 
 
-def _tree(root: Path) -> Iterator[Row]:
+def _tree(root: Path) -> Iterator[TableLine]:
     folders = {modality: root / modality.name.lower() for modality in Modality}
     for modality, folder in folders.items():
         if not folder.is_dir():
@@ -97,7 +106,7 @@ def _tree(root: Path) -> Iterator[Row]:
                 yield split_of(person), person, ImageRecord(path, 0, int(modality) + 1, modality)
 
 
-def _table(root: Path) -> Iterator[Row]:
+def _table(root: Path) -> Iterator[TableLine]:
     file = root / TABLE
     reader = csv.DictReader(io.StringIO(read_text(file, TITLE), newline=""), strict=True)
     try:
@@ -116,22 +125,22 @@ def _table(root: Path) -> Iterator[Row]:
             place = f"line {reader.line_num} of {file}"
             if None in line or None in line.values():
                 raise CsviError(f"{place} has not as many fields as the header, {len(header)}")
-            row = _row(root, {name: value.strip() for name, value in line.items()}, place)
-            if row[2].path in seen:
-                raise CsviError(f"{place} names {row[2].path} again: every image must be listed once")
-            seen.add(row[2].path)
+            image = _read_line(root, {name: value.strip() for name, value in line.items()}, place)
+            if image[2].path in seen:
+                raise CsviError(f"{place} names {image[2].path} again: every image must be listed once")
+            seen.add(image[2].path)
             with_camera.add(bool((line.get("camera") or "").strip()))
             if len(with_camera) > 1:
                 raise CsviError(
                     f"{place} and lines before it do not both name a camera: name it for all images or for none"
                 )
-            yield row
+            yield image
     except csv.Error as error:
         place = f"line {reader.reader.line_num} of {file}"
         raise CsviError(f"{place} is not one of a table with commas: {error}") from error
 
 
-def _row(root: Path, line: Mapping[str, str], place: str) -> Row:
+def _read_line(root: Path, line: Mapping[str, str], place: str) -> TableLine:
     def number(name: str, default: int) -> int:
         text = line.get(name) or str(default)
         if not re.fullmatch(r"[0-9]{1,9}", text):
@@ -163,10 +172,3 @@ def _numbers(names: set[str]) -> dict[str, int]:
     if all(re.fullmatch(r"[0-9]{1,9}", name) for name in names) and len({int(name) for name in names}) == len(names):
         return {name: int(name) for name in names}
     return {name: n for n, name in enumerate(sorted(names))}
-
-
-LAYOUT = Layout(
-    TITLE,
-    read_folder,
-    recognise=lambda root: (root / TABLE).is_file() or all((root / m.name.lower()).is_dir() for m in Modality),
-)

@@ -1,4 +1,4 @@
-"""The one place where pixels are read: whatever a stranger's file holds, it is an upright image, or one sentence."""
+"""Reads pixels, for everybody: a file becomes an upright image or, whatever a stranger put into it, one sentence."""
 
 import contextlib
 import errno
@@ -15,17 +15,17 @@ from csvi.errors import CsviError
 from csvi.paths import open_file, reason, status_of
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
-"""Pillow would open what else is under an image's name, and run Ghostscript on PostScript."""
+"""Formats that are read; Pillow would open others under an image's name too, and run Ghostscript on PostScript."""
 MOST_PIXELS = 89_478_485
-"""A quarter of a gigabyte as RGB; what is said to be larger is a decompression bomb, or no picture of a person."""
+"""A quarter of a gigabyte as RGB; a header that claims more is a decompression bomb's, or no person's."""
 SHORTEST_SIDE = 8
-"""Pixels; nobody is to be seen on less."""
+"""Pixels; nobody can be seen on fewer."""
 ORIENTATION = 0x0112
-"""The EXIF tag."""
+"""EXIF tag of the orientation."""
 SWAPPED = (5, 6, 7, 8)
-"""Its values of which an upright image is as wide as the file's is high."""
+"""EXIF orientations that turn an image by 90°, so that width and height swap."""
 NOT_ITS_FAULT = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-"""Errors after which an image may be read another time."""
+"""Errors of the machine, after which reading the same image may succeed."""
 
 
 class BadImage(CsviError):
@@ -42,7 +42,7 @@ class BadImage(CsviError):
 
 
 class TroubleReading(BadImage):
-    """One that may be whole: a disk fails, too many files are open, or memory is short."""
+    """An image that may be whole: a disk fails, too many files are open, or memory is short."""
 
 
 def read_image(file: Path, height: int, width: int, mode: Literal["RGB", "L"]) -> np.ndarray:
@@ -55,7 +55,7 @@ def read_image(file: Path, height: int, width: int, mode: Literal["RGB", "L"]) -
 
 
 def load_image(file: Path, mode: Literal["RGB", "L"]) -> Image.Image:
-    """A whole image, upright as its EXIF or XMP data say; of 16 bits a pixel the upper 8; transparency is left out.
+    """Decode an image, upright as its EXIF or XMP data say; of 16 bits a pixel the upper 8, and no transparency.
 
     Raises:
         BadImage: there is no such file, it cannot be read or breaks off, is no image, or not of a size for one.
@@ -85,7 +85,7 @@ def size_of(file: Path) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _opened(file: Path) -> Iterator[Image.Image]:
-    """An image whose header is read; whatever fails meanwhile is raised as by `load_image`."""
+    """Open an image, whose header is read; any failure within the block is raised as `load_image` says."""
     try:
         if not status_of(file).st_size:
             raise BadImage(file, "is empty")
@@ -114,7 +114,7 @@ def _opened(file: Path) -> Iterator[Image.Image]:
 
 
 def _has_metadata_behind_pixels(file: Path) -> bool:
-    """Of a PNG; tells from the chunks' names alone."""
+    """Whether a PNG has metadata behind its pixels, by the names of its chunks alone."""
     with open_file(file) as png:
         png.seek(8)
         pixels = False
@@ -128,7 +128,7 @@ def _has_metadata_behind_pixels(file: Path) -> bool:
 
 
 def _upper_8_bits(file: Path, pixels: np.ndarray) -> np.ndarray:
-    """What Pillow would clip to 255 in place of scaling it."""
+    """Scale 16 bits to 8, where Pillow would clip to 255."""
     if pixels.dtype.kind not in "iu" or pixels.min() < 0 or pixels.max() > 65_535:
         raise BadImage(file, "has pixels that are neither of 8 bits nor of 16")
     return (pixels >> 8).astype(np.uint8)

@@ -1,7 +1,7 @@
-"""LLCM, and whatever is written in its layout.
+"""LLCM, and any dataset that is written in its layout.
 
 Yukang Zhang, Hanzi Wang: Diverse Embedding Expansion Network and Low-Light Cross-Modality Benchmark for
-Visible-Infrared Person Re-identification, CVPR 2023. To be asked for from its authors.
+Visible-Infrared Person Re-identification, CVPR 2023. Its authors give it on request.
 
     ROOT/idx/train_vis.txt  train_nir.txt      lines `path label`, the path relative to ROOT
     ROOT/vis/0001/0001_c01_s185535_f7010_vis.jpg  ROOT/nir/...       what they name; `_c01_` is the camera
@@ -16,8 +16,8 @@ behind them, the labels of training. The lists test_vis.txt and test_nir.txt are
 from test_id.txt and the folders.
 """
 
-import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from csvi.data.files import (
@@ -30,68 +30,93 @@ from csvi.data.files import (
     read_labels,
     title_of,
 )
-from csvi.data.records import Benchmark, Counts, ImageRecord, Layout, Modality
+from csvi.data.galleries import by_identity_and_camera, check_trials, draw_seeded, images_of
+from csvi.data.layout import Layout
+from csvi.data.records import Benchmark, Counts, ImageRecord, Modality
 from csvi.errors import CsviError
+from csvi.evaluate.protocols import GalleryDraw, Protocol, Rules, Trial
 
 TITLE = "LLCM"
 NAMES = {Modality.VISIBLE: "vis", Modality.INFRARED: "nir"}
 CAMERAS = {Modality.VISIBLE: (1, 2, 3, 4, 5, 6, 7, 8, 9), Modality.INFRARED: (1, 2, 4, 5, 6, 7, 8, 9)}
 """Modality → cameras of the test images."""
+RULES = Rules(same_camera=True, unique_identities=True)
+"""A camera that takes both spectra sees the same moment twice."""
+COUNTS = {"train": Counts(713, 16946, 13975), "val": Counts(0, 0, 0), "test": Counts(351, 8680, 7166)}
 
 
-def read_llcm(root: str | os.PathLike[str], masks: str | os.PathLike[str] | None = None, trial: int = 1) -> Benchmark:
-    """Lists the images: training in the order of the lists, test by modality, camera, identity and file name.
+class LLCM(Layout):
+    """LLCM: one fold, and galleries of one image of each identity and camera."""
 
-    Args:
-        root: folder of the dataset.
-        masks: folder of person masks, by default ROOT/masks where it exists; see `attach_masks`.
-        trial: the dataset has one split, 1.
+    title = TITLE
+    counts = COUNTS
+    rules = RULES
+    draws = ("seeded",)
+    writer = "csvi.synth.llcm:plan"
 
-    Raises:
-        CsviError: a list file is missing or wrong (see `read_labels`), an image is in two of them, there is no test
-            image of a modality, or `masks` is given and holds no mask of these images.
-    """
-    root = dataset_root(root, TITLE, "vis, nir, test_vis, test_nir and idx")
-    lists = {name: read_labels(root / "idx" / f"train_{name}.txt", TITLE) for name in NAMES.values()}
-    check_disjoint(lists, "the image", f"{root / 'idx'}/train_{{}}.txt")
-    identities = read_ids(root / "idx" / "test_id.txt", TITLE)
-    test = []
-    for modality, name in NAMES.items():
-        images = [
-            ImageRecord(f"{folder}/{image}", identity, camera, modality)
-            for camera in CAMERAS[modality]
-            for identity in identities
-            for folder in [f"test_{name}/cam{camera}/{identity:04d}"]
-            for image in image_names(root / folder)
+    def recognise(self, root: Path) -> bool:
+        """Whether there are a list of visible images to train, or visible images to test."""
+        return (root / "idx" / "train_vis.txt").is_file() or (root / "test_vis").is_dir()
+
+    def read(self, root: Path, masks: Path | None = None, fold: int = 1) -> Benchmark:
+        """List the images: training in the order of the lists, test by modality, camera, identity and file name.
+
+        Raises:
+            CsviError: a list file is missing or wrong (see `read_labels`), an image is in two of them, there is no test
+                image of a modality, or `masks` is given and holds no mask of these images.
+        """
+        root = dataset_root(root, TITLE, "vis, nir, test_vis, test_nir and idx")
+        lists = {name: read_labels(root / "idx" / f"train_{name}.txt", TITLE) for name in NAMES.values()}
+        check_disjoint(lists, "the image", f"{root / 'idx'}/train_{{}}.txt")
+        identities = read_ids(root / "idx" / "test_id.txt", TITLE)
+        test = []
+        for modality, name in NAMES.items():
+            images = [
+                ImageRecord(f"{folder}/{image}", identity, camera, modality)
+                for camera in CAMERAS[modality]
+                for identity in identities
+                for folder in [f"test_{name}/cam{camera}/{identity:04d}"]
+                for image in image_names(root / folder)
+            ]
+            if not images:
+                raise CsviError(
+                    f"no image of any identity of {root / 'idx' / 'test_id.txt'} in {root / f'test_{name}'}: "
+                    "is the copy complete?"
+                )
+            test += images
+        train = [
+            ImageRecord(path, label + identities[-1] + 1, _camera(path, modality), modality)
+            for modality, name in NAMES.items()
+            for path, label in lists[name].items()
         ]
-        if not images:
-            raise CsviError(
-                f"no image of any identity of {root / 'idx' / 'test_id.txt'} in {root / f'test_{name}'}: "
-                "is the copy complete?"
-            )
-        test += images
-    train = [
-        ImageRecord(path, label + identities[-1] + 1, _camera(path, modality), modality)
-        for modality, name in NAMES.items()
-        for path, label in lists[name].items()
-    ]
-    records = attach_masks(root, {"train": train, "test": test}, masks)
-    return Benchmark(title_of(root, TITLE), root, records["train"], [], records["test"], "llcm", is_synthetic(root))
+        records = attach_masks(root, {"train": train, "test": test}, masks)
+        return Benchmark(title_of(root, TITLE), root, records["train"], [], records["test"], "llcm", is_synthetic(root))
+
+    def protocols(
+        self, records: Sequence[ImageRecord], draw: GalleryDraw, root: Path, trials: int = 10
+    ) -> list[Protocol]:
+        """Make both directions, and the one that public code prints in place of the second; see `Layout.protocols`.
+
+        Every image of the one modality is a query; trial t's gallery holds one image of each identity and camera of the
+        other, drawn with seed t. `llcm-swapped` asks the other way round: its queries are infrared images drawn so, and
+        its gallery is every visible image. Public code prints that as "VIS to NIR"; it is an infrared to visible search
+        with a larger gallery, and its metrics compare with nothing else.
+        """
+        check_trials(trials)
+        every = {modality: images_of(records, modality, "LLCM is tested on both modalities") for modality in Modality}
+        drawn = {
+            modality: [draw_seeded(by_identity_and_camera(records, modality), 1, trial) for trial in range(trials)]
+            for modality in Modality
+        }
+        visible, infrared = Modality.VISIBLE, Modality.INFRARED
+        return [
+            Protocol("infrared to visible", self.rules, draw, [Trial(every[infrared], g) for g in drawn[visible]]),
+            Protocol("visible to infrared", self.rules, draw, [Trial(every[visible], g) for g in drawn[infrared]]),
+            Protocol("llcm-swapped", self.rules, draw, [Trial(q, every[visible]) for q in drawn[infrared]]),
+        ]
 
 
 def _camera(path: str, modality: Modality) -> int:
-    """The number behind `_c` in a training image's name; training needs none, so that a name without one will do."""
+    """The number behind `_c` in a training image's name; that of the modality without one, as training needs none."""
     found = re.search(r"_c([0-9]{1,3})_", path)
     return int(found[1]) if found else int(modality) + 1
-
-
-def _recognise(root: Path) -> bool:
-    return (root / "idx" / "train_vis.txt").is_file() or (root / "test_vis").is_dir()
-
-
-LAYOUT = Layout(
-    TITLE,
-    read_llcm,
-    _recognise,
-    counts={"train": Counts(713, 16946, 13975), "val": Counts(0, 0, 0), "test": Counts(351, 8680, 7166)},
-)

@@ -1,39 +1,39 @@
-"""Records to batches: one flat dictionary of tensors each."""
+"""Loaders: from records to batches, in processes of their own that leave signals to the main one."""
 
 import contextlib
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from csvi.config import DataConfig
-from csvi.data.cache import CachedPixels, cached_images, cached_masks
-from csvi.data.records import ImageRecord
-from csvi.data.sampler import CrossModalitySampler, Draw
-from csvi.data.transforms import draw_variation, vary
+from csvi.data.batch import Batch
+from csvi.data.cache import CachedPixels, cached_images
+from csvi.data.records import ImageRecord, Modality
+from csvi.data.sampler import Sample
+from csvi.data.views import Views, augment
 from csvi.errors import CsviError
 
 EVALUATION_BATCH = 64
 
 
-class ImageDataset(Dataset[dict[str, Tensor]]):
-    """Batches of images: `image` (B, 3, H, W) uint8, `modality`, `identity` (B,), perhaps `mask` (B, 1, H, W) uint8.
+class ImageDataset(Dataset[Batch]):
+    """Batches of images as they are; an item is a whole batch, the index its images' numbers.
 
-    An item is a whole batch, so that nothing is left to collate. Pixels are bytes, and become four times as many in
-    `csvi.data.transforms.normalize` where the network is; they lie in memory as the networks want, `channels_last`.
+    Pixels are bytes, and become four times as many in `csvi.data.batch.prepare` where the network is; they lie in
+    memory as the networks want, `channels_last`.
 
     Args:
         records: the images.
         images: their pixels, in the same order.
-        masks: theirs, 255 = person.
+        masks: their masks, 255 = person; None leaves masks out of the batches.
         labels: dataset's identity -> label, -1 for others; by default the dataset's own number.
     """
 
@@ -50,80 +50,75 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
             [record.identity if labels is None else labels.get(record.identity, -1) for record in records]
         )
 
-    def __getitem__(self, index: Sequence[int]) -> dict[str, Tensor]:
+    def __getitem__(self, index: Sequence[int]) -> Batch:
+        return self.batch(index, [self.pixels(i) for i in index])
+
+    def pixels(self, index: int) -> tuple[Tensor, Tensor | None]:
+        """One image (3, H, W) and its mask (1, H, W), both uint8 and the caller's own."""
+        image = torch.from_numpy(self.images[index]).permute(2, 0, 1)
+        return image, None if self.masks is None else torch.from_numpy(self.masks[index])[None]
+
+    def batch(self, index: Sequence[int], pixels: Iterable[tuple[Tensor, Tensor | None]]) -> Batch:
+        """Put pixels of these images together to a batch."""
+        images, masks = zip(*pixels, strict=True)
         index = list(index)
-        images = torch.from_numpy(np.stack([self.images[i] for i in index]))
-        batch = {
-            "image": images.permute(0, 3, 1, 2),
-            "modality": self.modality[index],
-            "identity": self.identity[index],
-        }
-        if self.masks is not None:
-            batch["mask"] = torch.from_numpy(np.stack([self.masks[i] for i in index]))[:, None]
-        return batch
+        return Batch(
+            torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2),
+            self.modality[index],
+            self.identity[index],
+            None if self.masks is None else torch.stack(masks),
+        )
 
 
-class VariedDataset(Dataset[dict[str, Tensor]]):
-    """The same of images that are drawn by a sampler, each varied as its draw and the settings say."""
+class AugmentedDataset(Dataset[Batch]):
+    """Batches of sampled images in the views of their modality, each augmented as its sample says.
 
-    def __init__(self, plain: ImageDataset, config: DataConfig):
-        self.plain, self.config = plain, config
+    A batch has the visible images first: all of them in the first view, then in the second, and so on; then the
+    infrared images in theirs. The first view of an image follows from its seed, and view v from (seed, v).
+    """
 
-    def __getitem__(self, draws: Sequence[Draw]) -> dict[str, Tensor]:
-        batch = self.plain[[draw.image for draw in draws]]
-        modalities = batch["modality"].tolist()
-        return vary(batch, [draw_variation(d.seed, m, self.config) for d, m in zip(draws, modalities, strict=True)])
+    def __init__(self, plain: ImageDataset, views: Views):
+        self.plain, self.views = plain, views
+
+    def __getitem__(self, samples: Sequence[Sample]) -> Batch:
+        modalities = self.plain.modality[[sample.image for sample in samples]].tolist()
+        rows = [
+            (sample, number, view)
+            for modality in Modality
+            for number, view in enumerate(self.views[modality])
+            for sample, own in zip(samples, modalities, strict=True)
+            if own == modality
+        ]
+        pixels = (
+            augment(view, *self.plain.pixels(image), (seed, number) if number else seed, epoch)
+            for (image, seed, epoch), number, view in rows
+        )
+        batch = self.plain.batch([sample.image for sample, _, _ in rows], pixels)
+        return batch._replace(view=torch.tensor([number for _, number, _ in rows]))
 
 
-def training_loader(
-    root: Path,
-    records: Sequence[ImageRecord],
-    config: DataConfig,
-    seed: int,
-    masks: bool,
-    rank: int = 0,
-    world_size: int = 1,
-) -> tuple[DataLoader[dict[str, Tensor]], CrossModalitySampler, list[int]]:
-    """Endless supply of training batches, epoch by epoch.
+def batch_loader(dataset: Dataset[Batch], batches: Iterable[Any], workers: int, persistent: bool) -> DataLoader[Batch]:
+    """A loader whose every item is a batch.
 
     Args:
-        root, records: the images.
-        config: what a batch is, and how images are varied.
-        seed: of what is drawn and how it is varied.
-        masks: whether batches have them, as co-segmentation needs and the Baseline does not.
-        rank, world_size: of this process.
-
-    Returns:
-        The loader; its sampler, whose `start` says which epoch and step come next; and the identities in the order
-        of their labels. Batches are those of `ImageDataset`; visible images first, then infrared.
-
-    Raises:
-        CsviError: see `CrossModalitySampler`, `cached_images` and `cached_masks`.
+        dataset: its items are batches.
+        batches: index of each.
+        workers: loader processes.
+        persistent: whether the processes live on, for another epoch.
     """
-    cached = root, records, config.height, config.width, Path(config.cache), config.on_error == "skip"
-    images = cached_images(*cached)
-    masks_of = cached_masks(*cached) if masks else None
-    bad = (masks_of.bad if masks_of else {}) | images.bad
-    sampler = CrossModalitySampler(
-        records, config.identities, config.images, seed, rank, world_size, skipped={i: bad[i] for i in sorted(bad)}
-    )
-    identities = sorted({records[i].identity for both in sampler.members for i in both[0]})
-    labels = {identity: label for label, identity in enumerate(identities)}
-    plain = ImageDataset(records, images, masks_of, labels)
-    loader = _Loader(
-        VariedDataset(plain, config),
-        batch_size=None,  # the sampler gives batches, and the dataset takes them
-        sampler=sampler,
-        num_workers=config.workers,
-        persistent_workers=config.workers > 0,
+    return _Loader(
+        dataset,
+        batch_size=None,  # the index is of a batch: nothing is left to collate
+        sampler=batches,
+        num_workers=workers,
+        persistent_workers=persistent and workers > 0,
         worker_init_fn=_leave_signals_to_the_main_process,
         pin_memory=torch.cuda.is_available(),
     )
-    return loader, sampler, identities
 
 
-class _Loader(DataLoader[dict[str, Tensor]]):
-    """Its processes are born with SIGTERM blocked: one that came while they start would end them."""
+class _Loader(DataLoader[Batch]):
+    """A loader whose processes are born with SIGTERM blocked: one that came while they start would end them."""
 
     def __iter__(self) -> Any:
         if not hasattr(signal, "sigtimedwait"):
@@ -148,7 +143,7 @@ def _leave_signals_to_the_main_process(worker: int) -> None:
 
 
 def _end_with(main: int | None, started_by: int) -> None:
-    """End this process when the main one says so, or is gone."""
+    """End this process when the main one sends SIGTERM, or is gone."""
     while os.getppid() == started_by:
         received = signal.sigtimedwait({signal.SIGTERM}, 5)
         if received is not None and received.si_pid == main:
@@ -158,10 +153,10 @@ def _end_with(main: int | None, started_by: int) -> None:
 
 @contextlib.contextmanager
 def loader_errors() -> Iterator[None]:
-    """For what iterates a loader: says in one sentence what happened to, or in, its processes.
+    """Say in one sentence what happened to, or in, the processes of a loader that is iterated inside.
 
     Raises:
-        CsviError: a process was ended; or one raised it, and this has the same words.
+        CsviError: a process was ended, or raised this itself; it then has the same words.
     """
     try:
         yield
@@ -169,7 +164,7 @@ def loader_errors() -> Iterator[None]:
         if "DataLoader worker (pid" not in str(error):
             raise
         raise CsviError(
-            "a loader process was ended, perhaps for want of memory: give the same command again (csvi train goes on "
+            "a loader process was ended, perhaps for want of memory: give the same command again (csvi train resumes "
             f"with --resume auto, and --data.workers 0 takes no such processes) [{' '.join(str(error).split())}]"
         ) from error
     except (CsviError, OSError) as error:  # PyTorch puts the process and its traceback before the words
@@ -179,20 +174,24 @@ def loader_errors() -> Iterator[None]:
 
 
 def evaluation_loader(
-    root: Path, records: Sequence[ImageRecord], config: DataConfig, batches: Sequence[Sequence[int]] | None = None
-) -> DataLoader[dict[str, Tensor]]:
-    """Images as they are, without masks: these batches of indices, or by default all in the order of the records.
+    root: Path, records: Sequence[ImageRecord], data: DataConfig, batches: Sequence[Sequence[int]] | None = None
+) -> DataLoader[Batch]:
+    """A loader of images as they are, without masks.
 
-    On a CPU there are no loader processes: reading from the cache is no work to share, and what a process has in memory
-    when it is forked has to be copied, page by page, as it is written again.
+    On a CPU it has no processes: reading from the cache is no work to share, and what a process has in memory when it
+    is forked has to be copied, page by page, as it is written again.
+
+    Args:
+        root: folder that the records' paths are relative to.
+        records: the images.
+        data: their size, the cache, and the number of processes beside a GPU.
+        batches: indices of the images of each batch; by default all images in the order of the records.
+
+    Raises:
+        CsviError: see `cached_images`.
     """
-    images = cached_images(root, records, config.height, config.width, Path(config.cache))
+    images = cached_images(root, records, data.height, data.width, Path(data.cache))
     order = range(len(records))
-    return _Loader(
-        ImageDataset(records, images),
-        batch_size=None,
-        sampler=batches or [order[i : i + EVALUATION_BATCH] for i in order[::EVALUATION_BATCH]],
-        num_workers=config.workers if torch.cuda.is_available() else 0,
-        worker_init_fn=_leave_signals_to_the_main_process,
-        pin_memory=torch.cuda.is_available(),
-    )
+    batches = batches or [order[i : i + EVALUATION_BATCH] for i in order[::EVALUATION_BATCH]]
+    workers = data.workers if torch.cuda.is_available() else 0
+    return batch_loader(ImageDataset(records, images), batches, workers, persistent=False)

@@ -1,7 +1,7 @@
-"""What every reader returns and everything else works on: image records and the benchmark they belong to."""
+"""Image records and the benchmark they belong to, which every reader returns and everything else works on."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
@@ -28,14 +28,14 @@ class ImageRecord:
     mask: Path | None = None
     """Absolute path of the person mask."""
     time: str | None = None
-    """When it was taken, ISO 8601, where a dataset tells."""
+    """Time of the photograph, ISO 8601, where a dataset tells."""
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A dataset as one run sees it: one split of its identities.
+    """A dataset as one run sees it: one fold of it.
 
-    A dataset of several splits (RegDB has ten) is as many benchmarks. Identities of `train`, `val` and `test` differ.
+    A dataset of several folds (RegDB has ten) is as many benchmarks. Identities of `train`, `val` and `test` differ.
     `val` may be empty, where a dataset has none.
     """
 
@@ -45,14 +45,14 @@ class Benchmark:
     val: list[ImageRecord]
     test: list[ImageRecord]
     layout: str = "sysu"
-    """Whose protocols it is tested under, a key of `csvi.data.LAYOUTS`."""
+    """Layout whose protocols it is tested under, see `csvi.data.find_layout`."""
     synthetic: bool = False
-    """Rendered, not photographed: results on it are headed as such."""
-    trial: int = 1
-    """Which of the dataset's splits this is, from 1."""
+    """Whether its images are rendered, not photographed: results on it are headed as such."""
+    fold: int = 1
+    """Number of the fold, from 1."""
 
     def file(self, record: ImageRecord) -> Path:
-        """Where the image of `record` is on this machine."""
+        """Path of a record's image on this machine."""
         return self.root / record.path
 
     @property
@@ -62,7 +62,7 @@ class Benchmark:
 
 
 class Counts(NamedTuple):
-    """How much a split holds."""
+    """Numbers of identities, and of images of each modality, in a split."""
 
     identities: int
     visible: int
@@ -74,21 +74,3 @@ class Counts(NamedTuple):
         records = list(records)
         infrared = sum(record.modality == Modality.INFRARED for record in records)
         return cls(len({record.identity for record in records}), len(records) - infrared, infrared)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """A way to lay a dataset out on disk, and what the dataset that it is named after holds."""
-
-    title: str
-    """Of the dataset: `SYSU-MM01`."""
-    read: Callable[[Path, Path | None, int], Benchmark]
-    """Called with the root, the folder of masks (or None) and the number of the split, from 1."""
-    recognise: Callable[[Path], bool]
-    """Whether a folder looks like this layout; never raises."""
-    trials: int = 1
-    """Splits of the dataset, each a benchmark of its own."""
-    counts: Mapping[str, Counts] = field(default_factory=dict)
-    """`train`, `val`, `test` -> what the dataset holds, in each of its splits; empty for people's own data."""
-    paths: Callable[[], Iterable[str]] | None = None
-    """All images of the dataset, where no list file on disk names them."""

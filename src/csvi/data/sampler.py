@@ -3,7 +3,7 @@
 import itertools
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,27 +15,47 @@ from csvi.errors import CsviError
 log = logging.getLogger(__name__)
 
 
-class Draw(NamedTuple):
-    """One image of a batch, and the seed of its augmentation."""
+class Sample(NamedTuple):
+    """One image of a batch, and all that its augmentation follows from."""
 
     image: int
+    """Index of its record."""
     seed: int
+    """Seed of its augmentation."""
+    epoch: int = 0
+    """Epoch in which it is drawn, counted from 0."""
 
 
-class CrossModalitySampler(Sampler[list[Draw]]):
+def paired_images(
+    records: Sequence[ImageRecord], skipped: Container[int] = ()
+) -> dict[int, tuple[list[int], list[int]]]:
+    """Indices of the visible and of the infrared images of each identity that has both, without the skipped images."""
+    found: dict[int, tuple[list[int], list[int]]] = {}
+    for index, record in enumerate(records):
+        if index not in skipped:
+            found.setdefault(record.identity, ([], []))[record.modality].append(index)
+    return {identity: both for identity, both in found.items() if all(both)}
+
+
+class CrossModalitySampler(Sampler[list[Sample]]):
     """Batches of N identities x (K visible + K infrared) images, the visible ones first, each grouped by identity.
 
-    An epoch has as many batches as it takes to draw the larger modality once; every identity comes up equally often.
-    An identity with fewer than K images of a modality repeats some; one without a modality is left out and the log
-    says how many. Batches depend on the seed and the epoch alone, so that a run can go on from any step.
+    An epoch has as many batches as it takes to draw the larger modality once; every identity is drawn equally often.
+    An identity with fewer than K images of a modality repeats some of them; an identity without images of one modality
+    is never drawn, and the log counts these. Batches depend on the seed and the epoch alone, so that a run can be
+    resumed at any step.
 
     Args:
         records: the images to train on.
         identities: N.
         images: K.
         seed: fixes every batch and every augmentation.
-        rank, world_size: this process draws every world_size-th batch, from the rank-th on.
-        skipped: numbers of records that are never drawn, and why.
+        rank, world_size: this process draws every world_size-th batch, beginning with number `rank`.
+        skipped: indices of records that are never drawn.
+
+    Attributes:
+        members: the visible and the infrared images of each identity that is drawn.
+        batches: steps of a whole epoch.
 
     Raises:
         CsviError: fewer than N identities have both modalities.
@@ -49,19 +69,14 @@ class CrossModalitySampler(Sampler[list[Draw]]):
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
-        skipped: Mapping[int, str] | None = None,
+        skipped: Container[int] = (),
     ):
-        self.skipped = dict(skipped or {})
         self.identities, self.images, self.seed, self.rank, self.world_size = identities, images, seed, rank, world_size
-        members: dict[int, tuple[list[int], list[int]]] = {}
-        for index, record in enumerate(records):
-            if index in self.skipped:
-                continue
-            members.setdefault(record.identity, ([], []))[record.modality].append(index)
-        self.members = [both for both in members.values() if all(both)]
-        left_out = len(members) - len(self.members)
+        self.members = list(paired_images(records, skipped).values())
+        seen = {record.identity for index, record in enumerate(records) if index not in skipped}
+        left_out = len(seen) - len(self.members)
         if left_out:
-            log.warning("%d of %d identities have images of one modality only and are left out", left_out, len(members))
+            log.warning("%d of %d identities have images of one modality only and are left out", left_out, len(seen))
         if len(self.members) < identities:
             raise CsviError(
                 f"a batch needs {identities} identities with visible and infrared images and there are "
@@ -72,13 +87,13 @@ class CrossModalitySampler(Sampler[list[Draw]]):
         self.start(epoch=0)
 
     def start(self, epoch: int, step: int = 0) -> None:
-        """What to draw next: this epoch, from this step on."""
+        """Set what is drawn next: this epoch, beginning with this step."""
         self.epoch, self.step = epoch, step
 
     def __len__(self) -> int:
         return max(self.batches - self.step, 0)
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[list[Sample]]:
         first = self.step
         for number, batch in enumerate(self._all_batches(self.epoch)):
             step, rank = divmod(number, self.world_size)
@@ -86,22 +101,22 @@ class CrossModalitySampler(Sampler[list[Draw]]):
                 yield batch
 
     def images_of(self, epoch: int, step: int) -> list[int]:
-        """Indices of the images that a step draws or drew, in the batches of all processes together."""
+        """Indices of the images that a step draws, in the batches of all processes together."""
         first = step * self.world_size
         batches = itertools.islice(self._all_batches(epoch), first, first + self.world_size)
-        return [draw.image for batch in batches for draw in batch]
+        return [sample.image for batch in batches for sample in batch]
 
-    def _all_batches(self, epoch: int) -> Iterator[list[Draw]]:
-        """Of all processes in turn."""
+    def _all_batches(self, epoch: int) -> Iterator[list[Sample]]:
+        """Batches of an epoch, those of all processes in turn."""
         rng = np.random.default_rng((self.seed, epoch))
         for _, chosen in zip(range(self.batches * self.world_size), self._identities(rng), strict=False):
-            drawn = [self._draw(self.members[n][m], rng) for m in Modality for n in chosen]
+            drawn = [self._choose(self.members[n][m], rng) for m in Modality for n in chosen]
             seeds = iter(rng.integers(2**63, size=2 * self.identities * self.images).tolist())
-            yield [Draw(index, next(seeds)) for indices in drawn for index in indices]
+            yield [Sample(index, next(seeds), epoch) for indices in drawn for index in indices]
 
     def _identities(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
-        """N different identities after another, all of them once before any comes again."""
-        waiting = np.empty(0, int)  # left of the last permutation, fewer than N
+        """N different identities at a time; all identities are drawn once before any is drawn again."""
+        waiting = np.empty(0, int)  # rest of the last permutation, fewer than N
         while True:
             order = rng.permutation(len(self.members))
             again = np.isin(order, waiting)
@@ -110,7 +125,7 @@ class CrossModalitySampler(Sampler[list[Draw]]):
                 yield waiting[: self.identities]
                 waiting = waiting[self.identities :]
 
-    def _draw(self, indices: list[int], rng: np.random.Generator) -> list[int]:
-        """K of these images, none twice before all came once."""
+    def _choose(self, indices: list[int], rng: np.random.Generator) -> list[int]:
+        """Choose K of these images; none is chosen twice before all are chosen once."""
         rounds = math.ceil(self.images / len(indices))
         return np.concatenate([rng.permutation(indices) for _ in range(rounds)])[: self.images].tolist()

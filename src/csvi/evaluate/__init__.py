@@ -1,20 +1,33 @@
-"""Embeddings in, the numbers of the field out: metrics and protocols."""
+"""Embeddings in, the metrics of the field out; knows neither settings nor runs nor datasets."""
 
-from csvi.evaluate.metrics import RULES, Rules, Score, score, score_embeddings
-from csvi.evaluate.protocols import (
-    Protocol,
-    Trial,
-    folder_protocols,
-    llcm_protocols,
-    protocols_of,
-    regdb_protocols,
-    sysu_protocols,
-)
-from csvi.evaluate.refine import Refinement
-from csvi.evaluate.scoring import Result, evaluate_protocol, evaluate_protocols
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from csvi.evaluate.definition import METRICS
+from csvi.evaluate.protocols import GalleryDraw, Protocol, Rules, Trial
+
+if TYPE_CHECKING:
+    from csvi.evaluate.metrics import Score, score, score_embeddings
+    from csvi.evaluate.refine import Refinement
+    from csvi.evaluate.scoring import Result, evaluate_protocol, evaluate_protocols
+
+SCORING = {
+    **dict.fromkeys(("Score", "score", "score_embeddings"), "metrics"),
+    "Refinement": "refine",
+    **dict.fromkeys(("Result", "evaluate_protocol", "evaluate_protocols"), "scoring"),
+}
+"""Name → module that is imported with its first use: torch and numba, without which datasets are read and checked."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in SCORING:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    return getattr(import_module(f"{__name__}.{SCORING[name]}"), name)
+
 
 __all__ = [
-    "RULES",
+    "METRICS",
+    "GalleryDraw",
     "Protocol",
     "Refinement",
     "Result",
@@ -23,11 +36,6 @@ __all__ = [
     "Trial",
     "evaluate_protocol",
     "evaluate_protocols",
-    "folder_protocols",
-    "llcm_protocols",
-    "protocols_of",
-    "regdb_protocols",
     "score",
     "score_embeddings",
-    "sysu_protocols",
 ]

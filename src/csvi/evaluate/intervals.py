@@ -1,10 +1,11 @@
-"""How sure a figure is: bootstrap over the identities that were asked for.
+"""Intervals of metrics, by bootstrap over the identities that were asked for.
 
 Queries of one person are alike, so that people, not queries, are what could have been others: a resample draws as many
 identities as there are, with replacement, each with all of its queries.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from statistics import fmean, stdev
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +15,19 @@ SAMPLES = 2000
 COVERAGE = 0.95
 
 
+def mean_and_std(values: Sequence[float]) -> tuple[float, float]:
+    """Mean, and standard deviation of a sample (n - 1), which is 0 for a single value."""
+    return fmean(values), stdev(values) if len(values) > 1 else 0.0
+
+
 def bootstrap(
     sums: NDArray[np.float64], queries: NDArray[np.int64], seed: int = 0
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """95 % percentile interval of the mean over queries: low and high, (figures,) each.
+    """95 % percentile interval of the mean over queries: low and high, (metrics,) each.
 
     Args:
-        sums: (identities, figures), each figure summed over the queries of each identity.
-        queries: (identities,) how many those are; identities without any are left out, as nobody asked for them.
+        sums: (identities, metrics), each metric summed over the queries of each identity.
+        queries: (identities,) number of those queries; identities without any are left out, as nobody asked for them.
         seed: of the resamples.
     """
     asked = queries > 0
@@ -35,12 +41,12 @@ def paired_difference(
     queries: tuple[NDArray[np.int64], NDArray[np.int64]],
     seed: int = 0,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Second minus first mean of the same identities, and its 95 % interval: three arrays (figures,).
+    """Second minus first mean of the same identities, and its 95 % interval: three arrays (metrics,).
 
     Both are resampled together, so that identities which are hard for both cancel.
 
     Args:
-        sums: two arrays (identities, figures), their rows in the same order of identities.
+        sums: two arrays (identities, metrics), their rows in the same order of identities.
         queries: two arrays (identities,); identities that lack queries in either are left out, as they make no pair.
         seed: of the resamples.
     """
@@ -52,7 +58,7 @@ def paired_difference(
 
 
 def _weights(identities: int, seed: int, rows: int = 250) -> Iterator[NDArray[np.int64]]:
-    """How often each identity is drawn in each resample, some resamples at a time: (rows, identities)."""
+    """Draw how often each identity is in each resample, some resamples at a time: (rows, identities)."""
     rng = np.random.default_rng(seed)
     for _ in range(SAMPLES // rows):
         yield rng.multinomial(identities, np.full(identities, 1 / identities), size=rows)

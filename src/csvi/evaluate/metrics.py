@@ -1,16 +1,19 @@
-"""CMC, mAP and mINP of a ranking, under the rules that the benchmarks of the field attach to them.
+"""CMC, mAP, mINP and further metrics of many queries, under the rules that the field's benchmarks attach to them.
 
 What goes in is how far every query is from every gallery image, and who and where each of them is. No gallery is
-sorted: the position of a relevant image is a count (how many others are at most as far), and so is the first occurrence
-of an identity. Equal distances have one meaning: a match that ties with a wrong image stands behind it. A model that
-maps every image to one point is then the worst there is, not the best.
+sorted: the position of a match is a count (how many others are at most as far), and so is the first occurrence of an
+identity. Equal distances have one meaning: a match that ties with a wrong image stands behind it. A model that maps
+every image to one point is then the worst there is, not the best. Metrics are defined in `csvi.evaluate.definition`.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
+import numba
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -18,41 +21,13 @@ from torch import Tensor
 
 from csvi.compiled import compiled
 from csvi.errors import CsviError, NothingToScoreError
+from csvi.evaluate.definition import METRICS, Metric, Ranking, chance
+from csvi.evaluate.protocols import NO_RULES, Rules
 
 BLOCK = 2**24
 """Distances computed at a time, where embeddings are given: 64 MB of float32."""
 PARTS = 4
 """Parts of its share that a thread ranks one by one, so that no thread waits long for a slower one."""
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What a protocol asks of the metrics, beside their definition."""
-
-    same_place: tuple[tuple[int, int], ...] = ()
-    """(query camera, gallery camera): a query of the one sees no gallery image of the other, whoever is in it."""
-    same_camera: bool = False
-    """Gallery images of the query's identity and camera are removed."""
-    unique_identities: bool = False
-    """CMC over identities: of each, only the first occurrence in the ranking is kept. mAP and mINP are over images."""
-
-    @property
-    def needs_cameras(self) -> bool:
-        """Whether the ranking depends on cameras at all."""
-        return bool(self.same_place) or self.same_camera
-
-
-RULES = {
-    # Wu et al., ICCV 2017: cameras 2 and 3 stand at the same place
-    "sysu": Rules(same_place=((3, 2),), unique_identities=True),
-    # Nguyen et al., Sensors 2017; evaluated as in Ye et al., AAAI 2018
-    "regdb": Rules(),
-    # Zhang and Wang, CVPR 2023
-    "llcm": Rules(same_camera=True, unique_identities=True),
-    # people's own images
-    "folder": Rules(same_camera=True),
-}
-"""Protocol → its rules."""
 
 
 @dataclass(frozen=True)
@@ -71,38 +46,38 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Ranks:
-    """What the metrics need to know of each query. A query with nothing relevant in its gallery has 0 everywhere."""
+    """The metrics of each query. A query without a match in its gallery has 0 everywhere."""
 
     first: Tensor
     """(queries,) rank of the first match, from 1; among identities or images, as the rules say."""
-    precision: Tensor
-    """(queries,) average precision: mean over the relevant images of (rank among relevant / position)."""
-    penalty: Tensor
-    """(queries,) inverse negative penalty: number of relevant images / position of the last of them."""
     chance: Tensor
-    """(queries,) probability that a random ranking begins with a match: share of relevant images among those seen."""
+    """(queries,) float64, R1 expected of a random order."""
+    metrics: Mapping[str, Tensor]
+    """Key of `METRICS` → (queries,) float64."""
 
     @classmethod
     def join(cls, blocks: Sequence["Ranks"]) -> "Ranks":
-        """One after the other."""
-        return cls(*(torch.cat([getattr(block, f.name) for block in blocks]) for f in fields(cls)))
+        """One block of queries after the other."""
+        return cls(
+            torch.cat([block.first for block in blocks]),
+            torch.cat([block.chance for block in blocks]),
+            {name: torch.cat([block.metrics[name] for block in blocks]) for name in blocks[0].metrics},
+        )
 
 
 @dataclass(frozen=True)
 class Score:
-    """Means over the queries that have something relevant in their gallery; fractions from 0 to 1."""
+    """Means over the queries that have a match in their gallery; fractions from 0 to 1."""
 
     cmc: Tensor
     """(ranks,) float64, rank 1 first: share of queries whose first match has rank 1, at most 2, …; as many ranks as the
     gallery has identities or, where CMC is not over unique identities, images."""
-    mAP: float
-    """Mean average precision."""
-    mINP: float
-    """Mean inverse negative penalty (Ye et al., TPAMI 2021)."""
+    metrics: dict[str, float]
+    """Each of `METRICS`: R1, R10, R20, mAP, mINP."""
     valid: int
     """Queries counted."""
     chance: float
-    """Expected rank-1 of a random ranking."""
+    """R1 expected of a random ranking."""
 
 
 def score(
@@ -112,34 +87,33 @@ def score(
     query_camera: Tensor | ArrayLike | None = None,
     gallery_camera: Tensor | ArrayLike | None = None,
     *,
-    protocol: str = "sysu",
+    rules: Rules = NO_RULES,
 ) -> Score:
-    """Scores one gallery, given how far it is from the queries.
+    """Score one gallery, given how far it is from the queries.
 
     Args:
         distance: (queries, gallery), smaller is nearer; any real type, finite.
         query_identity: (queries,) integers.
         gallery_identity: (gallery,) integers, in the same numbering.
-        query_camera: (queries,) integers; needed by all protocols but `regdb`.
-        gallery_camera: (gallery,) integers; needed by all protocols but `regdb`.
-        protocol: `sysu`, `regdb`, `llcm` or `folder`, a key of `RULES`.
+        query_camera: (queries,) integers; needed if the rules remove gallery images by camera.
+        gallery_camera: (gallery,) integers; likewise.
+        rules: of the dataset, such as `csvi.data.sysu.RULES`; by default no image is removed and CMC is over images.
 
     Raises:
-        CsviError: shapes that do not fit, distances that are not finite, missing cameras, an unknown protocol, or no
-            query with a match.
+        CsviError: shapes that do not fit, distances that are not finite, missing cameras, or no query with a match.
 
     One query of person 7 and, in order, the gallery 5, 5, 7, 4, 7. The matches stand at positions 3 and 5:
     AP = (1/3 + 2/5) / 2 and INP = 2/5. Of the identities 5, 7, 4 the second is right, of the images the third:
 
-    >>> s = score([[0.1, 0.2, 0.3, 0.4, 0.5]], [7], [5, 5, 7, 4, 7], [6], [1, 2, 1, 1, 2], protocol="sysu")
-    >>> s.cmc.tolist(), round(s.mAP, 4), round(s.mINP, 4), s.valid
+    >>> s = score([[0.1, 0.2, 0.3, 0.4, 0.5]], [7], [5, 5, 7, 4, 7], rules=Rules(unique_identities=True))
+    >>> s.cmc.tolist(), round(s.metrics["mAP"], 4), s.metrics["mINP"], s.valid
     ([0.0, 1.0, 1.0], 0.3667, 0.4, 1)
-    >>> score([[0.1, 0.2, 0.3, 0.4, 0.5]], [7], [5, 5, 7, 4, 7], protocol="regdb").cmc.tolist()
+    >>> score([[0.1, 0.2, 0.3, 0.4, 0.5]], [7], [5, 5, 7, 4, 7]).cmc.tolist()
     [0.0, 0.0, 1.0, 1.0, 1.0]
     """
     values = _numbers(distance, "distance", "queries, gallery")
     labels = query_identity, gallery_identity, query_camera, gallery_camera
-    return _score(values.split, values.shape, *labels, protocol)
+    return _score(values.split, values.shape, *labels, rules)
 
 
 def score_embeddings(
@@ -150,19 +124,19 @@ def score_embeddings(
     query_camera: Tensor | ArrayLike | None = None,
     gallery_camera: Tensor | ArrayLike | None = None,
     *,
-    protocol: str = "sysu",
+    rules: Rules = NO_RULES,
 ) -> Score:
-    """Scores one gallery by Euclidean distance between embeddings; `score`, without ever holding all distances.
+    """Score one gallery by Euclidean distance between embeddings, as `score` does, without holding all distances.
 
     Args:
         query: (queries, dimensions), any real type, finite; distances are computed on its device.
         gallery: (gallery, dimensions), likewise.
-        query_identity, gallery_identity, query_camera, gallery_camera, protocol: as `score` takes them.
+        query_identity, gallery_identity, query_camera, gallery_camera, rules: as `score` takes them.
 
     Raises:
         CsviError: as `score` does; or embeddings that are not finite, or of different dimensions.
 
-    >>> score_embeddings([[0.0, 1.0]], [[0.0, 3.0], [0.0, 2.0]], [7], [5, 7], protocol="regdb").mAP
+    >>> score_embeddings([[0.0, 1.0]], [[0.0, 3.0], [0.0, 2.0]], [7], [5, 7]).metrics["mAP"]
     1.0
     """
     query = _numbers(query, "query", "queries, dimensions")
@@ -175,7 +149,7 @@ def score_embeddings(
     dtype = torch.promote_types(query.dtype, gallery.dtype)
     blocks = partial(euclidean, query.to(dtype), gallery.to(query.device, dtype))
     labels = query_identity, gallery_identity, query_camera, gallery_camera
-    return _score(blocks, (len(query), len(gallery)), *labels, protocol)
+    return _score(blocks, (len(query), len(gallery)), *labels, rules)
 
 
 def euclidean(query: Tensor, gallery: Tensor, rows: int) -> Iterator[Tensor]:
@@ -227,7 +201,7 @@ def _same_place(query_camera: Tensor, gallery_camera: Tensor, rules: Rules) -> T
 
 
 def index_gallery(identity: Tensor, camera: Tensor, column: Tensor | None = None) -> Gallery:
-    """Sorts a gallery by identity.
+    """Sort a gallery by identity.
 
     Args:
         identity, camera: (gallery,) integers.
@@ -241,7 +215,7 @@ def index_gallery(identity: Tensor, camera: Tensor, column: Tensor | None = None
 
 
 def rank(distance: Tensor, query_identity: Tensor, query_camera: Tensor, gallery: Gallery, rules: Rules) -> Ranks:
-    """Ranks one gallery for some queries.
+    """Rank one gallery for some queries.
 
     Args:
         distance: (queries, images) float32 or float64, finite; the gallery is `gallery.column` of the images.
@@ -252,14 +226,18 @@ def rank(distance: Tensor, query_identity: Tensor, query_camera: Tensor, gallery
     group = np.searchsorted(gallery.identities, identity).clip(max=len(gallery.identities) - 1)
     group[gallery.identities[group] != identity] = -1
     same_place = np.array(rules.same_place, np.int64).reshape(-1, 2)
-    first = np.zeros(len(rows), np.int64)
-    precision, penalty, chance = np.zeros((3, len(rows)))
+    room = np.where(group < 0, 0, np.diff(gallery.start)[group])
+    begin, positions = room.cumsum() - room, np.empty(room.sum(), np.int64)
+    matches, first, seen = np.zeros((3, len(rows)), np.int64)
+    functions = [_machine_code(metric) for metric in (chance, *METRICS.values())]
+    values = np.zeros((len(functions), len(rows)))
 
     threads = torch.get_num_threads()
     size = -(-len(rows) // (threads * PARTS))
 
-    def work(begin: int) -> None:
-        part = slice(begin, begin + size)
+    def work(start: int) -> None:
+        part = slice(start, start + size)
+        found = positions, begin[part], matches[part], first[part], seen[part]
         _rank_rows(
             rows[part],
             group[part],
@@ -270,15 +248,38 @@ def rank(distance: Tensor, query_identity: Tensor, query_camera: Tensor, gallery
             same_place,
             rules.same_camera,
             rules.unique_identities,
-            first[part],
-            precision[part],
-            penalty[part],
-            chance[part],
+            *found,
         )
+        for function, value in zip(functions, values, strict=True):
+            _measure(function, *found, value[part])
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(work, range(0, len(rows), size)))
-    return Ranks(*map(torch.from_numpy, (first, precision, penalty, chance)))
+    of_chance, *of_metrics = map(torch.from_numpy, values)
+    return Ranks(torch.from_numpy(first), of_chance, dict(zip(METRICS, of_metrics, strict=True)))
+
+
+@functools.cache
+def _machine_code(metric: Metric) -> Any:
+    """A metric as a function of C, which compiled loops call whatever it computes."""
+    return numba.cfunc(numba.float64(numba.typeof(Ranking(np.empty(0, np.int64), 0, 0))))(metric)  # type: ignore[arg-type]
+
+
+@compiled
+def _measure(
+    metric: Any,
+    positions: NDArray[np.int64],
+    begin: NDArray[np.int64],
+    matches: NDArray[np.int64],
+    first: NDArray[np.int64],
+    seen: NDArray[np.int64],
+    value: NDArray[np.float64],
+) -> None:  # pragma: no cover
+    """Fill in a metric of each query that has a match; what was found of them is as `_rank_rows` leaves it."""
+    for q in range(len(value)):
+        if matches[q] > 0:
+            own = positions[begin[q] : begin[q] + matches[q]]
+            value[q] = metric(Ranking(own, first[q], seen[q]))  # type: ignore[arg-type]
 
 
 @compiled
@@ -292,15 +293,17 @@ def _rank_rows(
     same_place: NDArray[np.int64],
     same_camera: bool,
     unique_identities: bool,
+    positions: NDArray[np.int64],
+    begin: NDArray[np.int64],
+    matches: NDArray[np.int64],
     first: NDArray[np.int64],
-    precision: NDArray[np.float64],
-    penalty: NDArray[np.float64],
-    chance: NDArray[np.float64],
+    seen: NDArray[np.int64],
 ) -> None:  # pragma: no cover
-    """Fills the last four, which must be zero; see `Ranks`. A query that is nobody of the gallery has the group -1.
+    """Find the `Ranking` of each query: its positions, `matches` of them from `begin` on, and the first and the seen.
 
-    The compiler turns each loop over the gallery into vector instructions. To go through it once for each relevant
-    image is faster than to sort it, for up to some thousand of them.
+    What is filled in must be zero, but for the positions. A query that is nobody of the gallery has the group -1. The
+    compiler turns each loop over the gallery into vector instructions. To go through it once for each match is faster
+    than to sort it, for up to some thousand of them.
     """
     others = np.empty(len(column), distance.dtype)
     for q in range(len(distance)):
@@ -312,30 +315,27 @@ def _rank_rows(
             if query_camera[q] == same_place[p, 0]:
                 for j in range(len(column)):
                     others[j] = np.inf if camera[j] == same_place[p, 1] else others[j]
-        begin, end = start[query_group[q]], start[query_group[q] + 1]
+        own, end = start[query_group[q]], start[query_group[q] + 1]
         if same_camera:
-            for j in range(begin, end):
+            for j in range(own, end):
                 others[j] = np.inf if camera[j] == query_camera[q] else others[j]
-        relevant = others[begin:end][others[begin:end] < np.inf]
+        relevant = others[own:end][others[own:end] < np.inf]
         if len(relevant) == 0:
             continue
         relevant.sort()
-        others[begin:end] = np.inf
+        others[own:end] = np.inf
 
-        seen = len(relevant)
+        visible = len(relevant)
         for j in range(len(others)):
-            seen += others[j] < np.inf
-        chance[q] = len(relevant) / seen
+            visible += others[j] < np.inf
+        matches[q], seen[q] = len(relevant), visible
         # position = how many are relevant and not behind it + how many of the others are at most as far
-        position = 0
         for n in range(len(relevant)):
             position = n + 1
             for j in range(len(others)):
                 position += others[j] <= relevant[n]
-            precision[q] += (n + 1) / position / len(relevant)
-            if n == 0:
-                first[q] = position
-        penalty[q] = len(relevant) / position
+            positions[begin[q] + n] = position
+        first[q] = positions[begin[q]]
         if unique_identities:  # how many of the other identities have an image that is at most as far
             first[q] = 1
             for i in range(len(start) - 1):
@@ -345,30 +345,26 @@ def _rank_rows(
                 first[q] += ahead
 
 
-def summarize(blocks: Sequence[Ranks], gallery: Gallery, rules: Rules) -> Score:
-    """Means over the queries of `blocks` that have something relevant in `gallery`.
+def summarize(ranks: Ranks, gallery: Gallery, rules: Rules) -> Score:
+    """Means over the queries that have a match in `gallery`.
 
     Raises:
-        CsviError: no query has.
+        NothingToScoreError: no query has.
     """
-    first = torch.cat([block.first for block in blocks])
-    counted = first > 0
+    counted = ranks.first > 0
     valid = int(counted.sum())
     if not valid:
         raise NothingToScoreError(
-            f"none of {len(first)} queries has an image of its identity in the gallery: nothing to score"
+            f"none of {len(counted)} queries has an image of its identity in the gallery: nothing to score"
         )
     longest = len(gallery.identities if rules.unique_identities else gallery.column)
-    cmc = torch.bincount(first[counted] - 1, minlength=longest).cumsum(0).double() / valid
-
-    def mean(name: str) -> float:
-        return float(torch.cat([getattr(block, name) for block in blocks]).sum() / valid)
-
-    return Score(cmc, mean("precision"), mean("penalty"), valid, mean("chance"))
+    cmc = torch.bincount(ranks.first[counted] - 1, minlength=longest).cumsum(0).double() / valid
+    means = {name: float(values.sum() / valid) for name, values in ranks.metrics.items()}
+    return Score(cmc, means, valid, float(ranks.chance.sum() / valid))
 
 
 def rows_of_block(gallery: int) -> int:
-    """How many queries to work on at a time, for a gallery of so many images."""
+    """Queries to work on at a time, for a gallery of so many images."""
     return max(1, BLOCK // gallery)
 
 
@@ -379,24 +375,21 @@ def _score(
     gallery_identity: Tensor | ArrayLike,
     query_camera: Tensor | ArrayLike | None,
     gallery_camera: Tensor | ArrayLike | None,
-    protocol: str,
+    rules: Rules,
 ) -> Score:
-    """Scores a gallery; `blocks` yields the distances, of `shape`, so many rows at a time."""
-    if protocol not in RULES:
-        raise CsviError(f"unknown protocol {protocol!r}: choose one of {', '.join(RULES)}")
-    rules = RULES[protocol]
+    """Score a gallery; `blocks` yields the distances, of `shape`, so many rows at a time."""
     who = _labels(query_identity, "query_identity", shape)
     identity = _labels(gallery_identity, "gallery_identity", shape)
     where, camera = torch.zeros_like(who), torch.zeros_like(identity)
     if rules.needs_cameras:
         if query_camera is None or gallery_camera is None:
-            raise CsviError(f"{protocol!r} removes gallery images by camera: give query_camera and gallery_camera")
+            raise CsviError("the rules remove gallery images by camera: give query_camera and gallery_camera")
         where = _labels(query_camera, "query_camera", shape)
         camera = _labels(gallery_camera, "gallery_camera", shape)
     gallery = index_gallery(identity, camera)
     rows = rows_of_block(shape[1])
     parts = zip(blocks(rows), who.split(rows), where.split(rows), strict=True)
-    return summarize([rank(*part, gallery, rules) for part in parts], gallery, rules)
+    return summarize(Ranks.join([rank(*part, gallery, rules) for part in parts]), gallery, rules)
 
 
 def _numbers(values: Tensor | ArrayLike, name: str, axes: str) -> Tensor:

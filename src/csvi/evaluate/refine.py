@@ -1,7 +1,7 @@
-"""What may be done to a ranking beside sorting it by distance. Off by default; whoever uses it says so.
+"""Query expansion and re-ranking, which refine a ranking by distance. Off by default, and named in every result.
 
 Both look at the gallery as a whole: a query's ranking then depends on who else is there, and re-ranking also on who
-else is asked for. A system that answers one query at a time would not get these figures.
+else is asked for. A system that answers one query at a time would not reach these metrics.
 """
 
 import os
@@ -21,7 +21,7 @@ from csvi.evaluate.metrics import BLOCK, euclidean, rows_of_block
 
 @dataclass(frozen=True)
 class Refinement:
-    """Which techniques, and their settings; those of re-ranking by default as in the paper.
+    """Techniques that refine a ranking, with their settings; the defaults of re-ranking are its paper's.
 
     Raises:
         CsviError: a setting that means nothing.
@@ -48,7 +48,7 @@ class Refinement:
             raise CsviError(f"lambda_ of a refinement is {self.lambda_}: it weighs two distances and is at most 1")
 
     def names(self) -> list[str]:
-        """What is done, in words, in the order that it is done in."""
+        """The techniques in words, in the order that they are applied in."""
         names = []
         if self.expand:
             names.append(f"query expansion ({self.expand} neighbours, alpha {self.alpha:g})")
@@ -63,7 +63,7 @@ SPARSE = 250
 
 
 def refined_distances(query: Tensor, gallery: Tensor, unseen: Tensor, refinement: Refinement) -> Tensor:
-    """Distances to sort by in place of the Euclidean ones, which they are if nothing is switched on.
+    """Distances to sort by in place of the Euclidean ones; the Euclidean ones if nothing is switched on.
 
     Re-ranking knows no cameras, as in the field: among an image's neighbours may be some that the protocol removes from
     a query's ranking afterwards.
@@ -71,8 +71,8 @@ def refined_distances(query: Tensor, gallery: Tensor, unseen: Tensor, refinement
     Args:
         query: (queries, dimensions) embeddings.
         gallery: (gallery, dimensions).
-        unseen: (queries, gallery) bool, images that a query may not be shown, as far as can be told without knowing
-            anybody; queries are not expanded with them.
+        unseen: (queries, gallery) bool, images that a query may not see, see `csvi.evaluate.metrics.hidden`; queries
+            are not expanded with them.
         refinement: what to do.
 
     Returns:
@@ -90,7 +90,7 @@ def refined_distances(query: Tensor, gallery: Tensor, unseen: Tensor, refinement
 
 
 def expanded_queries(query: Tensor, gallery: Tensor, unseen: Tensor, neighbours: int, alpha: float) -> Tensor:
-    """Every query averaged with its nearest gallery images, of those that it may see: (queries, dimensions).
+    """Average every query with the nearest of the gallery images that it may see: (queries, dimensions).
 
     The query has weight 1 and a neighbour s^alpha, where s is their cosine similarity or, if that is negative, 0.
     The sum is brought back to the length of the query, whatever that was: embeddings of P parts of length 1 keep the
@@ -109,7 +109,7 @@ def reranked_distances(query: Tensor, gallery: Tensor, k1: int, k2: int, lambda_
     """k-reciprocal re-ranking: (queries, gallery) distances, blends of the original one with a Jaccard distance.
 
     Zhong, Zheng, Cao, Li: Re-ranking Person Re-identification with k-reciprocal Encoding, CVPR 2017. Where the paper
-    leaves a choice, or code and paper differ, this does what published figures were computed with:
+    leaves a choice, or code and paper differ, this does what published metrics were computed with:
 
     - Queries and gallery are one set, and all of its images may be neighbours. An image is its own first neighbour, so
       that N(p, k) has k + 1 members, or all images if there are no more.
@@ -149,12 +149,12 @@ def reranked_distances(query: Tensor, gallery: Tensor, k1: int, k2: int, lambda_
 
 
 def reranking_bytes(queries: int, gallery: int, dimensions: int, size: int, neighbours: int) -> int:
-    """About how much memory `reranked_distances` takes at its peak beside the embeddings that it is given.
+    """Estimate the peak memory of `reranked_distances`, beside the embeddings that it is given.
 
     Args:
         queries, gallery, dimensions: of the embeddings.
         size: bytes of a number.
-        neighbours: that an image is looked at with.
+        neighbours: looked at of each image.
     """
     images, pairs = queries + gallery, queries * gallery
     computing = min(images**2, 2 * max(BLOCK, images)) + 3 * images * dimensions  # blocks, and copies of embeddings
@@ -165,9 +165,9 @@ def reranking_bytes(queries: int, gallery: int, dimensions: int, size: int, neig
 
 
 def available_bytes() -> int | None:
-    """Memory that programs may still take, with what the system can give up at once; None where nobody says.
+    """Memory that programs may still take, with what the system can give up at once; None where it is unknown.
 
-    Where only the size of the whole memory is known, it is that.
+    Where only the size of the whole memory is known, that size is returned.
     """
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
@@ -193,7 +193,7 @@ def _check_memory(query: Tensor, gallery: Tensor, neighbours: int) -> None:
 
 
 def _squared_distances(images: Tensor) -> Tensor:
-    """(n, dimensions) → (n, n)"""
+    """Squared distance of every image to every other: (n, dimensions) → (n, n)."""
     distance = images.new_empty(len(images), len(images))
     rows = rows_of_block(len(images))
     for into, block in zip(distance.split(rows), euclidean(images, images, rows), strict=True):
@@ -202,14 +202,14 @@ def _squared_distances(images: Tensor) -> Tensor:
 
 
 def _k_reciprocal(neighbours: NDArray[np.int64]) -> sparse.csr_array:
-    """Which of an image's neighbours name it in turn: (n, n) of 0 and 1; `neighbours`: (n, k)."""
+    """Neighbours of each image that name it in turn: (n, n) of 0 and 1; `neighbours`: (n, k)."""
     count = len(neighbours)
     named = _matrix(np.arange(count).repeat(neighbours.shape[1]), neighbours.ravel(), count)
     return named.multiply(named.T).tocsr()
 
 
 def _matrix(row: NDArray[np.int64], column: NDArray[np.int64], count: int) -> sparse.csr_array:
-    """(count, count), 1 at these places."""
+    """A (count, count) matrix with 1 at these places, else 0."""
     return sparse.csr_array((np.ones(len(row), np.int32), (row, column)), shape=(count, count))
 
 

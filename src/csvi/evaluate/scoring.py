@@ -1,23 +1,20 @@
-"""Embeddings under protocols: every trial ranked, figures averaged, and how sure they are."""
+"""Scores embeddings under protocols: ranks every trial, averages the metrics, and says how sure they are."""
 
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean, stdev
+from statistics import fmean
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from csvi.data.records import ImageRecord
 from csvi.errors import CsviError, NothingToScoreError
-from csvi.evaluate.intervals import bootstrap
+from csvi.evaluate.intervals import bootstrap, mean_and_std
 from csvi.evaluate.metrics import (
-    RULES,
     Gallery,
     Ranks,
-    Rules,
     Score,
     euclidean,
     hidden,
@@ -26,20 +23,19 @@ from csvi.evaluate.metrics import (
     rows_of_block,
     summarize,
 )
-from csvi.evaluate.protocols import Draw, Protocol, Trial, camera_pairs
+from csvi.evaluate.protocols import GalleryDraw, LabelledImage, Protocol, Rules, Trial, camera_pairs
 from csvi.evaluate.refine import NO_REFINEMENT, Refinement, refined_distances
 from csvi.progress import progress
 
 log = logging.getLogger(__name__)
 
-REPORTED_RANKS = (1, 10, 20)
 Scored = tuple[Score, Ranks]
-"""Of one trial."""
+"""Score of one trial, and the ranks of its queries."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """One figure over the trials."""
+    """One metric over the trials."""
 
     mean: float
     std: float
@@ -47,73 +43,72 @@ class Spread:
     trials: list[float]
     low: float
     high: float
-    """95 % interval of the mean, by bootstrap over the identities of the queries: how far the figure may be off because
-    it was these people who were asked for. What other galleries and other trainings would give is not in it."""
+    """95 % interval of the mean, by bootstrap over the identities of the queries: how far the metric may be off because
+    these people were asked for and not others. What other galleries and other trainings would give is not in it."""
 
 
 @dataclass(frozen=True)
 class ByIdentity:
-    """What each query identity contributes; from it come intervals, and paired differences between models."""
+    """The contribution of each query identity; from it come intervals, and paired differences between models."""
 
     identity: list[int]
     queries: list[int]
     """Queries counted, over all trials."""
     sums: dict[str, list[float]]
-    """Figure → its sum over those queries; their mean, over all identities, is the figure."""
+    """Metric → its sum over those queries; the mean over the queries of all identities is the metric."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a protocol found; `dataclasses.asdict` makes it ready for JSON. Figures are fractions from 0 to 1."""
+    """The result of a protocol; `dataclasses.asdict` makes it ready for JSON. Metrics are fractions from 0 to 1."""
 
     protocol: str
-    rules: str
-    gallery: Draw
-    """How the galleries were drawn; figures of different draws cannot be compared."""
+    gallery: GalleryDraw
+    """The way the galleries were drawn; metrics of different draws cannot be compared."""
     refinements: list[str]
-    """What was done to the ranking beside sorting by distance, in words; empty by default, as in the field."""
+    """Names of what refined the rankings by distance; empty by default, as in the field."""
     queries: int
-    """Of a trial."""
+    """Queries of a trial."""
     valid: int
     """Queries counted: those with something relevant in the gallery; the fewest of all trials."""
     gallery_images: int
-    """The fewest of all trials."""
+    """Gallery images; the fewest of all trials."""
     chance: float
     """R1 of a random ranking, mean over the trials."""
-    figures: dict[str, Spread]
-    """R1, R10, R20, mAP, mINP."""
+    metrics: dict[str, Spread]
+    """Each of `csvi.evaluate.METRICS`: R1, R10, R20, mAP, mINP."""
     by_identity: ByIdentity = field(repr=False)
 
 
-def evaluate_protocol(protocol: Protocol, embeddings: Tensor, records: Sequence[ImageRecord]) -> Result:
-    """One protocol; see `evaluate_protocols`."""
-    return evaluate_protocols([protocol], embeddings, records)[0]
+def evaluate_protocol(protocol: Protocol, embeddings: Tensor, images: Sequence[LabelledImage]) -> Result:
+    """Evaluate one protocol, see `evaluate_protocols`."""
+    return evaluate_protocols([protocol], embeddings, images)[0]
 
 
 def evaluate_protocols(
     protocols: Sequence[Protocol],
     embeddings: Tensor,
-    records: Sequence[ImageRecord],
+    images: Sequence[LabelledImage],
     refinement: Refinement = NO_REFINEMENT,
 ) -> list[Result]:
-    """Ranks the galleries of every trial by Euclidean distance and averages over the trials.
+    """Rank the galleries of every trial by Euclidean distance and average over the trials.
 
     Trials with the same queries share one computation of the distances, so give protocols together.
 
     Args:
-        protocols: made from `records`.
-        embeddings: (records, dimensions) floating point, finite; row i is the embedding of record i.
-        records: of one split.
+        protocols: made from `images`.
+        embeddings: (images, dimensions) floating point, finite; row i is the embedding of image i.
+        images: of one split.
         refinement: re-ranking and query expansion; by default neither.
 
     Raises:
         CsviError: embeddings of another shape or not finite, or no query with a match under any protocol; one without
             is left out, and the log says so.
     """
-    embeddings = check_embeddings(embeddings, len(records))
-    identity = torch.tensor([record.identity for record in records], device=embeddings.device)
+    embeddings = check_embeddings(embeddings, len(images))
+    identity = torch.tensor([image.identity for image in images], device=embeddings.device)
     results = []
-    for protocol, scores in zip(protocols, _score(protocols, embeddings, records, refinement), strict=True):
+    for protocol, scores in zip(protocols, _score(protocols, embeddings, images, refinement), strict=True):
         scored = [score for score in scores if score is not None]
         if len(scored) == len(scores):
             results.append(_result(protocol, scored, identity, refinement))
@@ -125,12 +120,12 @@ def evaluate_protocols(
 
 
 def _score(
-    protocols: Sequence[Protocol], embeddings: Tensor, records: Sequence[ImageRecord], refinement: Refinement
+    protocols: Sequence[Protocol], embeddings: Tensor, images: Sequence[LabelledImage], refinement: Refinement
 ) -> list[list[Scored | None]]:
-    """Every trial of every protocol; None where no query has a match."""
-    identity = torch.tensor([record.identity for record in records], device=embeddings.device)
-    camera = torch.tensor([record.camera for record in records], device=embeddings.device)
-    trials = [(RULES[protocol.rules], trial) for protocol in protocols for trial in protocol.trials]
+    """Score every trial of every protocol; None where no query has a match."""
+    identity = torch.tensor([image.identity for image in images], device=embeddings.device)
+    camera = torch.tensor([image.camera for image in images], device=embeddings.device)
+    trials = [(protocol.rules, trial) for protocol in protocols for trial in protocol.trials]
     by_query: dict[tuple[int, ...], list[int]] = {}
     for t, (_, trial) in enumerate(trials):
         by_query.setdefault(tuple(trial.query), []).append(t)
@@ -149,7 +144,7 @@ def _score(
 
 @dataclass(frozen=True)
 class CameraPair:
-    """What one camera finds in the images of another; mean over the trials."""
+    """Metrics of one camera's queries among the images of another; means over the trials."""
 
     query: int
     gallery: int
@@ -159,26 +154,24 @@ class CameraPair:
     chance: float
 
 
-def evaluate_camera_pairs(protocol: Protocol, embeddings: Tensor, records: Sequence[ImageRecord]) -> list[CameraPair]:
-    """A protocol for each pair of cameras alone; without pairs that have nothing to find, and empty if there is one."""
-    alone = camera_pairs(protocol, records)
-    embeddings = check_embeddings(embeddings, len(records))
+def evaluate_camera_pairs(protocol: Protocol, embeddings: Tensor, images: Sequence[LabelledImage]) -> list[CameraPair]:
+    """Score each pair of cameras alone, without pairs that have nothing to find; empty where there is a single pair."""
+    alone = camera_pairs(protocol, images)
+    embeddings = check_embeddings(embeddings, len(images))
     pairs = []
     for (query, gallery), trials in zip(
-        alone, _score(list(alone.values()), embeddings, records, NO_REFINEMENT), strict=True
+        alone, _score(list(alone.values()), embeddings, images, NO_REFINEMENT), strict=True
     ):
         scores = [trial[0] for trial in trials if trial is not None]
         if scores:
-            r1, mean_ap, chance = (
-                fmean(float(value) for value in values)
-                for values in zip(*((score.cmc[0], score.mAP, score.chance) for score in scores), strict=True)
-            )
+            r1, mean_ap = (fmean(score.metrics[name] for score in scores) for name in ("R1", "mAP"))
+            chance = fmean(score.chance for score in scores)
             pairs.append(CameraPair(query, gallery, min(score.valid for score in scores), r1, mean_ap, chance))
     return pairs if len(pairs) > 1 else []
 
 
 def check_embeddings(embeddings: Tensor, images: int) -> Tensor:
-    """The same embeddings in at least 32 bits.
+    """Convert embeddings to at least 32 bits.
 
     Raises:
         CsviError: they are not (images, dimensions), not floats or not finite.
@@ -200,12 +193,12 @@ def _score_together(
     identity: Tensor,
     camera: Tensor,
 ) -> list[Scored | None]:
-    """Trials that share their queries; distances are computed once, a block at a time."""
+    """Score trials that share their queries; distances are computed once, a block at a time."""
     device = embeddings.device
     queries = torch.tensor(query, device=device)
-    images = [torch.tensor(trial.gallery, device=device) for _, trial in trials]
-    pool = torch.cat(images).unique()
-    galleries = [index_gallery(identity[g], camera[g], torch.searchsorted(pool, g)) for g in images]
+    searched = [torch.tensor(trial.gallery, device=device) for _, trial in trials]
+    pool = torch.cat(searched).unique()
+    galleries = [index_gallery(identity[g], camera[g], torch.searchsorted(pool, g)) for g in searched]
     ranks: list[list[Ranks]] = [[] for _ in trials]
     rows = rows_of_block(len(pool))
     distances = euclidean(embeddings[queries], embeddings[pool], rows)
@@ -227,15 +220,15 @@ def _score_refined(
     camera: Tensor,
     refinement: Refinement,
 ) -> list[Scored | None]:
-    """One trial after the other: refined distances depend on who else is in the gallery."""
+    """Score one trial after the other, as refined distances depend on who else is in the gallery."""
     queries = torch.tensor(query, device=embeddings.device)
     scores: list[Scored | None] = []
     for rules, trial in progress(trials, "Refining rankings"):
-        images = torch.tensor(trial.gallery, device=embeddings.device)
-        gallery = index_gallery(identity[images], camera[images])
-        unseen = hidden(camera[queries], camera[images], rules)
-        distance = refined_distances(embeddings[queries], embeddings[images], unseen, refinement)
-        rows = rows_of_block(len(images))
+        searched = torch.tensor(trial.gallery, device=embeddings.device)
+        gallery = index_gallery(identity[searched], camera[searched])
+        unseen = hidden(camera[queries], camera[searched], rules)
+        distance = refined_distances(embeddings[queries], embeddings[searched], unseen, refinement)
+        rows = rows_of_block(len(searched))
         blocks = [
             rank(d, identity[block], camera[block], gallery, rules)
             for d, block in zip(distance.split(rows), queries.split(rows), strict=True)
@@ -245,8 +238,9 @@ def _score_refined(
 
 
 def _summarized(blocks: Sequence[Ranks], gallery: Gallery, rules: Rules) -> Scored | None:
+    ranks = Ranks.join(blocks)
     try:
-        return summarize(blocks, gallery, rules), Ranks.join(blocks)
+        return summarize(ranks, gallery, rules), ranks
     except NothingToScoreError:
         return None
 
@@ -256,45 +250,39 @@ def _result(protocol: Protocol, scores: Sequence[Scored], identity: Tensor, refi
         (identity[torch.tensor(trial.query, device=identity.device)].cpu().numpy(), ranks)
         for trial, (_, ranks) in zip(protocol.trials, scores, strict=True)
     )
-    figures = {f"R{r}": [float(s.cmc[min(r, len(s.cmc)) - 1]) for s, _ in scores] for r in REPORTED_RANKS}
-    figures["mAP"] = [s.mAP for s, _ in scores]
-    figures["mINP"] = [s.mINP for s, _ in scores]
-    low, high = bootstrap(np.array([by_identity.sums[name] for name in figures]).T, np.array(by_identity.queries))
+    metrics = {name: [s.metrics[name] for s, _ in scores] for name in by_identity.sums}
+    low, high = bootstrap(np.array(list(by_identity.sums.values())).T, np.array(by_identity.queries))
     return Result(
         protocol=protocol.name,
-        rules=protocol.rules,
         gallery=protocol.gallery,
         refinements=refinement.names(),
         queries=min(len(trial.query) for trial in protocol.trials),
         valid=min(s.valid for s, _ in scores),
         gallery_images=min(len(trial.gallery) for trial in protocol.trials),
         chance=fmean(s.chance for s, _ in scores),
-        figures={
-            name: Spread(fmean(f), stdev(f) if len(f) > 1 else 0.0, f, float(low[i]), float(high[i]))
-            for i, (name, f) in enumerate(figures.items())
+        metrics={
+            name: Spread(*mean_and_std(values), values, float(low[i]), float(high[i]))
+            for i, (name, values) in enumerate(metrics.items())
         },
         by_identity=by_identity,
     )
 
 
 def _by_identity(trials: Iterable[tuple[NDArray[np.int64], Ranks]]) -> ByIdentity:
-    """Sums over the queries of each identity and over the trials; the identity of every query, and its ranks."""
-    identities, first, precision, penalty = (
-        np.concatenate(columns)
-        for columns in zip(
-            *(
-                (identity, *(getattr(ranks, name).cpu().numpy() for name in ("first", "precision", "penalty")))
-                for identity, ranks in trials
-            ),
-            strict=True,
-        )
-    )
-    counted = first > 0
-    names, group = np.unique(identities[counted], return_inverse=True)
-    first, precision, penalty = first[counted], precision[counted], penalty[counted]
-    values = {f"R{r}": first <= r for r in REPORTED_RANKS} | {"mAP": precision, "mINP": penalty}
+    """Sum the metrics over the queries of each identity and over the trials.
+
+    Args:
+        trials: identity of every query, and their ranks.
+    """
+    identity, ranks = zip(*trials, strict=True)
+    together = Ranks.join(ranks)
+    counted = together.first.numpy() > 0
+    names, group = np.unique(np.concatenate(identity)[counted], return_inverse=True)
     return ByIdentity(
         names.tolist(),
         np.bincount(group).tolist(),
-        {name: np.bincount(group, weights=value.astype(float)).tolist() for name, value in values.items()},
+        {
+            name: np.bincount(group, weights=values.numpy()[counted]).tolist()
+            for name, values in together.metrics.items()
+        },
     )

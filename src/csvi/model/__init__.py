@@ -1,5 +1,1 @@
-"""The network of the paper, its auxiliaries and its losses. Knows no dataset."""
-
-from csvi.model.network import TrainingNetwork, VIReIDNet, build_network
-
-__all__ = ["TrainingNetwork", "VIReIDNet", "build_network"]
+"""The bricks that networks are made of: trunks, streams, heads, decoder, weights. None knows a setting or a dataset."""

@@ -1,4 +1,4 @@
-"""A network that is only used, not trained: BatchNorm as part of the convolutions before it."""
+"""Networks that are used and not trained: BatchNorm becomes part of the convolutions before it."""
 
 import copy
 from itertools import pairwise
@@ -12,11 +12,11 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def folded(network: Module) -> Module:
-    """A copy in evaluation mode, with the BatchNorm2d that follow a convolution folded into its weights.
+    """Copy a network, in evaluation mode, with every BatchNorm2d that follows a convolution folded into its weights.
 
-    In evaluation such a layer is a factor and a summand for each channel, which cost as much memory traffic as the
-    convolution itself when they are applied to what comes out of it, and nothing when applied to what it multiplies
-    with. Layers of a block are taken to be computed in their order, as those of torchvision's ResNets and MobileNetV2.
+    In evaluation such a layer is a factor and a summand for each channel. Applied to the output of the convolution they
+    cost as much memory traffic as the convolution itself; applied to its weights they cost nothing. The layers of a
+    block are taken to be computed in their order, as those of torchvision's ResNets and MobileNetV2 are.
     """
     network = copy.deepcopy(network).eval()
     with torch.no_grad():

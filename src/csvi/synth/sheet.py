@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from csvi.config import SynthConfig
 from csvi.errors import CsviError
-from csvi.synth.benchmark import LAYOUTS, put, resolve, shot_generator
+from csvi.synth.benchmark import plan_of, put, resolve, shot_generator
 from csvi.synth.cameras import CAMERAS
 from csvi.synth.people import draw_person
 from csvi.synth.photo import photograph
@@ -19,7 +19,7 @@ GAP, LEFT, TOP = 4, 84, 22
 def write_sheet(file: Path, config: SynthConfig, people: int = 10) -> None:
     """Writes a PNG with a column for each of `people` identities: some visible, some infrared images, and two masks."""
     settings = resolve(config)
-    plan = LAYOUTS[settings.layout](settings.preset, settings.seed)
+    plan = plan_of(settings.layout, settings.preset, settings.seed)
     cameras = list(plan.views)
     last = {CAMERAS[camera].infrared: camera for camera in cameras}.values()  # of each spectrum; its mask is shown
     shots = {(shot.identity, shot.camera): shot for shot in plan.shots if shot.index == 1}

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 
-from csvi.data import sysu_mm01
+from csvi.data import sysu
 from csvi.synth.plan import Plan, Structure, consecutive, generator, lines
 
 TRIALS = 10
@@ -30,7 +30,7 @@ def plan(preset: str, seed: int) -> Plan:
     files = {f"exp/{split}_id.txt": lines([",".join(map(str, ids))]) for split, ids in wanted.splits.items()}
     files["exp/rand_perm_cam.mat"] = gallery_permutations(wanted, seed)
     shots = wanted.shots(lambda identity, camera, index: f"cam{camera}/{identity:04d}/{index:04d}.jpg")
-    return Plan(sysu_mm01.TITLE, ABOUT, VIEWS, shots, files, wanted.counts())
+    return Plan(sysu.TITLE, ABOUT, VIEWS, shots, files, wanted.counts())
 
 
 def structure(preset: str) -> Structure:
@@ -41,7 +41,7 @@ def structure(preset: str) -> Structure:
     220 such; `tiny` 6, 2 and 4 with 5 + 4.
     """
     if preset == "paper":
-        rows = sysu_mm01.counts()
+        rows = sysu.images_per_camera()
         splits = {name: [int(row["id"]) for row in rows if row["split"] == name] for name in ("train", "val", "test")}
         return Structure(
             splits, {(int(row["id"]), camera): int(row[f"cam{camera}"]) for row in rows for camera in range(1, 7)}

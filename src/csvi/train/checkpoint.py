@@ -1,10 +1,9 @@
-"""`last.ckpt`: all that is needed to go on with a run as if it had never stopped."""
+"""`last.ckpt`: all that is needed to resume a run as if it had never stopped."""
 
 import dataclasses
-import hashlib
 import logging
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,42 +14,40 @@ from torch import nn
 from torch.optim import Optimizer
 
 from csvi.config import Config, flatten
-from csvi.data import ImageRecord
+from csvi.data.training_set import TrainingSet
 from csvi.errors import CsviError
-from csvi.train.run_folder import CHECKPOINT, DAMAGED, PREVIOUS, check_same_settings
+from csvi.runs.folder import CHECKPOINT, DAMAGED, PREVIOUS, check_same_settings
 from csvi.writing import replacing
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
-class Progress:
-    """How far a run is, and what makes it this one: all that a checkpoint holds beside network and optimiser.
+class Position:
+    """The progress of a run, and what makes it this one: all that a checkpoint holds beside method and optimiser.
 
     Batches, augmentation, learning rate and all random numbers of a step follow from settings, images and position.
     """
 
     settings: dict[str, object]
-    """By name, such as `data.height`."""
+    """Settings by name, such as `data.height`."""
     identities: list[int]
-    """In the order of their labels."""
+    """Identity of each class, in the order of the classes."""
     images: str
-    """Digest of their paths, identities and modalities, in their order."""
+    """Digest of the paths, identities and modalities of the images, in their order."""
     epoch: int = 0
     step: int = 0
-    """Of what comes next; with `step` at the end of an epoch that is its validation."""
-    left_out: list[bool] = dataclasses.field(default_factory=list)
-    """Which of the last steps were, as they were not finite."""
+    """Next step of the epoch, from 0; equal to the number of steps when only the validation is left."""
+    skipped: list[bool] = dataclasses.field(default_factory=list)
+    """Which of the last steps were skipped, as they were not finite."""
 
     @classmethod
-    def start(cls, config: Config, records: Iterable[ImageRecord], identities: list[int]) -> "Progress":
-        """Of a new run on these images."""
-        lines = [f"{record.path}\t{record.identity}\t{int(record.modality)}\n" for record in records]
-        digest = hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
-        return cls(flatten(config), identities, digest)
+    def start(cls, config: Config, training_set: TrainingSet) -> "Position":
+        """The beginning of a new run."""
+        return cls(flatten(config), training_set.identities, training_set.digest)
 
 
-def save_checkpoint(fabric: Fabric, run: Path, network: nn.Module, optimizer: Optimizer, progress: Progress) -> None:
+def save_checkpoint(fabric: Fabric, run: Path, method: nn.Module, optimizer: Optimizer, position: Position) -> None:
     """Write RUN/last.ckpt; the one before is kept as RUN/previous.ckpt, and at every instant one of them is whole.
 
     Raises:
@@ -59,10 +56,10 @@ def save_checkpoint(fabric: Fabric, run: Path, network: nn.Module, optimizer: Op
     if not fabric.is_global_zero:
         return
     state = {
-        "network": network.state_dict(),
+        "method": method.state_dict(),
         "optimizer": optimizer.state_dict(),
         "scaler": fabric.strategy.precision.state_dict(),  # of float16's losses
-        "progress": dataclasses.asdict(progress),
+        "position": dataclasses.asdict(position),
     }
     with replacing(run / CHECKPOINT, keep=run / PREVIOUS) as partial:
         try:
@@ -72,13 +69,13 @@ def save_checkpoint(fabric: Fabric, run: Path, network: nn.Module, optimizer: Op
 
 
 def load_checkpoint(
-    fabric: Fabric, files: Sequence[Path], network: nn.Module, optimizer: Optimizer, start: Progress, config: Config
-) -> tuple[Progress, Path]:
-    """Restore network and optimiser; returns how far they are, and the file that says so.
+    fabric: Fabric, files: Sequence[Path], method: nn.Module, optimizer: Optimizer, start: Position, config: Config
+) -> tuple[Position, Path]:
+    """Restore method and optimiser; returns how far they are, and the file that says so.
 
     Args:
         files: of which the first that is not damaged counts; one before it is renamed to damaged.ckpt.
-        start: of the run that is to go on.
+        start: position of the run that is resumed, at its start.
         config: its settings.
 
     Raises:
@@ -88,38 +85,38 @@ def load_checkpoint(
     fabric.barrier()  # until all processes have found it
     for damaged in files[: files.index(file)] if fabric.is_global_zero else []:
         damaged.replace(damaged.with_name(DAMAGED))  # so that it never takes the place of the whole one
-    progress = Progress(**saved["progress"])
-    check_same_settings(config, progress.settings, file)
-    if progress.identities != start.identities:
+    position = Position(**saved["position"])
+    check_same_settings(config, position.settings, file)
+    if position.identities != start.identities:
         raise CsviError(f"the checkpoint {file} was trained on other identities than these data have")
-    if progress.images != start.images:
+    if position.images != start.images:
         raise CsviError(f"the checkpoint {file} was trained on other images than these data have: start a new run")
-    if (progress.epoch, progress.step) > (config.train.epochs, 0):
+    if (position.epoch, position.step) > (config.train.epochs, 0):
         raise CsviError(
-            f"the checkpoint {file} is of epoch {progress.epoch + (progress.step > 0)} already: "
+            f"the checkpoint {file} is of epoch {position.epoch + (position.step > 0)} already: "
             f"--train.epochs {config.train.epochs} is less"
         )
     try:
-        network.load_state_dict(saved["network"])
+        method.load_state_dict(saved["method"])
         optimizer.load_state_dict(saved["optimizer"])
         if saved.get("scaler"):
             fabric.strategy.precision.load_state_dict(saved["scaler"])
     except (RuntimeError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
         raise CsviError(f"the checkpoint {file} does not fit the settings of this run: {reason}") from error
-    log.info("going on at epoch %d, step %d, from %s", progress.epoch + 1, progress.step + 1, file)
-    progress.settings = start.settings
-    return progress, file
+    log.info("resuming at epoch %d, step %d, from %s", position.epoch + 1, position.step + 1, file)
+    position.settings = start.settings
+    return position, file
 
 
 def epochs_done(run: Path) -> int | None:
-    """Epochs of which RUN/last.ckpt says that they are done, validation included; None without a checkpoint.
+    """Read from RUN/last.ckpt how many epochs are done, validation included; None without a checkpoint.
 
     Raises:
         CsviError: it is no checkpoint.
     """
     file = run / CHECKPOINT
-    return int(_read(file, whole=False)["progress"]["epoch"]) if file.exists() else None
+    return int(_read(file, whole=False)["position"]["epoch"]) if file.exists() else None
 
 
 class DamagedError(CsviError):
@@ -133,12 +130,12 @@ def _first_whole(files: Sequence[Path]) -> tuple[Path, dict[str, Any]]:
         except DamagedError as error:
             if number == len(files):
                 raise
-            log.warning("%s: going on from %s, the one before", error, files[number])
+            log.warning("%s: resuming from %s, the one before", error, files[number])
     raise ValueError("no checkpoint was given")
 
 
 def _read(file: Path, whole: bool = True) -> dict[str, Any]:
-    """What a checkpoint holds; with `whole` every byte of it is looked at."""
+    """Read what a checkpoint holds; with `whole` every byte of it is checked."""
     try:
         if whole:
             with zipfile.ZipFile(file) as parts:
@@ -151,7 +148,7 @@ def _read(file: Path, whole: bool = True) -> dict[str, Any]:
         raise
     except Exception as error:  # a file that is something else fails in every way there is
         raise DamagedError(f"{file} is damaged or no checkpoint of csvi") from error
-    progress = saved.get("progress") if isinstance(saved, dict) else None
-    if not isinstance(progress, dict) or progress.keys() != Progress.__dataclass_fields__.keys():
+    position = saved.get("position") if isinstance(saved, dict) else None
+    if not isinstance(position, dict) or position.keys() != Position.__dataclass_fields__.keys():
         raise CsviError(f"{file} is no checkpoint of this version of csvi")
     return saved

@@ -1,4 +1,4 @@
-"""What training a configuration costs: parameters, time and memory of a step, on random images."""
+"""The cost of training: parameters, time and memory of a step, on random images."""
 
 import os
 import resource
@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from csvi.config import Config
+from csvi.data.batch import Batch
 from csvi.fabric import keep_freed_memory, make_fabric
-from csvi.model import TrainingNetwork, build_network
+from csvi.methods import Method, build_method
 from csvi.train.loop import train_step
 from csvi.train.optimizer import build_optimizer
 
@@ -25,14 +26,14 @@ WARM_UP = 3
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one configuration on one machine."""
+    """The cost of one configuration on one machine."""
 
     parameters_training: int
     parameters_testing: int
     seconds_a_step: float
     """Median over the steps, without loading images."""
     bytes: int
-    """At most allocated on the accelerator or, on a CPU, resident in the process, PyTorch itself included."""
+    """Most memory allocated on the accelerator or, on a CPU, resident in the process, PyTorch itself included."""
     device: str
 
 
@@ -49,7 +50,7 @@ def training_cost(config: Config, identities: int, steps: int = 10) -> Cost:
 
 
 def _measure(config: Config, identities: int, steps: int) -> Cost:
-    network, step = random_training(config, identities)
+    method, step = random_training(config, identities)
     seconds = []
     for _ in range(WARM_UP + steps):
         start = time.perf_counter()
@@ -57,46 +58,44 @@ def _measure(config: Config, identities: int, steps: int) -> Cost:
         seconds.append(time.perf_counter() - start)
     on_gpu = torch.cuda.is_available()
     return Cost(
-        sum(parameter.numel() for parameter in network.parameters()),
-        sum(parameter.numel() for parameter in network.net.parameters()),
+        sum(parameter.numel() for parameter in method.parameters()),
+        sum(parameter.numel() for parameter in method.net.parameters()),
         statistics.median(seconds[WARM_UP:]),
         torch.cuda.max_memory_allocated() if on_gpu else _peak_resident(),
         torch.cuda.get_device_name() if on_gpu else f"CPU, {torch.get_num_threads()} threads of {os.cpu_count()}",
     )
 
 
-def random_training(config: Config, identities: int) -> tuple[TrainingNetwork, Callable[[], dict[str, Tensor]]]:
-    """A network, and its training step on one batch of random images, to be called again and again."""
-    network, step = training(config, identities)
+def random_training(config: Config, identities: int) -> tuple[Method, Callable[[], dict[str, Tensor]]]:
+    """Build a method, and its training step on one batch of random images, to be called again and again."""
+    method, step = training(config, identities)
     batch = random_batch(config, identities)
-    return network, lambda: step(batch)
+    return method, lambda: step(batch)
 
 
-def training(
-    config: Config, identities: int
-) -> tuple[TrainingNetwork, Callable[[dict[str, Tensor]], dict[str, Tensor]]]:
-    """A network, and its training step on a batch, which gives the loss terms without waiting for the device."""
+def training(config: Config, identities: int) -> tuple[Method, Callable[[Batch], dict[str, Tensor]]]:
+    """Build a method, and its training step on a batch, which gives the loss terms without waiting for the device."""
     torch.manual_seed(0)
-    fabric = make_fabric(config)
-    network = build_network(config, identities).to(memory_format=torch.channels_last)
+    fabric = make_fabric(config.precision)
+    method = build_method(config, identities).to(memory_format=torch.channels_last)
     if config.train.compile:
-        network.compile()
-    wrapped, optimizer = fabric.setup(network, build_optimizer(network, config.train, pretrained=True))
+        method.compile()
+    wrapped, optimizer = fabric.setup(method, build_optimizer(method.groups(config.train), config.train))
     keep_freed_memory(fabric.device)
-    return network, lambda batch: train_step(fabric, network, wrapped, optimizer, batch, config.loss)[0]
+    return method, lambda batch: train_step(fabric, method, wrapped, optimizer, batch, 0)[0]
 
 
-def random_batch(config: Config, identities: int) -> dict[str, Tensor]:
-    """As a loader makes them, of noise."""
+def random_batch(config: Config, identities: int) -> Batch:
+    """Make a batch of noise, as a loader makes them of images."""
     data = config.data
     per_modality = torch.arange(data.identities).repeat_interleave(data.images) % identities
     size = 2 * len(per_modality)
-    return {
-        "image": torch.randn(size, 3, data.height, data.width).contiguous(memory_format=torch.channels_last),
-        "modality": torch.arange(2).repeat_interleave(len(per_modality)),
-        "identity": per_modality.repeat(2),
-        "mask": torch.rand(size, 1, data.height, data.width).round(),
-    }
+    return Batch(
+        image=torch.randn(size, 3, data.height, data.width).contiguous(memory_format=torch.channels_last),
+        modality=torch.arange(2).repeat_interleave(len(per_modality)),
+        identity=per_modality.repeat(2),
+        mask=torch.rand(size, 1, data.height, data.width).round(),
+    )
 
 
 def _peak_resident() -> int:

@@ -18,11 +18,11 @@ log = logging.getLogger(__name__)
 
 FILE = "nonfinite.json"
 AT_MOST, OF_LAST = 10, 100
-"""So many of the last steps may be left out before the run stops all the same."""
+"""Stop the run once more than 10 of the last 100 steps were skipped."""
 
 
 def gradients_are_finite(network: nn.Module) -> Tensor:
-    """() bool on the device, which nobody waits for."""
+    """Whether all gradients are finite: () bool on the device, which nobody waits for."""
     gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
     return torch.nn.utils.get_total_norm(gradients, float("inf")).isfinite()
 
@@ -38,14 +38,14 @@ def check_weights(network: nn.Module, optimizer: Optimizer, step: int) -> None:
 
 
 class NonFinite:
-    """What comes of steps with a loss or a gradient that is not finite: the run stops, or goes on without the step.
+    """Decides about steps with a loss or a gradient that is not finite: the run stops, or continues without the step.
 
     Args:
         run: its folder, for nonfinite.json; None writes nothing.
-        skip: such steps were left out, and the run goes on unless there are many.
-        scaled: the loss is scaled (float16), whose gradients now and then are infinite; the scaler leaves out the step.
-        images: paths of the images of a step.
-        left_out: which of the last steps were, in a run that goes on.
+        skip: such steps were skipped, and the run continues unless there are many.
+        scaled: the loss is scaled (float16), whose gradients now and then are infinite; the scaler skips the step.
+        images: gives the paths of the images of a step.
+        skipped: which of the last steps were skipped, in a run that is resumed.
     """
 
     def __init__(
@@ -54,14 +54,14 @@ class NonFinite:
         skip: bool = False,
         scaled: bool = False,
         images: Callable[[int], list[str]] = lambda step: [],
-        left_out: Sequence[bool] = (),
+        skipped: Sequence[bool] = (),
     ):
         self.file = None if run is None else run / FILE
         self.skip, self.scaled, self.images = skip, scaled, images
-        self.left_out = deque(left_out, maxlen=OF_LAST)
+        self.skipped = deque(skipped, maxlen=OF_LAST)
 
     def check(self, step: int, terms: dict[str, float], gradient: bool) -> bool:
-        """Whether the step was left out; to be asked of every step once, in their order.
+        """Decide whether the step was skipped; called once for every step, in their order.
 
         Args:
             step: from 1.
@@ -72,20 +72,20 @@ class NonFinite:
             CsviError: the run must stop.
         """
         bad = [name for name, value in terms.items() if not math.isfinite(value)]
-        self.left_out.append(bool(bad) or not gradient)
-        if not self.left_out[-1]:
+        self.skipped.append(bool(bad) or not gradient)
+        if not self.skipped[-1]:
             return False
         looks_for_scale = self.scaled and not bad
-        often = sum(self.left_out) > AT_MOST
+        often = sum(self.skipped) > AT_MOST
         if looks_for_scale and not often:
             return True
         what = f"the {' and '.join(bad)} loss" if bad else "the gradient"
         where = self._write(step, terms, gradient)
         if often:
-            where += f", nor were {sum(self.left_out) - 1} of the {len(self.left_out) - 1} steps before"
+            where += f", nor were {sum(self.skipped) - 1} of the {len(self.skipped) - 1} steps before"
         if often or not self.skip:
             raise CsviError(f"{what} of step {step} is not finite{where}: {_advice(may_skip=not self.skip)}")
-        log.warning("%s of step %d is not finite%s: left out", what, step, where)
+        log.warning("%s of step %d is not finite%s: skipped", what, step, where)
         return True
 
     def _write(self, step: int, terms: dict[str, float], gradient: bool) -> str:
@@ -108,6 +108,6 @@ class NonFinite:
 def _advice(may_skip: bool = True) -> str:
     skip = "--train.on_nonfinite skip or " if may_skip else ""
     return (
-        f"go on from the last checkpoint by --resume auto with {skip}full precision (--precision 32-true), or start a "
+        f"resume from the last checkpoint by --resume auto with {skip}full precision (--precision 32-true), or start a "
         "new run with a lower --train.lr or more --train.warmup"
     )

@@ -1,0 +1,238 @@
+"""Tables 3 and 4 from nothing: every variant, with settings chosen on val, trained with several seeds, and compared."""
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from csvi.analysis.ablation_table import Ablation, Tried, VariantResult, write_ablation
+from csvi.config import Config, flatten
+from csvi.errors import CsviError
+from csvi.methods import METHODS, find_method
+from csvi.runs import Evaluation, Run, evaluate_run, load_config
+from csvi.runs.evaluation import save_evaluation
+from csvi.runs.folder import check_same_settings
+from csvi.runs.metrics_log import read_metrics
+from csvi.runs.network_files import read_classes
+from csvi.runs.settings import with_settings
+from csvi.runs.statistics import difference_of_groups, mean_of
+from csvi.train.checkpoint import epochs_done
+from csvi.train.cost import Cost, training_cost
+from csvi.train.loop import train
+from csvi.writing import replacing
+
+log = logging.getLogger(__name__)
+
+CHOSEN_BY = "mAP"
+"""The metric on the val identities that settings are chosen by: it varies less than R1."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method, possibly with settings of its own."""
+
+    method: str
+    settings: tuple[tuple[str, str], ...] = ()
+    """Names as on the command line, and values."""
+
+    @classmethod
+    def parse(cls, text: str) -> "Variant":
+        """Parse `coseg`, `module:Class`, or `coseg:method.weights_from=leave-one-out,method.head=false`.
+
+        Raises:
+            CsviError: there is no such method, or settings are not name=value.
+        """
+        parts = text.split(":")
+        of_name = 1 if parts[0] in METHODS else 2
+        name, rest = ":".join(parts[:of_name]), ":".join(parts[of_name:])
+        find_method(name)
+        pairs = [tuple(pair.split("=", 1)) for pair in rest.split(",") if pair]
+        if any(len(pair) != 2 for pair in pairs):
+            raise CsviError(f"the settings of {text!r} must be name=value, with commas between them")
+        return cls(name, tuple((pair[0], pair[1]) for pair in pairs))
+
+    def __str__(self) -> str:
+        """The name of the variant, and of its folder."""
+        method = self.method.replace(":", ".")
+        return "_".join([method, *(f"{name.split('.')[-1]}-{value}" for name, value in self.settings)])
+
+    def applied(self, config: Config, seed: int) -> Config:
+        """Give one of its runs its settings.
+
+        Raises:
+            CsviError: a setting does not exist or cannot have the value.
+        """
+        return with_settings(config, {"method.name": self.method, "seed": str(seed), **dict(self.settings)})
+
+
+@dataclass(frozen=True)
+class Ablated:
+    """The outcome of `ablate`."""
+
+    table: Path
+    """OUT/ablation.md; ablation.json and figures are beside it."""
+    runs: dict[str, list[Path]]
+    """Variant as it was asked for → its runs, seed by seed."""
+
+
+def ablate(
+    config: Config,
+    variants: Sequence[str],
+    seeds: int,
+    out: Path,
+    grid: Mapping[str, Sequence[Any]] | None = None,
+) -> Ablated:
+    """Train, evaluate and compare variants; what is done already is not done again.
+
+    Args:
+        config: what they have in common.
+        variants: see `Variant.parse`; the first is what the others are compared with.
+        seeds: 0 … seeds - 1 for each variant.
+        out: folder; each run is OUT/VARIANT/SEED.
+        grid: setting → values to choose from, for each variant by the val identities with seed 0. A setting that a
+            variant does not have is not varied.
+
+    Raises:
+        CsviError: as training and evaluation do; and a grid without val identities to choose on.
+    """
+    if seeds < 1:
+        raise CsviError(f"{seeds} seeds: at least one is needed")
+    if empty := [name for name, values in (grid or {}).items() if not values]:
+        raise CsviError(f"the grid has no values of {empty[0]} to choose from")
+    if grid and config.data.train_on != "train":
+        raise CsviError("choosing settings takes val identities: leave them out of training, --data.train_on train")
+    choices = [choose(config, Variant.parse(text), grid or {}, out) for text in variants]
+    runs = {str(choice.variant): [out / str(choice.best) / str(seed) for seed in range(seeds)] for choice in choices}
+    for choice in choices:
+        for seed, run in enumerate(runs[str(choice.variant)]):
+            run_once(choice.best.applied(config, seed), run)
+    rows: list[VariantResult] = []
+    baseline: list[Evaluation] = []
+    for choice in choices:
+        folders = runs[str(choice.variant)]
+        evaluations = [Evaluation.load(run) for run in folders]
+        baseline = baseline or evaluations
+        rows.append(
+            VariantResult(
+                variant=str(choice.variant),
+                method=choice.best.method,
+                settings=dict(choice.best.settings),
+                runs=[str(run) for run in folders],
+                metrics={
+                    name: mean_of([evaluation.protocols[0].metrics[name].mean for evaluation in evaluations])
+                    for name in ("R1", "R10", "mAP", "mINP")
+                },
+                differences=difference_of_groups(baseline, evaluations) if rows else {},
+                masks=[evaluation.masks for evaluation in evaluations],
+                validation=[read_metrics(run, "val/R1") for run in folders],
+                cost=_cost(choice.best, config, out),
+            )
+        )
+    result = baseline[0].protocols[0]
+    table = write_ablation(
+        out,
+        Ablation(
+            benchmark=baseline[0].benchmark,
+            synthetic=baseline[0].synthetic,
+            protocol=result.protocol,
+            gallery=result.gallery,
+            identities=len(result.by_identity.identity),
+            seeds=seeds,
+            backbone=getattr(config.method, "backbone", ""),
+            rows=rows,
+            tried=[trial for choice in choices for trial in choice.tried],
+        ),
+    )
+    return Ablated(table, runs)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A variant with the settings that were best on the val identities."""
+
+    variant: Variant
+    best: Variant
+    tried: list[Tried]
+    """Empty if there was nothing to choose."""
+
+
+def choose(config: Config, variant: Variant, grid: Mapping[str, Sequence[Any]], out: Path) -> Choice:
+    """Train a variant with all settings of the grid that it has, with seed 0, and choose by the val identities."""
+    candidates = _candidates(config, variant, grid)
+    if len(candidates) == 1:
+        return Choice(variant, candidates[0], [])
+    found = []
+    for candidate in candidates:
+        run = out / str(candidate) / "0"
+        run_once(candidate.applied(config, 0), run)
+        found.append({name: _val(run, name) for name in ("R1", "mAP")})
+    best = max(range(len(candidates)), key=lambda i: found[i][CHOSEN_BY])
+    tried = [
+        Tried(str(variant), dict(candidate.settings), **metrics, chosen=i == best)
+        for i, (candidate, metrics) in enumerate(zip(candidates, found, strict=True))
+    ]
+    return Choice(variant, candidates[best], tried)
+
+
+def run_once(config: Config, run: Path) -> None:
+    """Train and evaluate a run, or resume it, or find that it is done."""
+    if _is_done(config, run):
+        log.info("done already: %s", run)
+        return
+    log.info("training %s", run)
+    train(config, run, resume="auto")
+    opened = Run.open(run)
+    save_evaluation(evaluate_run(opened), opened)
+
+
+def _is_done(config: Config, run: Path) -> bool:
+    """Whether the run was trained to its end, and evaluated after that: anyone may have evaluated it before.
+
+    Raises:
+        CsviError: it was trained with other settings.
+    """
+    evaluated, model = run / "evaluation.json", run / "model.safetensors"
+    if not (evaluated.is_file() and model.is_file()):
+        return False
+    there = load_config(run / "config.yaml")
+    check_same_settings(config, flatten(there), run)
+    epochs = epochs_done(run)
+    if epochs is None:  # somebody needed the room
+        epochs = there.train.epochs
+    return epochs == config.train.epochs and evaluated.stat().st_mtime_ns >= model.stat().st_mtime_ns
+
+
+def _candidates(config: Config, variant: Variant, grid: Mapping[str, Sequence[Any]]) -> list[Variant]:
+    has = flatten(variant.applied(config, 0))
+    if unknown := [name for name in grid if not name.startswith("method.") and name not in has]:
+        raise CsviError(f"unknown setting {unknown[0]!r} in the grid: see csvi train --help")
+    varied = {name: values for name, values in grid.items() if name in has}
+    return [
+        Variant(variant.method, (*variant.settings, *zip(varied, map(str, values), strict=True)))
+        for values in itertools.product(*varied.values())
+    ]
+
+
+def _val(run: Path, metric: str) -> float:
+    """Read the last validation of a run."""
+    _, values = read_metrics(run, f"val/{metric}")
+    if not values:
+        raise CsviError(f"{run} was never validated: set --train.validate_every, and --data.train_on train")
+    return values[-1]
+
+
+def _cost(variant: Variant, config: Config, out: Path) -> Cost:
+    """Measure the cost of a variant, once, as it takes a quiet machine."""
+    file = out / str(variant) / "cost.json"
+    with contextlib.suppress(FileNotFoundError, ValueError, TypeError):  # not there, or damaged
+        return Cost(**json.loads(file.read_text()))
+    classes = read_classes(out / str(variant) / "0")
+    cost = training_cost(variant.applied(config, 0), len(classes))
+    with replacing(file) as partial:
+        partial.write_text(json.dumps(dataclasses.asdict(cost)) + "\n")
+    return cost

@@ -1,0 +1,190 @@
+"""The ablation as tables and a figure: Table 3, the differences to the first variant, and Table 4."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from csvi.analysis.canvas import STYLE
+from csvi.analysis.tables import SYNTHETIC
+from csvi.methods import find_method
+from csvi.runs.evaluation import MaskResult
+from csvi.runs.statistics import Difference, Mean
+from csvi.train.cost import Cost
+from csvi.writing import replacing
+
+PUBLISHED_ON = ("sysu", "all-search single-shot")
+"""Layout and protocol of Table 3."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """Settings that were tried on the val identities."""
+
+    variant: str
+    settings: dict[str, str]
+    R1: float
+    mAP: float
+    chosen: bool
+
+
+@dataclass(frozen=True)
+class VariantResult:
+    """One variant, all of its seeds."""
+
+    variant: str
+    method: str
+    settings: dict[str, str]
+    """Settings of its own, those chosen on the val identities among them."""
+    runs: list[str]
+    metrics: dict[str, Mean]
+    """R1, R10, mAP and mINP over the seeds, fractions."""
+    differences: dict[str, Difference]
+    """Metric → difference of the means over seeds to the first variant; empty for that one."""
+    masks: list[dict[str, MaskResult]]
+    """Mask results of every seed, by modality."""
+    validation: list[tuple[list[int], list[float]]] = field(repr=False)
+    """Steps and R1 on the val identities, of every seed."""
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """Everything `csvi ablate` finds."""
+
+    benchmark: str
+    synthetic: bool
+    protocol: str
+    gallery: str
+    identities: int
+    """Identities asked for in the test."""
+    seeds: int
+    backbone: str
+    rows: list[VariantResult]
+    tried: list[Tried]
+
+
+def write_ablation(out: Path, ablation: Ablation) -> Path:
+    """Write OUT/ablation.md, ablation.json and the curves, ablation.svg and ablation.png; returns the first."""
+    with replacing(out / "ablation.json") as partial:
+        partial.write_text(json.dumps(dataclasses.asdict(ablation), indent=1) + "\n")
+    figure = curves(ablation)
+    for suffix in ("svg", "png"):
+        with replacing(out / f"ablation.{suffix}") as partial:
+            figure.savefig(partial, format=suffix, dpi=150)
+    file = out / "ablation.md"
+    with replacing(file) as partial:
+        partial.write_text(markdown(ablation))
+    return file
+
+
+def curves(ablation: Ablation) -> Figure:
+    """Draw R1 on the val identities against steps: a line a variant, the mean over seeds in a band of all."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7, 4), layout="constrained")
+        axes = figure.subplots()
+        for number, row in enumerate(ablation.rows):
+            seeds = [dict(zip(*seed, strict=True)) for seed in row.validation]
+            steps = sorted({step for seed in seeds for step in seed})
+            values = [[100 * seed[step] for seed in seeds if step in seed] for step in steps]
+            color = f"C{number}"
+            axes.plot(steps, [fmean(v) for v in values], color=color, marker="o", markersize=3, label=row.variant)
+            axes.fill_between(steps, [min(v) for v in values], [max(v) for v in values], color=color, alpha=0.15, lw=0)
+        axes.set(xlabel="step", ylabel="R1 on the val identities (%)", xlim=(0, None), ylim=(0, None))
+        axes.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def markdown(ablation: Ablation) -> str:
+    """Write the tables, for docs and terminals."""
+    first = ablation.rows[0].variant
+    parts = [f"# {'Synthetic data: ' if ablation.synthetic else ''}ablation on {ablation.benchmark}\n"]
+    if ablation.synthetic:
+        parts.append(f"{SYNTHETIC}\n")
+    parts.append(
+        f"{ablation.protocol}, {ablation.gallery} galleries, {ablation.identities} identities, {ablation.backbone}, "
+        f"{ablation.seeds} seeds: mean ± standard deviation over seeds, in %. Δ: difference of the means to {first}, "
+        "in points, with its 95 % interval over identities (paired bootstrap; what other seeds would give is not in "
+        "it); \\* excludes 0.\n"
+    )
+    parts.append(_table_3(ablation.rows))
+    parts.append("Settings of their own: " + "; ".join(map(_settings, ablation.rows)) + ".\n")
+    if ablation.tried:
+        parts.append("## Chosen on the val identities\n\n" + _tried(ablation.tried))
+    parts.append("## Cost (Table 4)\n\n" + _table_4(ablation.rows))
+    parts.append("## R1 by step\n\n![R1 on the val identities by step](ablation.svg)\n")
+    return "\n".join(parts)
+
+
+def _table_3(rows: Sequence[VariantResult]) -> str:
+    lines = [
+        "| variant | R1 | R10 | mAP | Δ R1 | Δ mAP | mask IoU | paper's name | paper R1 / mAP |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        metrics = [percent(row.metrics[name]) for name in ("R1", "R10", "mAP")]
+        differences = [_difference(row.differences.get(name)) for name in ("R1", "mAP")]
+        ious = [mask.iou for masks in row.masks for mask in masks.values()]
+        name, paper = _published(row)
+        iou = f"{fmean(ious):.3f}" if ious else ""
+        lines.append(f"| {' | '.join([row.variant, *metrics, *differences, iou, name, paper])} |")
+    return "\n".join(lines) + "\n"
+
+
+def _published(row: VariantResult) -> tuple[str, str]:
+    """Name and R1 / mAP of the paper, for a variant that differs from it in weights of losses at most."""
+    method = find_method(row.method)
+    layout, protocol = PUBLISHED_ON
+    published = method.published.metrics if method.published else {}
+    metrics = published.get(layout, {}).get(protocol, {})
+    if not metrics or any(name.startswith("method.") and not name.endswith("_weight") for name in row.settings):
+        return "", ""
+    return method.title, f"{metrics['R1']} / {metrics['mAP']}"
+
+
+def _table_4(rows: Sequence[VariantResult]) -> str:
+    lines = [
+        "| variant | parameters in training | in testing | paper, ResNet-50 | s/step | × first | memory | on |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    base = rows[0].cost.seconds_a_step
+    for row in rows:
+        cost, published = row.cost, find_method(row.method).published
+        paper = published.parameters if published else None
+        lines.append(
+            f"| {row.variant} | {cost.parameters_training / 1e6:.2f} M | {cost.parameters_testing / 1e6:.2f} M "
+            f"| {f'{paper[0]} / {paper[1]} M' if paper else ''} | {cost.seconds_a_step:.3f} "
+            f"| {cost.seconds_a_step / base:.2f} | {cost.bytes / 2**30:.2f} GiB | {cost.device} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _tried(tried: Sequence[Tried]) -> str:
+    lines = ["| variant | settings | val R1 | val mAP | |", "|---|---|---|---|---|"]
+    for trial in tried:
+        settings = ", ".join(f"{name} {value}" for name, value in trial.settings.items())
+        metrics = f"{100 * trial.R1:.1f} | {100 * trial.mAP:.1f}"
+        lines.append(f"| {trial.variant} | {settings} | {metrics} | {'chosen' if trial.chosen else ''} |")
+    return "\n".join(lines) + "\n"
+
+
+def _settings(row: VariantResult) -> str:
+    return f"{row.variant}: " + (", ".join(f"{name} {value}" for name, value in row.settings.items()) or "none")
+
+
+def percent(metric: Mean, digits: int = 1) -> str:
+    """Write a metric over runs in %: mean ± standard deviation."""
+    several = len(metric.runs) > 1
+    return f"{100 * metric.mean:.{digits}f}" + (f" ± {100 * metric.std:.1f}" if several else "")
+
+
+def _difference(difference: Difference | None) -> str:
+    if difference is None:
+        return ""
+    value, low, high = (f"{100 * x:+.1f}" for x in (difference.difference, difference.low, difference.high))
+    return f"{value} [{low}, {high}]" + ("\\*" if difference.certain else "")

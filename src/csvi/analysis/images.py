@@ -1,0 +1,97 @@
+"""Test images for figures: those that runs share, their true masks, and the masks that a run predicts."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from csvi.data import ImageRecord
+from csvi.data.images import read_image
+from csvi.errors import CsviError
+from csvi.runs import Run
+
+
+def same_test_images(runs: Sequence[Run]) -> list[ImageRecord]:
+    """List the test images of all runs.
+
+    Raises:
+        CsviError: there is no run, or two of them differ in their test images.
+    """
+    if not runs:
+        raise CsviError("no run was given: give one run folder or more")
+    first, *others = [
+        (run.benchmark.root.resolve(), [(record.path, record.identity) for record in run.benchmark.test])
+        for run in runs
+    ]
+    for run, other in zip(runs[1:], others, strict=True):
+        if other != first:
+            raise CsviError(
+                f"{runs[0].path} and {run.path} have different test images (of {first[0]} and of {other[0]}): this "
+                "figure compares runs on the same ones, the same fold of one dataset in one folder"
+            )
+    return runs[0].benchmark.test
+
+
+def both_modalities(records: Sequence[ImageRecord]) -> dict[int, tuple[list[int], list[int]]]:
+    """Map each identity that has both modalities to the indices of its visible and of its infrared images."""
+    members: dict[int, tuple[list[int], list[int]]] = {}
+    for i, record in enumerate(records):
+        members.setdefault(record.identity, ([], []))[record.modality].append(i)
+    return {identity: both for identity, both in sorted(members.items()) if all(both)}
+
+
+def display_image(run: Run, record: ImageRecord) -> np.ndarray:
+    """Read an image as it is shown, (H, W, 3) uint8, at the size that the network sees."""
+    return read_image(run.benchmark.file(record), run.data.height, run.data.width, "RGB")
+
+
+def check_masks(run: Run) -> None:
+    """Raises `CsviError` unless every test image has a true mask."""
+    if not all(record.mask for record in run.benchmark.test):
+        raise CsviError(
+            f"not all test images of {run.benchmark.root} have a mask, with which this figure compares what is "
+            "predicted"
+        )
+
+
+def true_masks(run: Run, records: Sequence[ImageRecord]) -> Tensor:
+    """Read the masks of images that have one: (n, H, W) bool, at the size that the network sees."""
+    masks = [read_image(record.mask, run.data.height, run.data.width, "L") for record in records if record.mask]
+    return torch.from_numpy(np.stack(masks)) > 127
+
+
+def predicts_masks(run: Run) -> bool:
+    """Whether a run can be asked for masks."""
+    return run.has_method and run.method.predicts_masks
+
+
+def predict_sets(run: Run, records: Sequence[ImageRecord], sets: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Predict masks for sets of images, each set given as one identity, whoever is in it.
+
+    Args:
+        run: one that predicts masks.
+        records: the images.
+        sets: each some of them, by index.
+
+    Returns:
+        For each set the probability of person, (images, H, W) float32 on the CPU, at the size of the images.
+
+    Raises:
+        CsviError: the run predicts no masks.
+    """
+    if not predicts_masks(run):
+        method = "" if run.config is None else f" (it was trained with {run.config.method.name})"
+        reason = "its method predicts none" if run.has_method else "its method.safetensors is gone"
+        raise CsviError(
+            f"{run.path} predicts no masks, as {reason}{method}: this figure needs coseg, decode or segment"
+        )
+    batch = run.batch(records)
+    masks = []
+    with torch.inference_mode(), run.fabric.autocast():
+        for members in sets:
+            of_set = batch.subset(torch.tensor(list(members), device=batch.modality.device))
+            predicted = run.method.predict_masks(of_set._replace(identity=torch.zeros_like(of_set.identity)))
+            assert predicted is not None
+            masks.append(predicted[:, 0].cpu())
+    return masks

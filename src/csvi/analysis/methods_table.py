@@ -1,0 +1,24 @@
+"""The methods that can be trained, for the terminal."""
+
+import torch
+from rich.table import Column
+
+from csvi.analysis.plain_table import plain_console, plain_table
+from csvi.config import DataConfig
+from csvi.methods import METHODS, find_method
+
+
+def print_methods(classes: int) -> None:
+    """Print a row for each method: name, whether it needs masks, millions of parameters for so many classes, paper."""
+    table = plain_table("method", "masks", "training (M)", "testing (M)", Column("paper", overflow="fold"))
+    data = DataConfig()
+    for name in METHODS:
+        kind = find_method(name)
+        with torch.device("meta"):  # counts only
+            method = kind(kind.Settings(), classes, data.height, data.width)
+        counts = [sum(p.numel() for p in module.parameters()) / 1e6 for module in (method, method.net)]
+        masks = "needed" if kind.needs_masks else ""
+        table.add_row(name, masks, *(f"{count:.2f}" for count in counts), kind.paper)
+    console = plain_console()
+    console.print(table)
+    console.print(f"\nParameters at default settings and {classes} classes. Settings: csvi train --method NAME --help")

@@ -1,0 +1,35 @@
+"""`csvi ablate`: several methods or settings with several seeds, compared."""
+
+from typing import Any
+
+from jsonargparse import Namespace
+
+from csvi.commands.parser import Parser, add_run_settings
+from csvi.commands.train import config_of
+from csvi.paths import expanded
+
+SUMMARY = "Train variants with several seeds, compare them: Tables 3 and 4. Stops and resumes."
+TABLE_3 = ["baseline", "select", "segment", "decode", "coseg", "coseg+"]
+
+
+def add_arguments(parser: Parser, arguments: list[str]) -> list[str]:
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        default=TABLE_3,
+        help="METHOD[:SETTING=VALUE,...]; the first is what others are compared with",
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each variant")
+    parser.add_argument(
+        "--grid", type=dict[str, list[Any]], default={}, help="setting -> values to choose from on the val identities"
+    )
+    parser.add_argument("--out", default="runs/ablation", help="folder to write")
+    return add_run_settings(parser, arguments)
+
+
+def run(settings: Namespace) -> None:
+    from csvi.analysis.ablate import ablate
+
+    out = expanded(settings.out)
+    file = ablate(config_of(settings), settings.variants, settings.seeds, out, settings.grid).table
+    print(f"{file.read_text()}\nwritten: {file}")

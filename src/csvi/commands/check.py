@@ -1,0 +1,35 @@
+"""`csvi check`: a dataset's health."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from jsonargparse import Namespace
+
+from csvi.commands.parser import Parser
+from csvi.paths import expanded
+
+SUMMARY = "Look through a dataset: what it holds, and what is broken, missing or double."
+
+
+def add_arguments(parser: Parser, arguments: list[str]) -> None:
+    parser.add_argument("root", help="folder of the dataset")
+    parser.add_argument(
+        "--data.layout", help="its layout (sysu, regdb, llcm, folder); by default the one it looks like"
+    )
+    parser.add_argument("--data.masks", help="folder of person masks; by default ROOT/masks")
+    parser.add_argument("--decode", action="store_true", help="decode every image; by default headers are read")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+
+
+def run(settings: Namespace) -> int:
+    from csvi.analysis.dataset_table import print_check
+    from csvi.data.check import check_dataset
+
+    masks = settings.data.masks and Path(settings.data.masks)
+    found = check_dataset(expanded(settings.root), settings.data.layout, masks, settings.decode)
+    if settings.json:
+        print(json.dumps(dataclasses.asdict(found), indent=1))
+    else:
+        print_check(found)
+    return 1 if found.problems else 0

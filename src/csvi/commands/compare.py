@@ -1,0 +1,28 @@
+"""`csvi compare`: evaluated runs side by side."""
+
+from pathlib import Path
+
+from jsonargparse import Namespace
+
+from csvi.commands.parser import Parser
+
+SUMMARY = "Evaluated runs side by side, and their paired differences to the first."
+
+
+def add_arguments(parser: Parser, arguments: list[str]) -> None:
+    parser.add_argument("runs", nargs="+", help="run folders, or evaluation files of them")
+    parser.add_argument("--against", nargs="+", help="compare means over runs (seeds, folds): of these to that of RUNS")
+    parser.add_argument("--protocol", help="by name; by default the first of the dataset's")
+
+
+def run(settings: Namespace) -> None:
+    from csvi.analysis.comparison_table import print_comparison
+    from csvi.runs import Evaluation
+    from csvi.runs.statistics import compare_groups
+
+    groups, names = [[Evaluation.load(Path(run))] for run in settings.runs], settings.runs
+    if settings.against:
+        both = (settings.against, settings.runs)
+        groups = [[Evaluation.load(Path(run)) for run in runs] for runs in both]
+        names = [f"{len(runs)} × {runs[0]}" for runs in both]
+    print_comparison(compare_groups(groups, names, settings.protocol))

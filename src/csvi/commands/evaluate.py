@@ -1,0 +1,85 @@
+"""`csvi evaluate`: one run or several, or embeddings from elsewhere, to tables, files and JSON."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jsonargparse import Namespace
+
+from csvi.commands.options import add_test_options, test_options
+from csvi.commands.parser import Parser
+from csvi.errors import CsviError
+from csvi.shell import as_argument
+
+if TYPE_CHECKING:
+    from csvi.runs import Evaluation
+
+SUMMARY = "Evaluate runs on the test split under the dataset's protocols."
+
+
+def add_arguments(parser: Parser, arguments: list[str]) -> None:
+    parser.add_argument(
+        "runs", nargs="*", help="run folders; of the same settings, as RegDB's ten, their mean is given"
+    )
+    parser.add_argument("--features", help="in place of runs, .npz of embedding (n, d) and path (n,)")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    add_test_options(parser)
+
+
+def run(settings: Namespace) -> None:
+    """Evaluate, save beside what was evaluated, then print: a pipe that nobody reads any more loses nothing."""
+    from csvi.analysis.tables import print_one_fold, print_summary
+    from csvi.runs import Evaluation, Run, evaluate_features, evaluate_run
+    from csvi.runs.evaluation import save_evaluation
+    from csvi.runs.statistics import differing_settings, summarize
+
+    options, runs, quiet = test_options(settings), settings.runs, settings.json
+    if bool(runs) == bool(settings.features):
+        raise CsviError("give what to evaluate: run folders, or --features FILE with --data.root")
+    evaluations, configs, unsaved = list[Evaluation](), [], list[str]()
+    if settings.features:
+        file = Path(settings.features)
+        evaluations.append(evaluate_features(file, options))
+        write = partial(evaluations[0].save, file.with_suffix(".evaluation.json"))
+        unsaved += _save_and_print(evaluations[0], write, quiet)
+    for path in runs:
+        opened = Run.open(path, options)
+        evaluations.append(evaluate_run(opened))
+        configs.append(opened.config)
+        save = partial(save_evaluation, evaluations[-1], opened)
+        unsaved += _save_and_print(evaluations[-1], save, quiet, f"csvi report {as_argument(path)}")
+    known = [config for config in configs if config is not None]
+    differing = differing_settings(known) if len(known) > 1 else []
+    summary = summarize(evaluations) if len(runs) > 1 and not differing else None
+    if quiet:
+        found = {"evaluations": evaluations, "summary": summary, "differing_settings": differing}
+        print(json.dumps(found, indent=1, default=dataclasses.asdict))
+    elif summary:
+        print_summary(summary, evaluations[0])
+    elif differing:
+        print(f"no mean over these runs, as their settings differ: {', '.join(differing[:5])}")
+    else:
+        print_one_fold(evaluations[0])
+    if unsaved:
+        raise CsviError("; ".join(unsaved))
+
+
+def _save_and_print(
+    evaluation: "Evaluation", save: Callable[[], Path | None], quiet: bool, following: str | None = None
+) -> list[str]:
+    """Save and print, or the one that can be done; returns why it was not saved, if it should have been and was not."""
+    from csvi.analysis.tables import print_evaluation
+
+    lines, unsaved = [], []
+    try:
+        if file := save():
+            lines = [f"saved: {file}"] + ([f"next: {following}"] if following else [])
+    except (CsviError, OSError) as error:
+        unsaved = [str(error)]
+    if not quiet:
+        print_evaluation(evaluation)
+        print(*lines, sep="\n", end="\n" if lines else "")
+    return unsaved

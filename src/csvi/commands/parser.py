@@ -1,0 +1,116 @@
+"""The reading of arguments, as far as all commands share it."""
+
+import contextlib
+import dataclasses
+import itertools
+import sys
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+import yaml
+from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
+
+from csvi.config import Config, read_settings
+from csvi.errors import CsviError
+from csvi.paths import expanded
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+
+class Parser(ArgumentParser):
+    """An argument parser that says what is wrong in one sentence."""
+
+    method: str | None = None
+    """Name of the method that a command trains, once it is known."""
+
+    def add_argument(self, *names: Any, **options: Any) -> Any:
+        """Add an option; one that says nothing else is a text, in a --config as well."""
+        if not options.keys() & {"action", "choices", "type"}:
+            options["type"] = str
+        return super().add_argument(*names, **options)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print one sentence, not pages of usage, and exit with status 2."""
+        command = self.prog.replace("[options] ", "")
+        print(f"{command}: {' '.join(message.split())[:500]} (see {command} --help)", file=sys.stderr)
+        sys.exit(2)
+
+
+@contextlib.contextmanager
+def refusing(parser: ArgumentParser) -> Iterator[None]:
+    """End as wrong arguments do, in whatever way jsonargparse fails on them."""
+    try:
+        yield
+    except CsviError:
+        raise
+    except Exception as error:
+        parser.error(f"cannot make out the arguments: {error}")
+
+
+def add_config_option(parser: Parser) -> None:
+    """Let a command read its settings from a file."""
+    parser.add_argument(
+        "--config", action=_ConfigFile, help="YAML file of settings; give it first, options after it override it"
+    )
+
+
+class _ConfigFile(ActionConfigFile):
+    def __call__(self, parser: Any, settings: Any, file: Any, option: str | None = None) -> None:
+        """Apply a file of settings, and say what is wrong with it: jsonargparse does not even give its name."""
+        found = read_settings(expanded(file))
+        if parser.method is not None and "method" in found:
+            found["method"] = _of_method(parser.method, found["method"])
+        if found:
+            super().__call__(parser, settings, yaml.safe_dump(found), option)
+
+
+def add_run_settings(parser: Parser, arguments: list[str]) -> list[str]:
+    """Let a command take every setting of a run, those of its method among them.
+
+    The method is the one that `--method NAME` names, or else the `--config` file. Help for no method in particular
+    imports none, and so no torch.
+
+    Returns:
+        The arguments as the parser takes them.
+    """
+    arguments = [_spelled_out(argument) for argument in arguments]
+    parser.method = _named_method(arguments)
+    if parser.method is None and {"--help", "-h"} & set(arguments):
+        parser.add_argument("--method", help="one of csvi methods, or module:Class; --method NAME --help: its settings")
+        parser.add_class_arguments(Config, skip={"method"})
+        return arguments
+    from csvi.runs.settings import DEFAULT_METHOD, add_settings
+
+    parser.method = parser.method or DEFAULT_METHOD
+    add_settings(parser, parser.method)
+    return arguments
+
+
+def _spelled_out(argument: str) -> str:
+    """`--method` names the method: in the settings it is `method.name`."""
+    name, equals, value = argument.partition("=")
+    return f"--method.name{equals}{value}" if name == "--method" else argument
+
+
+def _named_method(arguments: list[str]) -> str | None:
+    named = _last_value(arguments, "--method.name")
+    if named is None and (file := _last_value(arguments, "--config")):
+        section = read_settings(expanded(file)).get("method", {})
+        named = section.get("name")
+    return None if named is None else str(named)
+
+
+def _last_value(arguments: list[str], option: str) -> str | None:
+    values = [value for name, value in itertools.pairwise(arguments) if name == option]
+    values += [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{option}=")]
+    return values[-1] if values else None
+
+
+def _of_method(name: str, section: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a section that this method has, if they were written for another."""
+    from csvi.methods import find_method
+
+    if section.get("name", name) == name:
+        return section
+    known = {field.name for field in dataclasses.fields(find_method(name).Settings)} - {"name"}
+    return {key: value for key, value in section.items() if key in known}

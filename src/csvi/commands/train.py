@@ -1,0 +1,49 @@
+"""`csvi train`: one method on one dataset, to a run folder."""
+
+import dataclasses
+import math
+import time
+
+from jsonargparse import Namespace
+
+from csvi.commands.parser import Parser, add_run_settings
+from csvi.config import Config
+from csvi.paths import expanded
+from csvi.shell import as_argument
+
+SUMMARY = "Train a method; leaves a run folder."
+
+
+def add_arguments(parser: Parser, arguments: list[str]) -> list[str]:
+    arguments = add_run_settings(parser, arguments)
+    parser.add_argument("--run", help="folder of the run; by default runs/DATASET-BACKBONE-METHOD-SEED")
+    parser.add_argument("--resume", help="auto: resume where RUN stopped; or the path of a checkpoint")
+    parser.add_argument(
+        "--max-time", help="stop before so long (90s, 30m, 2h, 1h30m), all of it saved, with exit status 75"
+    )
+    return arguments
+
+
+def run(settings: Namespace) -> None:
+    from csvi.train.stopping import seconds
+
+    until = time.monotonic() + (math.inf if settings.max_time is None else seconds(settings.max_time))
+    from csvi.train.loop import train
+
+    config = config_of(settings)
+    folder = expanded(settings.run or f"runs/{name_of(config)}")
+    train(config, folder, settings.resume, until)
+    print(f"run: {folder}\nnext: csvi evaluate {as_argument(folder)}")
+
+
+def config_of(settings: Namespace) -> Config:
+    """The settings of a run among those of a command."""
+    return Config(**{field.name: settings[field.name] for field in dataclasses.fields(Config)})
+
+
+def name_of(config: Config) -> str:
+    """Name a run by dataset, backbone, method and seed."""
+    layout = config.data.layout.replace(":", ".")
+    dataset = f"{layout}-{config.data.fold}" if layout == "regdb" else layout
+    parts = [dataset, getattr(config.method, "backbone", None), config.method.name.replace(":", "."), str(config.seed)]
+    return "-".join(filter(None, parts))

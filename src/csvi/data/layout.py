@@ -1,0 +1,149 @@
+"""A layout: how a dataset is laid out on disk, how it is read, what it holds, and how it is tested.
+
+To add one, derive from `Layout` in a file of your own and name it in `LAYOUTS`, or leave it outside the package and
+name it as `module:Class` wherever a layout is asked for: `csvi check ROOT --data.layout their_module:TheirLayout`.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from csvi.config import DataConfig
+from csvi.data.galleries import images_of
+from csvi.data.records import Benchmark, Counts, ImageRecord, Modality
+from csvi.errors import CsviError
+from csvi.evaluate.protocols import NO_RULES, GalleryDraw, Protocol, Rules, Trial
+from csvi.paths import expanded
+from csvi.plugins import find
+
+
+class Layout:
+    """The base of every layout; `read` and `title` are all that it must have."""
+
+    title: str
+    """Name of the dataset: `SYSU-MM01`."""
+    folds: int = 1
+    """Divisions of its identities into train and test, each a benchmark of its own."""
+    counts: Mapping[str, Counts] = {}
+    """`train`, `val`, `test` → what the dataset holds, in each of its folds; empty for people's own data."""
+    rules: Rules = NO_RULES
+    """Rules that its protocols are scored by."""
+    draws: tuple[GalleryDraw, ...] = ("all",)
+    """Ways that its galleries may be drawn; the first is the default."""
+    writer: str | None = None
+    """`module:function` that plans a synthetic benchmark in this layout, called with preset and seed."""
+
+    def read(self, root: Path, masks: Path | None = None, fold: int = 1) -> Benchmark:
+        """List the images of one fold; no image is opened.
+
+        Args:
+            root: folder of the dataset.
+            masks: folder of person masks, by default ROOT/masks where it exists; see `attach_masks`.
+            fold: from 1 to `folds`.
+
+        Raises:
+            CsviError: something is missing or wrong.
+        """
+        raise NotImplementedError
+
+    def recognise(self, root: Path) -> bool:
+        """Whether a folder looks like this layout; never raises."""
+        return root.is_dir()
+
+    def has_fold(self, root: Path, fold: int) -> bool:
+        """Whether a folder has this fold, readable or not; a copy may come without some of several."""
+        return True
+
+    def paths(self) -> Iterable[str]:
+        """Images of the dataset that no list file on disk names."""
+        return ()
+
+    def protocols(
+        self, records: Sequence[ImageRecord], draw: GalleryDraw, root: Path, trials: int = 10
+    ) -> list[Protocol]:
+        """The protocols on the images of one split; the first is the one that results are headed by.
+
+        By default every image of the one modality is searched among every image of the other, in both directions.
+
+        Args:
+            records: images of the split, in any order.
+            draw: one of `draws`.
+            root: folder of the dataset, which may hold official galleries.
+            trials: galleries of each protocol that draws.
+
+        Raises:
+            CsviError: there is nothing to ask or to search, or the galleries cannot be drawn.
+        """
+        why = "a split needs visible and infrared ones to be searched (docs/data.md)"
+        visible, infrared = (images_of(records, modality, why) for modality in Modality)
+        return [
+            Protocol("infrared to visible", self.rules, draw, [Trial(infrared, visible)]),
+            Protocol("visible to infrared", self.rules, draw, [Trial(visible, infrared)]),
+        ]
+
+
+LAYOUTS = {
+    "sysu": "csvi.data.sysu:Sysu",
+    "regdb": "csvi.data.regdb:RegDB",
+    "llcm": "csvi.data.llcm:LLCM",
+    "folder": "csvi.data.folder:Folder",
+}
+"""Name in the settings → class."""
+
+
+def find_layout(name: str) -> Layout:
+    """The layout of this name: one of `LAYOUTS`, or `module:Class`.
+
+    Raises:
+        CsviError: there is no such layout.
+    """
+    layout: Layout = find(name, LAYOUTS, Layout, "layout")()
+    return layout
+
+
+def recognise(root: Path) -> str | None:
+    """Name of the first of `LAYOUTS` that a folder looks like, if any."""
+    return next((name for name in LAYOUTS if find_layout(name).recognise(root)), None)
+
+
+def read_benchmark(data: DataConfig) -> Benchmark:
+    """Read the dataset, and the fold of it, that the settings name.
+
+    Raises:
+        CsviError: no root is given, the dataset has no such fold, or the reader finds something wrong.
+    """
+    if not data.root:
+        raise CsviError("no dataset: give its folder with --data.root")
+    layout, root = find_layout(data.layout), expanded(data.root)
+    if not 1 <= data.fold <= layout.folds:
+        folds = "one fold" if layout.folds == 1 else f"the folds 1 to {layout.folds}"
+        raise CsviError(f"{layout.title} has {folds}: there is no --data.fold {data.fold}")
+    if not layout.recognise(root) and (found := recognise(root)):
+        raise CsviError(
+            f"{root} is not laid out as {layout.title} but as {find_layout(found).title}: set --data.layout {found}"
+        )
+    benchmark = layout.read(root, Path(data.masks) if data.masks else None, data.fold)
+    return dataclasses.replace(benchmark, layout=data.layout, fold=data.fold)
+
+
+def protocols_of(
+    benchmark: Benchmark, split: Literal["val", "test"] = "test", gallery: GalleryDraw | None = None, trials: int = 10
+) -> list[Protocol]:
+    """The protocols of a benchmark's layout on one of its splits; the first is the one that results are headed by.
+
+    Args:
+        benchmark: the dataset.
+        split: whose images.
+        gallery: how galleries are drawn; by default as the layout's first choice.
+        trials: galleries of each protocol that draws.
+
+    Raises:
+        CsviError: the layout's protocols have no such draw, or as `Layout.protocols` does.
+    """
+    layout = find_layout(benchmark.layout)
+    if gallery is not None and gallery not in layout.draws:
+        raise CsviError(
+            f"the galleries of {benchmark.name} are {' or '.join(layout.draws)}, not {gallery} (docs/protocols.md)"
+        )
+    return layout.protocols(benchmark.splits[split], gallery or layout.draws[0], benchmark.root, trials)

@@ -1,0 +1,185 @@
+"""Augmentation as views: a view is a list of operations, and a method chooses the views of each modality.
+
+Images are augmented as bytes, in the loader processes. An operation that the package does not have is a class in the
+method's own file:
+
+    @dataclass(frozen=True)
+    class ExchangeChannels(Operation):
+        def draw(self, rng, height, width):
+            return int(rng.integers(3))
+
+        def apply(self, image, mask, drawn):
+            return image[[drawn] * 3], mask
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms.v2.functional import rgb_to_grayscale
+
+from csvi.config import DataConfig
+from csvi.data.records import Modality
+
+MEAN_COLOR = 124, 116, 104
+"""The mean of ImageNet as bytes; it becomes 0 when it is normalised, but for the rounding: within 0.01."""
+
+
+class Operation:
+    """One step of augmentation.
+
+    An operation is a value: derive a frozen dataclass. Whatever is random in it comes from the generator it is given,
+    so that a resumed run repeats it.
+    """
+
+    def happens(self, rng: np.random.Generator, epoch: int) -> bool:
+        """Decide whether an image is changed at all; draws once if this is left to chance.
+
+        Args:
+            rng: the generator of this image and view.
+            epoch: counted from 0, for operations that only some epochs have.
+        """
+        return True
+
+    def draw(self, rng: np.random.Generator, height: int, width: int) -> Any:
+        """Draw what `apply` needs to know, for an image of this size in pixels."""
+        return None
+
+    def apply(self, image: Tensor, mask: Tensor | None, drawn: Any) -> tuple[Tensor, Tensor | None]:
+        """Change an image (3, H, W) uint8 and its mask (1, H, W) uint8, if it has one, in place or into new tensors."""
+        raise NotImplementedError
+
+
+View = tuple[Operation, ...]
+"""Operations in the order in which they are applied."""
+
+Views = Mapping[Modality, Sequence[View]]
+"""The views of each modality; an image gives one row of a batch for each."""
+
+
+@dataclass(frozen=True)
+class ByChance(Operation):
+    """An operation that happens with probability p."""
+
+    p: float
+
+    def happens(self, rng: np.random.Generator, epoch: int) -> bool:
+        return rng.random() < self.p
+
+
+@dataclass(frozen=True)
+class Flip(ByChance):
+    """Mirror image and mask horizontally."""
+
+    def apply(self, image: Tensor, mask: Tensor | None, drawn: Any) -> tuple[Tensor, Tensor | None]:
+        return image.flip(-1), None if mask is None else mask.flip(-1)
+
+
+@dataclass(frozen=True)
+class Shift(Operation):
+    """Move image and mask by up to `pad` pixels: the same as padding with black and cropping at random."""
+
+    pad: int
+
+    def draw(self, rng: np.random.Generator, height: int, width: int) -> tuple[int, int]:
+        """Draw by how many pixels to move down and to the right."""
+        down, right = rng.integers(-self.pad, self.pad, 2, endpoint=True).tolist()
+        return down, right
+
+    def apply(self, image: Tensor, mask: Tensor | None, drawn: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
+        return _moved(image, *drawn), None if mask is None else _moved(mask, *drawn)
+
+
+@dataclass(frozen=True)
+class Grayscale(ByChance):
+    """Turn an image grey; it keeps three channels."""
+
+    def apply(self, image: Tensor, mask: Tensor | None, drawn: Any) -> tuple[Tensor, Tensor | None]:
+        return image.copy_(rgb_to_grayscale(image, 3)), mask
+
+
+@dataclass(frozen=True)
+class Erase(ByChance):
+    """Fill a rectangle of an image with one colour; its mask stays. The defaults are torchvision's."""
+
+    area: tuple[float, float] = (0.02, 0.33)
+    """Least and greatest share of the image."""
+    ratio: tuple[float, float] = (0.3, 3.3)
+    """Least and greatest ratio of height to width, drawn log-uniformly."""
+    fill: tuple[int, int, int] = MEAN_COLOR
+    """Colour."""
+
+    def draw(self, rng: np.random.Generator, height: int, width: int) -> tuple[int, int, int, int] | None:
+        """Draw top, left, height and width of a rectangle; None if ten in a row do not fit into the image."""
+        for _ in range(10):
+            area = rng.uniform(*self.area) * height * width
+            ratio = math.exp(rng.uniform(*np.log(self.ratio)))
+            h, w = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if h < height and w < width:
+                return int(rng.integers(height - h, endpoint=True)), int(rng.integers(width - w, endpoint=True)), h, w
+        return None
+
+    def apply(self, image: Tensor, mask: Tensor | None, drawn: Any) -> tuple[Tensor, Tensor | None]:
+        if drawn:
+            top, left, height, width = drawn
+            image[:, top : top + height, left : left + width] = torch.tensor(self.fill, dtype=image.dtype).view(3, 1, 1)
+        return image, mask
+
+
+def standard_views(data: DataConfig) -> Views:
+    """One view a modality, as in Section 4.3: flip, pad and crop, grey if visible, erase."""
+
+    def view(grayscale: float) -> View:
+        return Flip(data.flip), Shift(data.pad), Grayscale(grayscale), Erase(data.erase)
+
+    return {Modality.VISIBLE: (view(data.grayscale),), Modality.INFRARED: (view(0.0),)}
+
+
+def draw(
+    view: View, seed: int | tuple[int, ...], height: int, width: int, epoch: int = 0
+) -> list[tuple[Operation, Any]]:
+    """Draw the operations of a view that happen to one image, and with each what it drew.
+
+    First every operation decides whether it happens, in their order; then those that do draw, in the same order.
+
+    Args:
+        view: the operations.
+        seed: fixes all that is drawn.
+        height, width: size of the image in pixels.
+        epoch: counted from 0.
+    """
+    rng = np.random.default_rng(seed)
+    happening = [operation for operation in view if operation.happens(rng, epoch)]
+    return [(operation, operation.draw(rng, height, width)) for operation in happening]
+
+
+def augment(
+    view: View, image: Tensor, mask: Tensor | None, seed: int | tuple[int, ...], epoch: int = 0
+) -> tuple[Tensor, Tensor | None]:
+    """Apply a view to an image (3, H, W) uint8 and its mask (1, H, W) uint8, which may be changed in place.
+
+    Other arguments are those of `draw`.
+    """
+    height, width = image.shape[1:]
+    for operation, drawn in draw(view, seed, height, width, epoch):
+        image, mask = operation.apply(image, mask, drawn)
+    return image, mask
+
+
+def _moved(pixels: Tensor, down: int, right: int) -> Tensor:
+    """Move (C, H, W) pixels; what comes in from outside is black."""
+    rows, columns = (_overlap(shift, size) for shift, size in ((down, pixels.shape[1]), (right, pixels.shape[2])))
+    moved = torch.zeros_like(pixels)
+    moved[:, rows[1], columns[1]] = pixels[:, rows[0], columns[0]]
+    return moved
+
+
+def _overlap(shift: int, size: int) -> tuple[slice, slice]:
+    """The part of a row that stays inside after a shift: its source and its destination."""
+    left = max(size - abs(shift), 0)
+    start = max(-shift, 0), max(shift, 0)
+    return slice(start[0], start[0] + left), slice(start[1], start[1] + left)

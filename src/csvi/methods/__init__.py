@@ -1,0 +1,39 @@
+"""Methods, one published method a file. Importing this folder imports none of them; the loop knows only their contract.
+
+A method of somebody else needs no line here: name it as `module:Class` (docs/architecture.md).
+"""
+
+from csvi.config import Config
+from csvi.methods.method import Method, Published
+from csvi.plugins import find
+
+METHODS = {
+    "baseline": "csvi.methods.baseline:Baseline",
+    "select": "csvi.methods.select:Select",
+    "segment": "csvi.methods.segment:Segment",
+    "decode": "csvi.methods.decode:Decode",
+    "coseg": "csvi.methods.coseg:CoSeg",
+    "coseg+": "csvi.methods.coseg:CoSegPlus",
+}
+"""Name → class."""
+
+
+def find_method(name: str) -> type[Method]:
+    """Import the class of a method.
+
+    Args:
+        name: one of `METHODS`, or `module:Class`.
+
+    Raises:
+        CsviError: there is no such method.
+    """
+    return find(name, METHODS, Method, "method")
+
+
+def build_method(config: Config, identities: int) -> Method:
+    """Build the method of a run with random weights, for so many classes."""
+    method = find_method(config.method.name)
+    return method(config.method, identities, config.data.height, config.data.width)
+
+
+__all__ = ["METHODS", "Method", "Published", "build_method", "find_method"]

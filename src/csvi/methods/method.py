@@ -1,0 +1,98 @@
+"""The contract of a method: all that training, evaluation, search and export know of one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from csvi.config import DataConfig, MethodSettings, TrainConfig
+from csvi.data.batch import Batch
+from csvi.data.views import Views, standard_views
+from csvi.model.net import EmbeddingNet
+
+
+@dataclass(frozen=True)
+class Published:
+    """Figures of a method's paper, in %; they are printed beside ours."""
+
+    source: str
+    metrics: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
+    """Layout → protocol → metric → value."""
+    parameters: tuple[float, float] | None = None
+    """Millions in training and in testing."""
+
+
+class Method(nn.Module):
+    """A network that is kept, what training adds to it, and the losses.
+
+    A subclass names its `Settings` and its `Net`, builds `net` and whatever else it trains, and computes its losses in
+    `forward`. Everything else has a default.
+
+    Args:
+        settings: an instance of `Settings`.
+        identities: L, classes.
+        height, width: of the images, in pixels.
+
+    Attributes:
+        net: what is kept for testing.
+    """
+
+    Settings: ClassVar[type[MethodSettings]] = MethodSettings
+    """A dataclass with every setting of the method, its published value as default and the source beside it."""
+    Net: ClassVar[type[EmbeddingNet]] = EmbeddingNet
+    """Class of `net`."""
+    title: ClassVar[str] = ""
+    """Name of the method in its paper."""
+    paper: ClassVar[str] = ""
+    """The publication."""
+    needs_masks: ClassVar[bool] = False
+    """Whether training needs person masks."""
+    published: ClassVar[Published | None] = None
+    net: EmbeddingNet
+
+    def __init__(self, settings: Any, identities: int, height: int, width: int):
+        super().__init__()
+        self.settings, self.identities = settings, identities
+
+    def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """Compute the weighted loss terms by name, () each; training sums and logs them.
+
+        Args:
+            batch: of a training set, prepared for the device, with masks if the method needs them.
+            step: number of the step, from 0.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def pretrained(cls, settings: Any) -> dict[str, Tensor] | None:
+        """Fetch the initial weights that the settings ask for, or None; asked before anything else is done.
+
+        Raises:
+            CsviError: they are not to be found or not readable.
+        """
+        return None
+
+    def load_pretrained(self, state: dict[str, Tensor]) -> None:
+        """Take over what `pretrained` fetched."""
+
+    def views(self, data: DataConfig) -> Views:
+        """Say how images of each modality are augmented, and how many views a batch holds of each image."""
+        return standard_views(data)
+
+    def groups(self, train: TrainConfig) -> list[dict[str, Any]]:
+        """Divide all parameters into groups, each with `params` and, if they differ, `lr` and `weight_decay`."""
+        return [{"params": list(self.parameters())}]
+
+    def advise(self, terms: Mapping[str, float], step: int) -> str | None:
+        """Say what is wrong, and what helps, if the loss terms of a step show it; training asks every few steps."""
+        return None
+
+    def predict_masks(self, batch: Batch) -> Tensor | None:
+        """Predict the probability of a person at each pixel, (B, 1, H, W), or None; identities may be unknown ones."""
+        return None
+
+    @property
+    def predicts_masks(self) -> bool:
+        """Whether the method predicts masks."""
+        return type(self).predict_masks is not Method.predict_masks

@@ -1,0 +1,68 @@
+"""The decoder from features to person masks, with its loss (Eq. 14, 17)."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from csvi.losses import identity_mask_loss, mask_loss, mask_target
+
+
+class MaskDecoder(nn.Sequential):
+    """Deconvolutional blocks, each twice the resolution (Eq. 14): (B, C, h, w) to logits, by default (B, 1, 4h, 4w).
+
+    Args:
+        channels: C.
+        stride: pixels of the image in a cell of the features.
+        widths: channels of each block; by default two blocks with a quarter and a sixteenth of the features'.
+        identities: L, for the paper's channels, a person of each identity and one for the background; 0 for one channel
+            for any person.
+    """
+
+    def __init__(self, channels: int, stride: int, widths: tuple[int, ...] | None = None, identities: int = 0):
+        widths = widths or (channels // 4, channels // 16)
+        blocks = [_deconvolution_block(*pair) for pair in zip((channels, *widths), widths, strict=False)]
+        super().__init__(*blocks, nn.Conv2d(widths[-1], 1 + identities, 1))
+        self.cell = stride // 2 ** len(widths)
+        self.by_identity = identities > 0
+
+    def loss(self, logits: Tensor, mask: Tensor, identity: Tensor, modality: Tensor) -> Tensor:
+        """Compute the segmentation loss (Eq. 17).
+
+        Args:
+            logits: what this decoder made of a batch.
+            mask: (B, 1, H, W) in [0, 1], at the size of the images.
+            identity, modality: (B,).
+        """
+        target = mask_target(mask, *logits.shape[2:], self.cell)
+        if self.by_identity:
+            return identity_mask_loss(logits, target, identity, modality)
+        return mask_loss(logits, target, modality)
+
+    def probability(self, logits: Tensor, height: int, width: int) -> Tensor:
+        """Turn logits into the probability of a person, whoever it is, at the size of the images.
+
+        Returns:
+            (B, 1, height, width) in [0, 1].
+        """
+        coarse = 1 - logits.softmax(1)[:, :1] if self.by_identity else logits.sigmoid()
+        return full_size(coarse, height, width, self.cell)
+
+
+def full_size(coarse: Tensor, height: int, width: int, cell: int) -> Tensor:
+    """Interpolate what is known of cells at the size of the images, the inverse of `csvi.losses.mask_target`.
+
+    Args:
+        coarse: (B, C, h, w); the cells may reach beyond the image.
+        height, width: of the images, in pixels.
+        cell: pixels on a side of a cell.
+
+    Returns:
+        (B, C, height, width) float32.
+    """
+    return F.interpolate(coarse.float(), scale_factor=cell, mode="bilinear")[:, :, :height, :width]
+
+
+def _deconvolution_block(channels: int, width: int) -> nn.Sequential:
+    def convolution() -> list[nn.Module]:
+        return [nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+
+    return nn.Sequential(nn.ConvTranspose2d(channels, width, 2, stride=2), *convolution(), *convolution())

@@ -1,0 +1,96 @@
+"""The network that is kept for testing: images of either modality to embeddings."""
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from csvi.errors import CsviError
+from csvi.model.parts import PartHead
+from csvi.model.two_stream import Route, TwoStream
+
+
+class EmbeddingNet(nn.Module, PyTorchModelHubMixin, library_name="csvi", tags=["visible-infrared", "person-re-id"]):
+    """The network that a method leaves behind: it is saved, evaluated, exported and searched with.
+
+    The arguments of a subclass must be plain values: they are saved beside the weights, in config.json, and build it
+    again. Save with `save_pretrained(folder)`, load with `from_pretrained(folder or Hub id)` or, whatever the method,
+    with `csvi.runs.load_net`.
+
+    Args:
+        method: name of the method that trained it.
+        height, width: size in pixels of the images it was trained on.
+    """
+
+    def __init__(self, method: str, height: int, width: int):
+        super().__init__()
+        self.method, self.height, self.width = method, height, width
+
+    @classmethod
+    def _load_as_pickle(cls, model: Any, model_file: str, map_location: str, strict: bool) -> NoReturn:
+        """Refuse the pickle that `from_pretrained` turns to without a model.safetensors: it may hold any code."""
+        raise CsviError(f"{model_file} is not read, as it may hold code: ask for the weights as model.safetensors")
+
+    def forward(self, image: Tensor, modality: Tensor | Route) -> Tensor:
+        """Embed images; compare embeddings by Euclidean distance.
+
+        Args:
+            image: (B, 3, H, W), normalised.
+            modality: (B,), 0 visible and 1 infrared, in any order, or the route made of it.
+
+        Returns:
+            (B, D), ready to be compared.
+        """
+        raise NotImplementedError
+
+    def average(self, embeddings: Sequence[Tensor]) -> Tensor:
+        """Average embeddings of the same images, as of an image and its mirror image: (B, D) each, to (B, D)."""
+        return F.normalize(torch.stack(list(embeddings)).sum(0), dim=1)
+
+
+class PartNet(EmbeddingNet):
+    """Two streams, shared layers and a part head (Section 3.1).
+
+    Args:
+        method, height, width: see `EmbeddingNet`.
+        identities: L, classes it is trained on.
+        backbone: name of a trunk, see `build_trunk`; the first three of its stages are each modality's own.
+        parts, part_dim, part_norm, share_classifier: see `PartHead`.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        height: int,
+        width: int,
+        identities: int,
+        backbone: str = "resnet50",
+        parts: int = 6,
+        part_dim: int = 512,
+        part_norm: bool = True,
+        share_classifier: bool = False,
+    ):
+        super().__init__(method, height, width)
+        self.backbone = TwoStream(backbone, cut=3)
+        self.build_branch()
+        self.head = PartHead(self.backbone.channels, identities, parts, part_dim, part_norm, share_classifier)
+
+    def build_branch(self) -> None:
+        """Build what a subclass adds to the shared features, before the head is built."""
+
+    def forward(self, image: Tensor, modality: Tensor | Route) -> Tensor:
+        """Embed images: each part L2-normalised, then concatenated (Section 4.2): (B, P * C2), see `EmbeddingNet`."""
+        parts, _ = self.head(self.features(image, modality))
+        return F.normalize(parts, dim=2).flatten(1)
+
+    def features(self, image: Tensor, modality: Tensor | Route) -> Tensor:
+        """Compute F_s, which the parts are cut from: (B, C1, h, w)."""
+        return self.backbone(image, modality)
+
+    def average(self, embeddings: Sequence[Tensor]) -> Tensor:
+        """Average embeddings of the same images, part by part: (B, P * C2) each, to (B, P * C2)."""
+        total = torch.stack(list(embeddings)).sum(0)
+        return F.normalize(total.unflatten(1, (self.head.parts, -1)), dim=2).flatten(1)

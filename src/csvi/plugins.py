@@ -1,0 +1,37 @@
+"""Classes by name: those of the package, and those of other people as `module:Class`."""
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from csvi.errors import CsviError
+
+
+def find(name: str, known: Mapping[str, str], kind: type, what: str) -> type[Any]:
+    """Import a class.
+
+    A module of other people is looked for where Python looks. The current folder is not added: it may be a stranger's,
+    and so may the file that names the class.
+
+    Args:
+        name: a key of `known`, or `module:Class`.
+        known: short name → `module:Class`.
+        kind: class that it must derive from.
+        what: how to call it in errors: `method`, `layout`.
+
+    Raises:
+        CsviError: no such name, module or class, or it derives from something else.
+    """
+    module, _, attribute = known.get(name, name).partition(":")
+    if not attribute or not module.replace(".", "").isidentifier():
+        raise CsviError(f"unknown {what} {name!r}: choose one of {', '.join(known)}, or name a class as module:Class")
+    try:
+        found = getattr(importlib.import_module(module), attribute, None)
+    except Exception as error:  # a module of somebody else may raise anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise CsviError(f"cannot import the {what} {name} ({reason}): put its folder on PYTHONPATH") from error
+    if not isinstance(found, type) or not issubclass(found, kind):
+        raise CsviError(
+            f"{name} is no {what}: it must name a class that derives from {kind.__module__}.{kind.__name__}"
+        )
+    return found

@@ -1,0 +1,114 @@
+"""Embeddings on disk: those that an evaluation leaves, and those of any other code, in one form."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from csvi.data.files import path_inside
+from csvi.data.records import ImageRecord
+from csvi.errors import CsviError
+from csvi.evaluate.scoring import check_embeddings
+from csvi.paths import open_file
+from csvi.writing import replacing
+
+
+def write_embeddings(file: Path, embeddings: Tensor, paths: Sequence[str], key: str) -> None:
+    """Write embeddings so that `read_embeddings` and `csvi evaluate --features` read them.
+
+    Args:
+        file: .npz.
+        embeddings: (n, d).
+        paths: of the images, relative to the root of their dataset.
+        key: what they were computed from, see `key_of`.
+
+    Raises:
+        CsviError: it cannot be written.
+    """
+    with replacing(file) as partial, partial.open("wb") as opened:
+        np.savez(opened, embedding=embeddings.numpy(), path=np.array(paths), key=np.array(key))
+
+
+def kept_embeddings(file: Path, paths: Sequence[str], key: str) -> Tensor | None:
+    """Read embeddings if they were computed from what this key says, and None if not, or if the file is damaged."""
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            if str(arrays["key"]) != key:
+                return None
+        return read_embeddings(file, paths)
+    except Exception:  # a file that is missing, damaged or another's fails in NumPy and zipfile in every way
+        return None
+
+
+def key_of(weights: Path, root: Path, records: Iterable[ImageRecord], *settings: object) -> str:
+    """Say what embeddings are computed from.
+
+    Args:
+        weights: file of the network.
+        root, records: the images: their paths, lengths and times of change count.
+        settings: whatever else they depend on.
+    """
+    with weights.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256")
+    for record in records:
+        status = (root / record.path).stat()
+        digest.update(f"{record.path} {status.st_size} {status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+    return f"{digest.hexdigest()[:24]} {' '.join(map(str, settings))}"
+
+
+def read_embeddings(file: Path, paths: Sequence[str]) -> Tensor:
+    """Read the embeddings of these images, in their order: (paths, d), in at least 32 bits.
+
+    Args:
+        file: .npz with the arrays `embedding` (n, d) and `path` (n,), in any order; other arrays are passed over.
+        paths: of images, relative to the root of their dataset.
+
+    Raises:
+        CsviError: the file is none such, lacks an image, names one twice or a path outside the root.
+    """
+    try:
+        with open_file(file) as opened:  # by us: NumPy leaves it open when it fails
+            arrays = np.load(opened, allow_pickle=False)
+            if not isinstance(arrays, np.lib.npyio.NpzFile) or not {"embedding", "path"} <= set(arrays.files):
+                raise CsviError(f"{file} lacks an array: it must hold `embedding` (n, d) and `path` (n,)")
+            embedding, path = arrays["embedding"], arrays["path"]
+            if not isinstance(embedding, np.ndarray) or not isinstance(path, np.ndarray):
+                raise ValueError("bytes that are no .npy")
+    except FileNotFoundError as error:
+        raise CsviError(f"no such file: {file}") from error
+    except IsADirectoryError as error:
+        raise CsviError(f"{file} is a folder: give the .npz file") from error
+    except CsviError:
+        raise
+    except Exception as error:  # damaged files fail in NumPy and zipfile in every way
+        if isinstance(error, OSError) and error.strerror:
+            raise CsviError(f"cannot read {file}: {error.strerror}") from error
+        raise CsviError(
+            f"{file} is no .npz of plain arrays: save it with numpy.savez(file, embedding=..., path=...), the paths as "
+            "strings"
+        ) from error
+    if path.ndim != 1 or path.dtype.kind not in "US":
+        raise CsviError(f"path in {file} has shape {path.shape} and type {path.dtype}: it must be (n,) of strings")
+    if embedding.dtype.kind != "f" or embedding.itemsize not in (2, 4, 8):
+        raise CsviError(f"embedding in {file} has type {embedding.dtype}: it must be float16, float32 or float64")
+    try:
+        native = np.ascontiguousarray(embedding, f"f{embedding.itemsize}")
+        embeddings = check_embeddings(torch.from_numpy(native), len(path))
+    except CsviError as error:
+        raise CsviError(f"{file}: {error}") from error
+    rows: dict[str, int] = {}
+    for row, name in enumerate(path.tolist()):
+        name = path_inside(name.decode(errors="replace") if isinstance(name, bytes) else name, f"path {row} of {file}")
+        if name in rows:
+            raise CsviError(f"{file} has two embeddings of {name!r}: there must be one of each image")
+        rows[name] = row
+    missing = [name for name in paths if name not in rows]
+    if missing:
+        raise CsviError(
+            f"{file} has no embedding of {len(missing)} of {len(paths)} test images, such as {missing[0]!r}: "
+            "paths must be relative to the dataset's folder"
+        )
+    return embeddings[[rows[name] for name in paths]]

@@ -1,0 +1,300 @@
+"""Evaluations: a run, or anybody's embeddings, on the test split of a dataset; in memory and on disk one class."""
+
+import dataclasses
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import csvi
+from csvi.config import DataConfig
+from csvi.data import Benchmark, Modality, protocols_of, read_benchmark
+from csvi.data.cache import cached_masks
+from csvi.data.files import fingerprint
+from csvi.errors import CsviError
+from csvi.evaluate.mask_iou import best_constant_mask, mask_iou
+from csvi.evaluate.refine import NO_REFINEMENT
+from csvi.evaluate.scoring import CameraPair, Result, evaluate_camera_pairs, evaluate_protocols
+from csvi.plain import from_plain
+from csvi.runs.embeddings import read_embeddings, write_embeddings
+from csvi.runs.run import EVALUATION, FLIP, Options, Run
+from csvi.shell import as_argument
+from csvi.writing import replacing
+
+HARMLESS = 1e-4
+"""Change of a metric, a fraction, up to which embeddings are kept in 16 bits."""
+
+
+@dataclass(frozen=True)
+class MaskResult:
+    """Predicted masks against the true ones, for the images of one modality; means of the intersection over union."""
+
+    images: int
+    iou: float
+    constant_iou: float
+    """IoU of the best mask that is the same for all these images."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything `csvi evaluate` finds."""
+
+    benchmark: str
+    layout: str
+    fold: int
+    """Fold of the dataset."""
+    root: str
+    fingerprint: str
+    """Fingerprint of the test images: metrics on different ones are not compared."""
+    synthetic: bool
+    """Whether the images were rendered: nothing follows from these metrics for photographs."""
+    model: str
+    """Run folder or file that the embeddings come from."""
+    key: str
+    """Digest of its sources, see `evaluation_key`; empty where they are not known."""
+    protocols: list[Result]
+    camera_pairs: list[CameraPair]
+    """Under the first of the protocols; empty where there is a single pair, and with refinements."""
+    masks: dict[str, MaskResult]
+    """`visible` and `infrared`; empty if the method predicts no masks, or without masks to compare with."""
+    seconds: dict[str, float]
+    """`embedding`, flipping included, and `ranking`, refinements included, on this machine; 0 for what was kept."""
+    version: str = csvi.__version__
+
+    @classmethod
+    def load(cls, path: Path) -> "Evaluation":
+        """Load what `csvi evaluate` saved, or printed as JSON.
+
+        Args:
+            path: of a run, whose evaluation.json it is, or of such a file.
+
+        Raises:
+            CsviError: there is none, or it is none, or holds several, or is of another version.
+        """
+        file = path / EVALUATION if path.is_dir() else path
+        if not file.is_file():
+            run = path.parent if path.suffix == ".json" else path
+            raise CsviError(f"no {file}: evaluate it first, csvi evaluate {as_argument(run)}")
+        try:
+            plain = json.loads(file.read_text())
+        except OSError as error:
+            raise CsviError(f"cannot read {file}: {error.strerror}") from error
+        except (ValueError, RecursionError):
+            plain = None
+        several = plain.get("evaluations") if isinstance(plain, dict) else None
+        if isinstance(several, list):
+            if len(several) != 1:
+                count = len(several)
+                raise CsviError(f"{file} holds {count} evaluations: give a file with one, csvi evaluate --json RUN")
+            plain = several[0]
+        try:
+            evaluation: Evaluation = from_plain(cls, plain)
+            evaluation.check()
+        except ValueError as error:
+            raise CsviError(
+                f"{file} is no evaluation of csvi {csvi.__version__} ({error}): give a run folder, or the "
+                "evaluation.json of one, and evaluate it again if another version wrote it"
+            ) from error
+        return evaluation
+
+    def check(self) -> None:
+        """Raises `ValueError` if what it says of each identity does not fit together."""
+        if not self.protocols:
+            raise ValueError("it has no protocols")
+        for result in self.protocols:
+            of = result.by_identity
+            lengths = {len(of.queries), *map(len, of.sums.values())}
+            if (
+                lengths != {len(of.identity)}
+                or not set(of.sums) >= set(result.metrics)
+                or min(of.queries, default=0) < 1
+            ):
+                raise ValueError("what it says of each identity is damaged")
+
+    def result(self, protocol: str | None = None) -> Result:
+        """Pick what was found under a protocol, by default the first.
+
+        Raises:
+            CsviError: there is no such protocol.
+        """
+        results = {result.protocol: result for result in self.protocols}
+        protocol = protocol or next(iter(results))
+        if protocol not in results:
+            raise CsviError(f"not evaluated under {protocol!r}: choose one of {', '.join(results)}")
+        return results[protocol]
+
+    def save(self, file: Path) -> Path:
+        """Write it as JSON, completely or not at all; returns the file."""
+        with replacing(file) as partial:
+            partial.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+        return file
+
+
+def evaluate_run(run: Run) -> Evaluation:
+    """Evaluate a run on the test split of a dataset, as its options say.
+
+    What is known of the embeddings is kept: those of an earlier evaluation are used again if weights, images and
+    settings are the same, and after it `run.embeddings` are the ones that were evaluated.
+
+    Raises:
+        CsviError: no trained model, or bad data.
+    """
+    benchmark = run.benchmark
+    protocols_of(benchmark, "test", run.options.gallery)  # what cannot be asked is found before anything is embedded
+    embeddings, seconds = run.kept_embeddings(), 0.0
+    if embeddings is None:
+        start = time.perf_counter()
+        embeddings = run.embed()
+        seconds = time.perf_counter() - start
+        embeddings = _as_short_as_harmless(embeddings, benchmark, run.options)
+    run.embeddings = embeddings
+    masks = _evaluate_masks(run)
+    return _evaluate(embeddings, benchmark, run.options, run.path, evaluation_key(run), seconds, masks)
+
+
+def save_evaluation(evaluation: Evaluation, run: Run) -> Path | None:
+    """Save an evaluation and the embeddings it is of in the run folder, RUN/evaluation.json and RUN/embeddings.npz.
+
+    Their names say what is not as by default. Returns the file of the evaluation; None for a model of the Hub.
+
+    Raises:
+        CsviError: they cannot be written.
+    """
+    file, embeddings = evaluation_file(run), run.embeddings_file
+    if file is None or embeddings is None:
+        return None
+    if run.kept_embeddings() is None:
+        short = run.embeddings.half()
+        exact = bool((short.float() == run.embeddings).all())
+        paths = [record.path for record in run.benchmark.test]
+        write_embeddings(embeddings, short if exact else run.embeddings, paths, run.key)
+    return evaluation.save(file)
+
+
+def evaluation_file(run: Run) -> Path | None:
+    """Name the file that keeps the evaluation of a run under its options."""
+    options = run.options
+    words = ["official"] if options.gallery == "official" else []
+    words += [FLIP] if options.flip else []
+    words += [name.split(" (")[0] for name in options.refinement.names()]
+    return run.file_of(EVALUATION, *words)
+
+
+def evaluation_key(run: Run) -> str:
+    """Say what an evaluation depends on: embeddings, masks, and how galleries are drawn and ranked."""
+    if not run.key:
+        return ""
+    masks = run.data.masks or "beside the images"
+    return f"{run.key}, masks {masks}, gallery {run.options.gallery}, {run.options.refinement.names()}"
+
+
+def kept_evaluation(run: Run) -> Evaluation | None:
+    """Load the evaluation of a run under its options, if it is still of the same weights, images and settings."""
+    file = evaluation_file(run)
+    if file is None or not file.is_file():
+        return None
+    try:
+        evaluation = Evaluation.load(file)
+    except CsviError:
+        return None
+    return evaluation if evaluation.key == evaluation_key(run) else None
+
+
+def evaluated(run: Run) -> Evaluation:
+    """Load the evaluation that is kept in the run folder, or evaluate the run now and keep that."""
+    evaluation = kept_evaluation(run)
+    if evaluation is None:
+        evaluation = evaluate_run(run)
+        save_evaluation(evaluation, run)
+    return evaluation
+
+
+def evaluate_features(file: Path, options: Options) -> Evaluation:
+    """Evaluate embeddings from elsewhere.
+
+    Args:
+        file: .npz with the arrays `embedding` (n, d) and `path` (n,), relative to the dataset's root, in any order;
+            every image of the test split must be there, others are left out.
+        options: with a root; `flip` is the matter of whoever made the embeddings.
+
+    Raises:
+        CsviError: the file is none such, lacks a test image, names one twice or a path outside the root; or bad data.
+    """
+    if not options.root:
+        raise CsviError("features need the dataset whose images they describe: give its folder with --data.root")
+    if options.flip:
+        raise CsviError("--flip averages while embedding and these are embeddings already: leave it away")
+    benchmark = read_benchmark(options.applied_to(DataConfig()))
+    embeddings = read_embeddings(file, [record.path for record in benchmark.test])
+    return _evaluate(embeddings, benchmark, options, str(file), "", 0.0, {})
+
+
+def _evaluate(
+    embeddings: Tensor,
+    benchmark: Benchmark,
+    options: Options,
+    model: str,
+    key: str,
+    seconds: float,
+    masks: dict[str, MaskResult],
+) -> Evaluation:
+    protocols = protocols_of(benchmark, "test", options.gallery)
+    start = time.perf_counter()
+    results = evaluate_protocols(protocols, embeddings, benchmark.test, options.refinement)
+    ranking = time.perf_counter() - start
+    pairs = []
+    if options.refinement == NO_REFINEMENT:  # which looks at the whole gallery, and not at one camera of it
+        pairs = evaluate_camera_pairs(protocols[0], embeddings, benchmark.test)
+    if options.flip:
+        results = [dataclasses.replace(result, refinements=[FLIP, *result.refinements]) for result in results]
+    return Evaluation(
+        benchmark=benchmark.name,
+        layout=benchmark.layout,
+        fold=benchmark.fold,
+        root=str(benchmark.root),
+        fingerprint=fingerprint(benchmark.root, benchmark.test),
+        synthetic=benchmark.synthetic,
+        model=model,
+        key=key,
+        protocols=results,
+        camera_pairs=pairs,
+        masks=masks,
+        seconds={"embedding": seconds, "ranking": ranking},  # with all that was asked for
+    )
+
+
+def _as_short_as_harmless(embeddings: Tensor, benchmark: Benchmark, options: Options) -> Tensor:
+    """Round embeddings to 16 bits if that changes no metric by more than `HARMLESS`; float32."""
+    short = embeddings.half().float()
+    if not short.isfinite().all():
+        return embeddings
+    protocols = protocols_of(benchmark, "test", options.gallery)
+    full, rounded = (evaluate_protocols(protocols, values, benchmark.test) for values in (embeddings, short))
+    worst = max(
+        abs(one.metrics[name].mean - other.metrics[name].mean)
+        for one, other in zip(full, rounded, strict=True)
+        for name in one.metrics
+    )
+    return short if worst <= HARMLESS else embeddings
+
+
+def _evaluate_masks(run: Run) -> dict[str, MaskResult]:
+    """Compare predicted masks with the true ones, at the size of the images, for each modality."""
+    benchmark, size = run.benchmark, (run.data.height, run.data.width)
+    if not (run.has_method and run.method.predicts_masks and all(record.mask for record in benchmark.test)):
+        return {}
+    masks = cached_masks(benchmark.root, benchmark.test, *size, Path(run.data.cache))
+    iou = torch.zeros(len(benchmark.test))
+    for index, predicted in run.masks_by_identity():
+        true = torch.from_numpy(np.stack([masks[i] > 127 for i in index]))
+        iou[index] = mask_iou(predicted > 0.5, true)
+    results = {}
+    for modality in Modality:
+        index = [i for i, record in enumerate(benchmark.test) if record.modality == modality]
+        true = torch.from_numpy(np.stack([masks[i] > 127 for i in index]))
+        results[modality.name.lower()] = MaskResult(len(index), float(iou[index].mean()), best_constant_mask(true)[1])
+    return results

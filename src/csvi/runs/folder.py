@@ -1,0 +1,107 @@
+"""The folder of a run: who may write to it, and which checkpoints it can be resumed from."""
+
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from io import FileIO
+from pathlib import Path
+
+from csvi.config import Config, flatten, varying
+from csvi.errors import CsviError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT, PREVIOUS, DAMAGED = "last.ckpt", "previous.ckpt", "damaged.ckpt"
+
+
+def checkpoints_to_resume(run: Path, resume: str | None) -> list[Path]:
+    """List the checkpoints to resume from, the newest first; none for a new run.
+
+    Args:
+        run: folder of the run.
+        resume: `auto` for the checkpoints in the folder, if there are any; otherwise the path of one; None for none.
+
+    Raises:
+        CsviError: there is no such checkpoint, or the folder holds a run that would be lost.
+    """
+    ours = [run / name for name in (CHECKPOINT, PREVIOUS) if (run / name).exists()]
+    chosen = ours if resume == "auto" else [Path(resume)] if resume else []
+    if not all(file.is_file() for file in chosen):
+        raise CsviError(f"no checkpoint {chosen[0]}: --resume takes auto or the path of one")
+    resumes = bool(chosen) and chosen[0].parent.resolve() == run.resolve()
+    if not resumes and (ours or (run / "model.safetensors").exists()):
+        raise CsviError(f"{run} holds a run already: resume it by --resume auto, or name another with --run")
+    return chosen
+
+
+def check_same_settings(config: Config, theirs: Mapping[str, object], run: Path) -> None:
+    """Refuse to resume: raises if a setting that shapes batches or losses has changed.
+
+    Args:
+        config: to resume with.
+        theirs: settings of the run, by name such as `data.height`.
+        run: its folder or checkpoint, for errors.
+
+    Raises:
+        CsviError: a setting has changed, or is one of another version.
+    """
+    ours = flatten(config)
+    method = theirs.get("method.name", config.method.name)
+    if method != config.method.name:
+        raise CsviError(f"{run} was trained with the method {method}, not with {config.method.name}: start a new run")
+    if unknown := sorted(theirs.keys() - ours.keys()):
+        raise CsviError(f"{run} is of another version of csvi, which has {unknown[0]}: start a new run")
+    theirs = flatten(Config(type(config.method)())) | dict(theirs)
+    may_change = varying(config, "machine")
+    if config.train.schedule == "step":  # a cosine depends on where it ends
+        may_change |= varying(config, "length")
+    changed = [f"{name} was {theirs[name]}" for name in ours if name not in may_change and ours[name] != theirs[name]]
+    if changed:
+        raise CsviError(f"cannot resume {run} under other settings ({'; '.join(changed)}): start a new run")
+
+
+@contextlib.contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Make the folder and keep other trainings out of it; however the process ends, the system frees the lock.
+
+    Where the file system cannot lock, the log says so and nobody is kept out.
+
+    Raises:
+        CsviError: the folder cannot be written, or another process trains there.
+    """
+    with contextlib.ExitStack() as held:
+        try:
+            os.fspath(run).encode()  # TensorBoard writes to no other names
+            run.mkdir(parents=True, exist_ok=True)
+            file = held.enter_context((run / ".lock").open("ab+", buffering=0))
+            if _lock(file, run):
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        except (OSError, ValueError) as error:  # a name that is no text is a ValueError
+            raise CsviError(f"cannot write the run to {run}: {getattr(error, 'strerror', error)}") from error
+        yield
+
+
+def _lock(file: FileIO, run: Path) -> bool:
+    """Whether it is locked now; raises `CsviError` if another process has done so."""
+    try:
+        if fcntl is None:
+            raise OSError("not on this system")
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock, which loader processes would inherit
+    except (BlockingIOError, PermissionError) as error:
+        file.seek(0)
+        other = file.read().decode(errors="replace").strip() or "another process"
+        raise CsviError(
+            f"{run} is being trained by {other}: wait for it or stop it, or name another folder with --run"
+        ) from error
+    except OSError as error:
+        log.warning("cannot lock %s (%s): let no other process train there", run, error)
+        return False
+    return True

@@ -1,0 +1,145 @@
+"""The files of a trained network in a run folder.
+
+config.json, model.safetensors    the network that is kept, to use: what is shipped
+method.safetensors                what training added to it, and which identity each class is: for figures, and for the
+                                  masks that the method predicts; nothing else needs it
+"""
+
+import contextlib
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from csvi.config import Config
+from csvi.errors import CsviError
+from csvi.methods import METHODS, Method, build_method, find_method
+from csvi.model.net import EmbeddingNet
+from csvi.writing import put_in_place
+
+log = logging.getLogger(__name__)
+
+CONFIG, MODEL, METHOD = "config.json", "model.safetensors", "method.safetensors"
+OF_NET = "net."
+
+
+def save_method(method: Method, classes: Sequence[int], run: Path) -> None:
+    """Write a trained method into a run folder; when all files are complete each replaces the one before.
+
+    Args:
+        method: to write.
+        classes: identity of each class, in the order of the classes.
+        run: the folder.
+
+    Raises:
+        CsviError: they cannot be written; the ones before are as they were.
+    """
+    partial = run / ".saving"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed
+        method.net.save_pretrained(partial)
+        save_file(_added(method), partial / METHOD, {"classes": json.dumps(list(classes))})
+        for name in (MODEL, METHOD):  # which safetensors lets nobody but their owner read
+            with contextlib.suppress(OSError):  # some file systems know no modes
+                shutil.copymode(partial / CONFIG, partial / name)
+        for name in (CONFIG, MODEL, METHOD):
+            put_in_place(partial / name, run / name)
+    except (OSError, SafetensorError) as error:
+        raise CsviError(f"cannot write the network to {run}: {_in_short(error)}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def load_net(run: str | Path) -> EmbeddingNet:
+    """Load the network of a run folder or from the Hub, on the CPU, ready to embed images.
+
+    Args:
+        run: the folder; or `owner/name` of the Hub, or `owner/name@revision` for one commit, tag or branch of it. A
+            model of the Hub must be of a method of the package: no code that it names is imported.
+
+    Raises:
+        CsviError: there is none, or its files do not fit each other.
+    """
+    folder, ours = Path(run), True
+    if not folder.is_dir():
+        folder, ours = _downloaded(str(run)), False
+    file = folder / MODEL
+    if not file.is_file():
+        raise CsviError(f"{run} holds no trained model ({MODEL}): has its training finished an epoch?")
+    try:
+        arguments = json.loads((folder / CONFIG).read_text())
+        name = str(arguments["method"])
+        if not ours and name not in METHODS:
+            raise CsviError(
+                f"{run} is of the method {name}, which is not one of csvi: code that a model names is not run"
+            )
+        with torch.device("meta"):  # whatever sizes config.json names, memory is taken for what there is alone
+            net = find_method(name).Net(**arguments)
+        net.to_empty(device="cpu").load_state_dict(load_file(file))
+        return net.eval()
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, MemoryError, SafetensorError) as error:
+        raise CsviError(f"{CONFIG} and {MODEL} of {run} are no network: {_in_short(error)}") from error
+
+
+def _downloaded(model: str) -> Path:
+    """Download both files of one commit, which the log names; nothing else is asked for, least of all pickles."""
+    name, _, revision = model.partition("@")
+    try:
+        folder = snapshot_download(name, revision=revision or None, allow_patterns=[CONFIG, MODEL])
+    except (OSError, ValueError) as error:
+        raise CsviError(f"{model} is neither a run folder nor a model of the Hub: {_in_short(error)}") from error
+    log.info("%s is commit %s", model, Path(folder).name)
+    return Path(folder)
+
+
+def has_method(run: Path) -> bool:
+    """Whether the run folder still holds what training added; a model that was passed on need not."""
+    return (run / METHOD).is_file()
+
+
+def load_method(run: Path, config: Config) -> tuple[Method, list[int]]:
+    """Load the method of a run folder, ready to embed images and to predict masks, and the identity of each class.
+
+    Raises:
+        CsviError: a file is missing, or does not fit the configuration.
+    """
+    file = run / METHOD
+    if not file.is_file():
+        raise CsviError(f"{file} is missing: it holds what training added to the model")
+    try:
+        classes = read_classes(run)
+        method = build_method(config, len(classes))
+        added = load_file(file)
+        if added.keys() != _added(method).keys():
+            raise ValueError("it holds other tensors")
+        method.load_state_dict(added, strict=False)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, MemoryError, SafetensorError) as error:
+        raise CsviError(f"{file} is not of the settings in {run}: {_in_short(error)}") from error
+    method.net = load_net(run)
+    return method.eval(), classes
+
+
+def read_classes(run: Path) -> list[int]:
+    """Read from a run folder which identity each class is, in the order of the classes.
+
+    Raises:
+        OSError, ValueError, KeyError, SafetensorError: the file is missing or another's.
+    """
+    with safe_open(run / METHOD, "pt") as opened:
+        return [int(identity) for identity in json.loads((opened.metadata() or {})["classes"])]
+
+
+def _added(method: Method) -> dict[str, Tensor]:
+    """The tensors of a method that are not kept for testing."""
+    return {name: t.contiguous() for name, t in method.state_dict().items() if not name.startswith(OF_NET)}
+
+
+def _in_short(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,313 @@
+"""A run, opened: its settings, dataset, network, training set and embeddings, each once and the same for everybody."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Collection, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from csvi import __version__
+from csvi.config import Config, DataConfig
+from csvi.data import Benchmark, ImageRecord, find_layout, read_benchmark, recognise
+from csvi.data.batch import Batch, prepare
+from csvi.data.files import fingerprint
+from csvi.data.images import read_image
+from csvi.data.loader import evaluation_loader, loader_errors
+from csvi.data.training_set import TrainingSet
+from csvi.errors import CsviError
+from csvi.evaluate import GalleryDraw, Refinement
+from csvi.evaluate.refine import NO_REFINEMENT
+from csvi.fabric import choose_precision, make_fabric
+from csvi.methods import Method, find_method
+from csvi.model.net import EmbeddingNet
+from csvi.paths import expanded
+from csvi.progress import progress
+from csvi.runs.embed import embed
+from csvi.runs.embeddings import kept_embeddings, key_of
+from csvi.runs.network_files import MODEL, has_method, load_method, load_net
+from csvi.runs.settings import load_config
+
+Module = TypeVar("Module", bound=nn.Module)
+
+FLIP = "flip averaging"
+EVALUATION = "evaluation.json"
+MOST_SIDE = 1024
+"""Pixels of an image, of a model without settings: larger ones would fill memory and the cache."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The data that a run is tested on, and the way; None leaves it to the run, or to the dataset."""
+
+    root: str | None = None
+    """Folder of the dataset."""
+    layout: str | None = None
+    """Its layout; by default that of the run or, of another folder, the one it looks like."""
+    fold: int | None = None
+    """Fold of the dataset (RegDB)."""
+    masks: str | None = None
+    """Folder of person masks; by default that of the run, or of another root its own."""
+    cache: str | None = None
+    """Folder of decoded images."""
+    gallery: GalleryDraw | None = None
+    """The way galleries are drawn, see `csvi.data.protocols_of`."""
+    flip: bool = False
+    """Average the embedding of each image with that of its mirror image."""
+    refinement: Refinement = NO_REFINEMENT
+    """Re-ranking and query expansion."""
+
+    def applied_to(self, data: DataConfig) -> DataConfig:
+        """Apply the options to the data settings of a run.
+
+        Another root gets the layout it looks like; the run's own root keeps its layout.
+        """
+        data = dataclasses.replace(data)
+        if self.root is not None:
+            data.root, data.masks = self.root, None
+            root = expanded(self.root)
+            if self.layout is None and not find_layout(data.layout).recognise(root):
+                data.layout = recognise(root) or data.layout
+        data.layout = self.layout or data.layout
+        if self.fold is not None:
+            data.fold = self.fold
+        elif data.fold > find_layout(data.layout).folds:
+            data.fold = 1
+        data.masks = data.masks if self.masks is None else self.masks
+        data.cache = data.cache if self.cache is None else self.cache
+        return data
+
+
+class Run:
+    """A run folder, or a model alone, opened with `Run.open`; whatever it is asked for is made once.
+
+    Attributes:
+        path: as it was given.
+        options: on what it is tested, and how.
+        data: its data settings with the options applied.
+        config: its settings; None for a model alone.
+    """
+
+    def __init__(self, path: str, options: Options, data: DataConfig, config: Config | None):
+        self.path, self.options, self.data, self.config = path, options, data, config
+
+    @classmethod
+    def open(cls, path: str | Path, options: Options = Options()) -> "Run":
+        """Open a run.
+
+        Args:
+            path: folder of a run, or of a model alone, or a model of the Hub, see `load_net`.
+            options: by default the dataset that the run was trained on, as its protocols say.
+
+        Raises:
+            CsviError: it is none, or of another fold than is asked for.
+        """
+        file = Path(path) / "config.yaml"
+        if not file.is_file():
+            return cls._of_model_alone(str(path), options)
+        config = load_config(file)
+        data = options.applied_to(config.data)
+        if data.layout == config.data.layout and data.fold != config.data.fold:
+            raise CsviError(
+                f"{path} was trained on fold {config.data.fold}, whose people are tested in fold {data.fold}: "
+                "evaluate it on its own, without --data.fold"
+            )
+        return cls(str(path), options, data, config)
+
+    @classmethod
+    def _of_model_alone(cls, path: str, options: Options) -> "Run":
+        if not Path(path).is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", path):
+            raise CsviError(f"{path} is not the folder of a run: there is no such folder")
+        if not options.root:
+            raise CsviError(
+                f"{path} is not the folder of a run, it has no config.yaml: of a model alone, say what to test it on "
+                "with --data.root"
+            )
+        net = load_net(path)
+        for side in (net.height, net.width):  # as strangers may have written them
+            if type(side) is not int or not 16 <= side <= MOST_SIDE:
+                raise CsviError(
+                    f"config.json of {path}: height and width are {net.height!r:.40} and {net.width!r:.40}, "
+                    f"they must be whole numbers from 16 to {MOST_SIDE}"
+                )
+        run = cls(path, options, options.applied_to(DataConfig(height=net.height, width=net.width)), None)
+        run.net = run.on_device(net)
+        return run
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the run; None for a model of the Hub."""
+        return Path(self.path) if Path(self.path).is_dir() else None
+
+    @property
+    def name(self) -> str:
+        """Name of the run in figures and reports."""
+        return "/".join(Path(self.path).resolve().parts[-2:])
+
+    @cached_property
+    def benchmark(self) -> Benchmark:
+        """The dataset that the run is tested on."""
+        return read_benchmark(self.data)
+
+    @cached_property
+    def fabric(self) -> Fabric:
+        """Device and precision."""
+        return make_fabric(self._precision)
+
+    @property
+    def _precision(self) -> str:
+        return self.config.precision if self.config else "auto"
+
+    @cached_property
+    def net(self) -> EmbeddingNet:
+        """The network that is kept, on the device, in evaluation mode."""
+        return self.method.net if self.has_method else self.on_device(load_net(self.path))
+
+    def on_device(self, module: Module) -> Module:
+        """Move a network to the device, in the memory format of the images."""
+        return module.to(self.fabric.device).to(memory_format=torch.channels_last)
+
+    @property
+    def has_method(self) -> bool:
+        """Whether the folder holds what training added to the network."""
+        return self.config is not None and has_method(Path(self.path))
+
+    @property
+    def method(self) -> Method:
+        """The whole method as it was trained, on the device, in evaluation mode.
+
+        Raises:
+            CsviError: the folder does not hold it any more.
+        """
+        return self._method_and_classes[0]
+
+    @cached_property
+    def _method_and_classes(self) -> tuple[Method, list[int]]:
+        if self.config is None:
+            raise CsviError(f"{self.path} is a model alone, without the method that trained it: give a run folder")
+        with torch.inference_mode(False):  # whoever asks first: others may want gradients
+            method, classes = load_method(Path(self.path), self.config)
+            return self.on_device(method), classes
+
+    @cached_property
+    def training_set(self) -> TrainingSet:
+        """The images that the run was trained on, and their classes.
+
+        Raises:
+            CsviError: they are other images now, or cannot be read.
+        """
+        if self.config is None:
+            raise CsviError(f"{self.path} is a model alone: what it was trained on is not known, give a run folder")
+        method = find_method(self.config.method.name)
+        training_set = TrainingSet(self.benchmark, self.data, method.needs_masks)
+        if training_set.identities != self._method_and_classes[1]:
+            raise CsviError(
+                f"{self.path} was trained on other identities than {self.benchmark.root} has now: its classes are not "
+                "known any more"
+            )
+        return training_set
+
+    @cached_property
+    def elsewhere(self) -> bool:
+        """Whether the test images are known to be others than those of the dataset that the run was trained on."""
+        if self.config is None:
+            return False
+        try:
+            trained = read_benchmark(self.config.data)
+            known = fingerprint(trained.root, trained.test)
+        except CsviError:  # they are gone; the first evaluation told
+            try:
+                known = str(json.loads((Path(self.path) / EVALUATION).read_text())["fingerprint"])
+            except (OSError, ValueError, KeyError, TypeError):
+                return False
+        return known != fingerprint(self.benchmark.root, self.benchmark.test)
+
+    def file_of(self, kind: str, *words: str) -> Path | None:
+        """Name a file of the run folder about these options; the name says what is not as usual.
+
+        Args:
+            kind: such as `evaluation.json`.
+            words: what else is not as usual.
+        """
+        if self.folder is None:
+            return None
+        stem, _, suffix = kind.partition(".")
+        where = ["on", self.benchmark.root.name] if self.elsewhere else []
+        return self.folder / f"{'-'.join([stem, *where, *(word.replace(' ', '-') for word in words)])}.{suffix}"
+
+    @cached_property
+    def embeddings_file(self) -> Path | None:
+        """The file that keeps the embeddings of the test images."""
+        return self.file_of("embeddings.npz", *([FLIP] if self.options.flip else []))
+
+    @cached_property
+    def key(self) -> str:
+        """Digest of all that embeddings of the test images depend on; empty for a model of the Hub."""
+        if self.folder is None:
+            return ""
+        size, precision = f"{self.data.height}x{self.data.width}", choose_precision(self._precision)
+        settings = size, precision, FLIP if self.options.flip else "", f"csvi {__version__}"
+        return key_of(self.folder / MODEL, self.benchmark.root, self.benchmark.test, *settings)
+
+    def kept_embeddings(self) -> Tensor | None:
+        """Read the embeddings that an evaluation has left, if weights, images and settings are still the same."""
+        if self.embeddings_file is None:
+            return None
+        return kept_embeddings(self.embeddings_file, [record.path for record in self.benchmark.test], self.key)
+
+    @cached_property
+    def embeddings(self) -> Tensor:
+        """Embeddings of the test images, (n, D) in their order: those that an evaluation has left, or new ones."""
+        kept = self.kept_embeddings()
+        return self.embed() if kept is None else kept
+
+    def embed(self) -> Tensor:
+        """Embed the test images anew: (n, D) float32 in their order."""
+        loader = evaluation_loader(self.benchmark.root, self.benchmark.test, self.data)
+        with loader_errors():
+            return embed(self.net, loader, self.fabric, self.options.flip)
+
+    def batch(self, records: Sequence[ImageRecord]) -> Batch:
+        """Prepare these images as one batch on the device, not augmented.
+
+        Returns:
+            A batch with the dataset's numbers of identities, and with masks if all images have one.
+        """
+        size = self.data.height, self.data.width
+        images = np.stack([read_image(self.benchmark.file(record), *size, "RGB") for record in records])
+        masks = [read_image(record.mask, *size, "L") for record in records if record.mask]
+        batch = Batch(
+            image=torch.from_numpy(images).permute(0, 3, 1, 2),
+            modality=torch.tensor([int(record.modality) for record in records]),
+            identity=torch.tensor([record.identity for record in records]),
+            mask=torch.from_numpy(np.stack(masks))[:, None] if len(masks) == len(records) else None,
+        )
+        return prepare(batch, self.fabric.device)
+
+    def masks_by_identity(self, only: Collection[int] | None = None) -> Iterator[tuple[list[int], Tensor]]:
+        """Predict the masks of test images; a method may look at all images of an identity together.
+
+        Args:
+            only: identities; by default all.
+
+        Yields:
+            For each identity the numbers of its test images, and their probabilities of person, (images, H, W) float32
+            on the CPU.
+        """
+        members: dict[int, list[int]] = {}
+        for i, record in enumerate(self.benchmark.test):
+            if only is None or record.identity in only:
+                members.setdefault(record.identity, []).append(i)
+        batches = list(members.values())
+        loader = evaluation_loader(self.benchmark.root, self.benchmark.test, self.data, batches)
+        with torch.inference_mode(), self.fabric.autocast():
+            for index, batch in zip(batches, progress(loader, "Predicting masks", len(batches)), strict=True):
+                predicted = self.method.predict_masks(prepare(batch, self.fabric.device))
+                assert predicted is not None
+                yield index, predicted[:, 0].cpu()

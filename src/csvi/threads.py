@@ -1,0 +1,17 @@
+"""The way the threads of a step wait for each other."""
+
+import os
+
+WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
+"""Environment variables that say how threads wait, of which the user's are left as they are."""
+SPIN = "10000"
+
+
+def let_threads_sleep() -> None:
+    """Let the threads of OpenMP spin only for a moment when they wait for each other; call it before torch is loaded.
+
+    By default GNU's library lets them spin for milliseconds, in which no other process gets the core: beside other work
+    a step then takes many times as long (docs/performance.md). Results do not depend on it.
+    """
+    if not any(name in os.environ for name in WAITING):
+        os.environ["GOMP_SPINCOUNT"] = SPIN

@@ -1,0 +1,85 @@
+"""What `csvi evaluate` saves and prints, and in which order."""
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from csvi.analysis.plain_table import plain_table
+from csvi.cli import main
+
+
+@pytest.fixture
+def run(baseline_run, tmp_path):
+    """A run that was trained, and not evaluated."""
+    run = shutil.copytree(baseline_run, tmp_path / "run")
+    for name in ("evaluation.json", "embeddings.npz"):
+        (run / name).unlink()
+    return run
+
+
+def test_a_pipe_that_nobody_reads_loses_nothing(run, monkeypatch):
+    def broken(evaluation):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("csvi.analysis.tables.print_evaluation", broken)
+    assert main(["evaluate", str(run)]) == 1
+    assert (run / "evaluation.json").is_file()
+
+
+def test_what_cannot_be_saved_is_printed_and_the_status_says_so(run, capsys):
+    (run / "evaluation.json").mkdir()
+    assert main(["evaluate", str(run)]) == 1
+    printed = capsys.readouterr()
+    assert "all single-shot" in printed.out
+    assert "saved:" not in printed.out
+    assert printed.err.count("\n") == 1
+    assert "evaluation.json" in printed.err
+    assert main(["evaluate", str(run), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["evaluations"][0]["model"] == str(run)
+
+
+def test_the_next_command_takes_no_run_for_an_option(run, monkeypatch, capsys):
+    monkeypatch.chdir(run.parent)
+    run.rename("-r")
+    assert main(["evaluate", "--", "-r"]) == 0
+    assert capsys.readouterr().out.endswith("next: csvi report ./-r\n")
+
+
+@pytest.mark.parametrize("name", ["x[/blue]", "[bold]run :smile:"])
+def test_the_name_of_a_run_is_shown_as_it_is(run, monkeypatch, capsys, name):
+    monkeypatch.chdir(run.parent)
+    Path(name).parent.mkdir(exist_ok=True)
+    run.rename(name)
+    assert main(["evaluate", name]) == 0
+    assert name in capsys.readouterr().out.splitlines()
+
+
+def test_names_in_any_table_are_no_markup_on_any_console(capsys):
+    table = plain_table("run")
+    table.add_row("x[/blue] :smile:")
+    Console().print(table)
+    assert "x[/blue] :smile:" in capsys.readouterr().out
+
+
+def test_an_encoding_without_the_signs_of_a_table(run, monkeypatch):
+    stdout = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr("sys.stdout", stdout)
+    assert main(["evaluate", str(run)]) == 0
+    assert b"100.0?0.0" in stdout.buffer.getvalue()
+
+
+def test_seeds_that_were_validated_at_other_times_have_a_mean(baseline_run, tmp_path, capsys):
+    runs = [shutil.copytree(baseline_run, tmp_path / name) for name in ("0", "1")]
+    settings = (runs[1] / "config.yaml").read_text()
+    assert "seed: 0" in settings
+    changed = settings.replace("seed: 0", "seed: 1").replace("validate_every: 0", "validate_every: 5")
+    (runs[1] / "config.yaml").write_text(changed)
+    assert main(["evaluate", *map(str, runs)]) == 0
+    assert "mean of 2 runs" in capsys.readouterr().out
+    (runs[1] / "config.yaml").write_text(changed.replace("lr: 0.001", "lr: 0.002"))
+    assert main(["evaluate", *map(str, runs)]) == 0
+    assert "no mean over these runs, as their settings differ: train.lr\n" in capsys.readouterr().out

@@ -1,0 +1,87 @@
+"""What a report, a figure and a comparison take over from an evaluation, and what they draw on."""
+
+import json
+import shutil
+
+import pytest
+import yaml
+
+from csvi.cli import main
+from csvi.runs.embed import embed
+
+
+@pytest.fixture
+def run(coseg_run, tmp_path):
+    """A run that was trained, and not evaluated."""
+    run = shutil.copytree(coseg_run, tmp_path / "run")
+    for name in ("evaluation.json", "embeddings.npz"):
+        (run / name).unlink()
+    return run
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """How often test images were embedded."""
+    calls = []
+
+    def count(*arguments):
+        calls.append(arguments)
+        return embed(*arguments)
+
+    monkeypatch.setattr("csvi.runs.run.embed", count)
+    return calls
+
+
+def test_images_are_embedded_once(run, counted, capsys):
+    assert main(["evaluate", str(run)]) == 0
+    assert len(counted) == 1
+    evaluation = (run / "evaluation.json").read_text()
+    for command in (
+        ["report", run],
+        ["report", run, "--figures", "tsne"],
+        ["figure", "tsne", run],
+        ["compare", run, run],
+    ):
+        assert main([str(argument) for argument in command]) == 0
+    assert len(counted) == 1
+    assert (run / "evaluation.json").read_text() == evaluation
+    assert main(["evaluate", str(run), "--rerank"]) == 0
+    assert main(["evaluate", str(run)]) == 0
+    assert len(counted) == 1
+    protocols = [json.loads(text)["protocols"] for text in (evaluation, (run / "evaluation.json").read_text())]
+    assert protocols[0] == protocols[1]
+
+
+def test_features_are_what_an_evaluation_leaves(run, sysu_root, capsys):
+    assert main(["evaluate", str(run)]) == 0
+    assert main(["evaluate", f"--features={run / 'embeddings.npz'}", f"--data.root={sysu_root}"]) == 0
+    evaluations = [json.loads((run / f"{name}.json").read_text()) for name in ("evaluation", "embeddings.evaluation")]
+    assert evaluations[0]["protocols"] == evaluations[1]["protocols"]
+    assert main(["compare", str(run), str(run / "embeddings.evaluation.json")]) == 0
+    assert "+0.0 [+0.0, +0.0]" in capsys.readouterr().out
+
+
+def test_a_report_of_a_run_that_was_not_evaluated(run, counted, capsys):
+    assert main(["report", str(run), "--figures", "tsne"]) == 0
+    assert len(counted) == 1
+    assert (run / "evaluation.json").is_file()
+    assert (run / "embeddings.npz").is_file()
+
+
+def test_figures_of_a_report_take_its_masks(run, sysu_root, tmp_path, capsys):
+    """Where the dataset has none of its own."""
+    root = shutil.copytree(sysu_root, tmp_path / "data")
+    (root / "masks").rename(tmp_path / "masks")
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    settings["data"] |= {"root": str(root), "cache": str(tmp_path / "cache")}
+    (run / "config.yaml").write_text(yaml.safe_dump(settings))
+    assert main(["report", str(run), "--figures", "cosegmentation"]) == 1
+    assert "not all test images" in capsys.readouterr().err
+    masks = f"--data.masks={tmp_path / 'masks'}"
+    assert main(["report", str(run), masks, "--figures", "cosegmentation", "heatmaps"]) == 0
+    page = (run / "report.html").read_text()
+    assert page.count('class="figure"') == 2
+    assert page.count('class="triple"') == 10
+    (found,) = json.loads((run / "figures" / "cosegmentation.json").read_text())
+    assert found["first"]["constant"] > 0.5
+    assert set(json.loads((run / "evaluation.json").read_text())["masks"]) == {"visible", "infrared"}

@@ -1,0 +1,121 @@
+"""Layouts by name: those of the package, and one of somebody else."""
+
+import importlib
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from csvi.config import DataConfig, SynthConfig
+from csvi.data import LAYOUTS, Layout, find_layout, protocols_of, read_benchmark, recognise
+from csvi.data.check import check_dataset
+from csvi.data.records import Modality
+from csvi.errors import CsviError
+from csvi.evaluate import Rules
+from csvi.synth import write_benchmark
+
+THEIRS = '''
+"""Images by day and by night: ROOT/day/PERSON-CAMERA.png and ROOT/night/PERSON-CAMERA.png; fold 2 turns 1 round."""
+
+from csvi.data import Benchmark, Counts, ImageRecord, Layout, Modality
+from csvi.evaluate import Rules
+
+
+class TheirLayout(Layout):
+    title = "Day and Night"
+    folds = 2
+    counts = {"train": Counts(2, 2, 2), "val": Counts(0, 0, 0), "test": Counts(2, 2, 2)}
+    rules = Rules(unique_identities=True)
+
+    def recognise(self, root):
+        return (root / "night").is_dir()
+
+    def read(self, root, masks=None, fold=1):
+        halves = [], []
+        for modality, folder in zip(Modality, ("day", "night")):
+            for file in sorted((root / folder).iterdir()):
+                person, camera = map(int, file.stem.split("-"))
+                halves[person > 2].append(ImageRecord(f"{folder}/{file.name}", person, camera, modality))
+        train, test = halves[:: 1 if fold == 1 else -1]
+        return Benchmark(self.title, root, train, [], test, fold=fold)
+'''
+
+
+@pytest.fixture
+def theirs(tmp_path, monkeypatch):
+    (tmp_path / "their_module.py").write_text(THEIRS)
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.invalidate_caches()
+    return "their_module:TheirLayout"
+
+
+@pytest.fixture
+def root(tmp_path):
+    for n, folder in enumerate(("day", "night")):
+        (tmp_path / "images" / folder).mkdir(parents=True)
+        for person in (1, 2, 3, 4):
+            Image.new("RGB", (8, 16), (50 * person, 100 * n, 0)).save(
+                tmp_path / "images" / folder / f"{person}-{n + 1}.png"
+            )
+    return tmp_path / "images"
+
+
+def test_a_layout_of_somebody_else_is_read(theirs, root):
+    assert find_layout(theirs).title == "Day and Night"
+    benchmark = read_benchmark(DataConfig(root=str(root), layout=theirs))
+    assert (benchmark.name, benchmark.layout, benchmark.fold) == ("Day and Night", theirs, 1)
+    assert {r.identity for r in benchmark.train} == {1, 2}
+    other = read_benchmark(DataConfig(root=str(root), layout=theirs, fold=2))
+    assert (other.fold, other.train, other.test) == (2, benchmark.test, benchmark.train)
+    with pytest.raises(CsviError, match=r"^Day and Night has the folds 1 to 2: there is no --data.fold 3$"):
+        read_benchmark(DataConfig(root=str(root), layout=theirs, fold=3))
+
+
+def test_a_layout_of_somebody_else_is_checked(theirs, root):
+    check = check_dataset(root, theirs, decode=True)
+    assert (check.layout, check.title, check.images, check.problems) == (theirs, "Day and Night", 8, [])
+    assert {split.fold for split in check.splits} == {1, 2}
+    (root / "night" / "4-2.png").unlink()
+    paths = [finding.path for finding in check_dataset(root, theirs).problems]
+    assert paths == ["test of fold 1", "train of fold 2"]
+
+
+def test_a_layout_of_somebody_else_has_its_protocols(theirs, root):
+    benchmark = read_benchmark(DataConfig(root=str(root), layout=theirs))
+    to_visible, to_infrared = protocols_of(benchmark)
+    assert (to_visible.name, to_infrared.name) == ("infrared to visible", "visible to infrared")
+    assert to_visible.rules == to_infrared.rules == Rules(unique_identities=True)
+    (trial,) = to_visible.trials
+    assert {benchmark.test[i].modality for i in trial.query} == {Modality.INFRARED}
+    assert {benchmark.test[i].modality for i in trial.gallery} == {Modality.VISIBLE}
+    with pytest.raises(CsviError, match="are all, not seeded"):
+        protocols_of(benchmark, gallery="seeded")
+
+
+def test_a_layout_without_writer_is_refused(theirs, tmp_path):
+    with pytest.raises(CsviError, match=rf"^the layout {theirs} \(Day and Night\) has no writer of synthetic images"):
+        write_benchmark(tmp_path / "out", replace(SynthConfig(preset="tiny"), layout=theirs))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["market", "no_such_module:Theirs", "csvi.data.records:Benchmark"])
+def test_what_is_no_layout_is_refused(name, root):
+    with pytest.raises(CsviError, match=f"layout {name!r}|layout {name}|{name} is no layout"):
+        find_layout(name)
+    with pytest.raises(CsviError, match="layout"):
+        read_benchmark(DataConfig(root=str(root), layout=name))
+
+
+def test_folder_of_another_layout_is_refused(sysu_root):
+    assert recognise(sysu_root) == "sysu"
+    with pytest.raises(CsviError, match=r"is not laid out as LLCM but as SYSU-MM01: set --data.layout sysu$"):
+        read_benchmark(DataConfig(root=str(sysu_root), layout="llcm"))
+    with pytest.raises(CsviError, match=r"^SYSU-MM01 has one fold: there is no --data.fold 2$"):
+        read_benchmark(DataConfig(root=str(sysu_root), fold=2))
+    with pytest.raises(CsviError, match="give its folder with"):
+        read_benchmark(DataConfig())
+
+
+def test_layouts_of_the_package():
+    assert [find_layout(name).title for name in LAYOUTS] == ["SYSU-MM01", "RegDB", "LLCM", "a folder of people"]
+    assert all(isinstance(find_layout(name), Layout) and find_layout(name).writer for name in LAYOUTS)

@@ -1,0 +1,269 @@
+"""A method in a file of its own, outside the package, is trained, resumed, evaluated and compared as those inside."""
+
+import json
+import re
+import shutil
+import signal
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from csvi.analysis import ablate
+from csvi.cli import main
+from csvi.errors import CsviError
+from csvi.methods import find_method
+from csvi.runs import Run, load_config, load_net
+from csvi.train import loop
+from csvi.train.cost import Cost
+
+MODULE = '''\
+"""A small network for both spectra, which sees each visible image a second time, with one colour in all channels."""
+
+from dataclasses import dataclass
+
+from torch import nn
+from torch.nn import functional as F
+
+from csvi.config import MethodSettings
+from csvi.data import Modality
+from csvi.data.views import Operation, standard_views
+from csvi.methods import Method
+from csvi.model.net import EmbeddingNet
+
+
+@dataclass(frozen=True)
+class OneColour(Operation):
+    """Show one colour channel in all three."""
+
+    def draw(self, rng, height, width):
+        return int(rng.integers(3))
+
+    def apply(self, image, mask, drawn):
+        return image[[drawn] * 3], mask
+
+
+class SmallNet(EmbeddingNet):
+    """Two convolutions and a linear layer, whatever the modality."""
+
+    def __init__(self, method, height, width, dim):
+        super().__init__(method, height, width)
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 16, 5, stride=4, padding=2), nn.BatchNorm2d(16), nn.ReLU(),
+            nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU(),
+            nn.AdaptiveAvgPool2d((6, 1)), nn.Flatten(), nn.Linear(6 * 32, dim),
+        )
+
+    def forward(self, image, modality):
+        return F.normalize(self.layers(image), dim=1)
+
+
+@dataclass
+class Settings(MethodSettings):
+    """Settings of the network and of its losses."""
+
+    name: str = "one_colour:OneColourMethod"
+    """Where the class is found: module:Class."""
+    dim: int = 32
+    """Length of an embedding."""
+    scale: float = 16.0
+    """Factor on the cosines that are the scores of the identities."""
+    view_weight: float = 1.0
+    """Weight of the distance between the two views of a visible image."""
+
+
+class OneColourMethod(Method):
+    """Identity loss on all views, and a loss that draws the views of a visible image together."""
+
+    Settings = Settings
+    Net = SmallNet
+    title = "One colour"
+    paper = "nobody's"
+
+    def __init__(self, settings, identities, height, width):
+        super().__init__(settings, identities, height, width)
+        self.net = SmallNet(settings.name, height, width, settings.dim)  # what is kept
+        self.classify = nn.Linear(settings.dim, identities, bias=False)  # in training only
+
+    def views(self, data):
+        """Visible images as they are augmented by default, then the same in one colour."""
+        views = standard_views(data)
+        (visible,) = views[Modality.VISIBLE]
+        return {**views, Modality.VISIBLE: (visible, (*visible, OneColour()))}
+
+    def forward(self, batch, step):
+        embedding = self.net(batch.image, batch.route or batch.modality).float()
+        scores = self.settings.scale * F.linear(embedding, F.normalize(self.classify.weight, dim=1))
+        colour, one_colour, _ = embedding.chunk(3)  # the visible images come first, view by view
+        return {
+            "identity": F.cross_entropy(scores, batch.identity),
+            "views": self.settings.view_weight * (colour - one_colour).square().sum(1).mean(),
+        }
+'''
+NAME = "one_colour:OneColourMethod"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with the module in it, in which Python looks and runs are written."""
+    folder = tmp_path_factory.mktemp("theirs")
+    (folder / "one_colour.py").write_text(MODULE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", list(sys.path))
+        patch.chdir(folder)
+        patch.syspath_prepend(folder)
+        yield folder
+    sys.modules.pop("one_colour", None)
+
+
+@pytest.fixture(scope="module")
+def arguments(folder, sysu_root, cache_folder):
+    """Two epochs of four steps."""
+    data = {"root": sysu_root, "cache": cache_folder, "height": 48, "width": 24, "train_on": "train", "identities": 4}
+    settings = {"epochs": 2, "validate_every": 1, "optimizer": "adamw", "lr": 0.003}
+    return [
+        f"--method={NAME}", "--precision=32-true", "--data.workers=0", *(f"--data.{k}={v}" for k, v in data.items()),
+        *(f"--train.{k}={v}" for k, v in settings.items()),
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(folder, arguments):
+    """A run of it that is trained and evaluated."""
+    assert main(["train", *arguments, "--run=first"]) == 0
+    assert main(["evaluate", "first"]) == 0
+    return folder / "first"
+
+
+def outcome(run):
+    """Metrics but for the speed, and all tensors."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        line.pop("train/images_per_second", None)
+    tensors = load_file(run / "model.safetensors") | load_file(run / "method.safetensors")
+    return lines, {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
+
+
+def test_it_is_trained_and_its_terms_are_logged(trained):
+    lines, tensors = outcome(trained)
+    steps = [line for line in lines if "train/loss" in line]
+    assert [line["step"] for line in steps] == list(range(1, 9))
+    assert {"train/identity", "train/views"} <= steps[0].keys()
+    assert steps[-1]["train/identity"] < steps[0]["train/identity"]
+    assert sum("val/R1" in line for line in lines) == 2
+    assert "classify.weight" in tensors
+    config = load_config(trained / "config.yaml")
+    assert type(config.method) is find_method(NAME).Settings
+    assert (config.method.name, config.method.dim) == (NAME, 32)
+
+
+def test_what_is_kept_is_its_network_alone(trained):
+    net = load_net(trained)
+    assert type(net) is find_method(NAME).Net
+    assert net.state_dict().keys() == load_file(trained / "model.safetensors").keys()
+    assert "classify.weight" not in net.state_dict()
+    assert json.loads((trained / "config.json").read_text()) == {
+        "method": NAME, "height": 48, "width": 24, "dim": 32
+    }  # fmt: skip
+
+
+def test_resumed_as_if_never_stopped(trained, arguments, monkeypatch):
+    step, steps = loop.train_step, []
+
+    def stopped_after_three(*rest):
+        steps.append(step(*rest))
+        if len(steps) == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return steps[-1]
+
+    monkeypatch.setattr(loop, "train_step", stopped_after_three)
+    assert main(["train", *arguments, "--run=stopped"]) == 75
+    assert main(["train", *arguments, "--run=stopped", "--resume=auto"]) == 0
+    assert len(steps) == 8
+    assert outcome(trained.parent / "stopped") == outcome(trained)
+
+
+def test_a_visible_image_is_seen_twice_and_draws_the_same_again(trained):
+    run = Run.open(trained)
+    loader, sampler = run.training_set.loader(run.method.views(run.data), seed=0)
+    first, again = next(iter(loader)), next(iter(loader))
+    assert len(first.image) == 3 * 4 * 4
+    assert first.view.tolist() == 16 * [0] + 16 * [1] + 16 * [0]
+    assert first.identity[:16].equal(first.identity[16:32])
+    one_colour = first.image[16:32]
+    assert one_colour.equal(one_colour[:, :1].expand_as(one_colour))
+    assert torch.equal(first.image, again.image)
+
+
+def test_it_is_evaluated_from_its_run_folder(trained, capsys):
+    assert main(["evaluate", str(trained), "--flip"]) == 0
+    shown = capsys.readouterr().out
+    assert "flip averaging" in shown
+    found = json.loads((trained / "evaluation.json").read_text())
+    assert found["model"] == "first"
+    assert found["masks"] == {}  # it predicts none
+    assert all(0 < result["metrics"]["mAP"]["mean"] <= 1 for result in found["protocols"])
+
+
+def test_its_settings_are_in_the_help_and_are_checked(folder, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", f"--method={NAME}", "--help"])
+    help_of_it = capsys.readouterr().out
+    assert "--method.view_weight" in help_of_it
+    assert "--method.parts" not in help_of_it
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", f"--method={NAME}", "--method.dim=much"])
+    assert "dim" in capsys.readouterr().err
+
+
+def test_it_stands_in_ablations_and_comparisons(trained, arguments, capsys, monkeypatch):
+    monkeypatch.setattr(ablate, "training_cost", lambda config, identities: Cost(2, 1, 1.0, 2**30, "none"))
+    variant = f"{NAME}:method.view_weight=0"
+    out = trained.parent / "ablation"
+    shutil.copytree(trained, out / NAME.replace(":", ".") / "0")
+    assert main(["ablate", *arguments, "--variants", NAME, variant, "--seeds=1", f"--out={out}"]) == 0
+    rows = json.loads((out / "ablation.json").read_text())["rows"]
+    assert [(row["method"], row["settings"]) for row in rows] == [(NAME, {}), (NAME, {"method.view_weight": "0"})]
+    table = capsys.readouterr().out
+    assert "view_weight" in table
+    other = out / f"{NAME.replace(':', '.')}_view_weight-0" / "0"
+    assert load_config(other / "config.yaml").method.view_weight == 0
+    assert main(["compare", str(trained), str(other)]) == 0
+    assert "view_weight-0" in "".join(capsys.readouterr().out.split())  # in a narrow column
+
+
+def test_the_run_cannot_be_resumed_with_another_method(trained, arguments, capsys):
+    with_another = ["--method=baseline", *arguments[1:], "--run=first", "--resume=auto"]
+    assert main(["train", *with_another]) == 1
+    assert f"first was trained with the method {NAME}, not with baseline" in capsys.readouterr().err
+
+
+def test_code_that_a_model_of_the_hub_names_is_not_run(trained, tmp_path, monkeypatch):
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n" + MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    commit = tmp_path / "0123abc"
+    shutil.copytree(trained, commit)
+    monkeypatch.setattr("csvi.runs.network_files.snapshot_download", lambda *_, **__: str(commit))
+    for name in (NAME, "evil:OneColourMethod"):
+        settings = json.loads((commit / "config.json").read_text())
+        (commit / "config.json").write_text(json.dumps(settings | {"method": name}))
+        with pytest.raises(CsviError, match=rf"owner/name is of the method {name}, which is not one of csvi: code that"):
+            load_net("owner/name")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere:Method", r"cannot import the method nowhere:Method \(ModuleNotFoundError.*put its folder on PYTHONPATH"),
+        ("one_colour:Nothing", "one_colour:Nothing is no method: it must name a class that derives from csvi.methods"),
+        ("one_colour:SmallNet", "one_colour:SmallNet is no method"),
+        ("one_colour", "unknown method 'one_colour': choose one of baseline, .*, or name a class as module:Class"),
+    ],
+)
+def test_what_is_no_method_is_said_in_one_sentence(folder, name, message, capsys):
+    assert main(["train", f"--method={name}", "--data.root=."]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert re.search(message, said)

@@ -1,0 +1,56 @@
+"""What tells the rows of Table 3 apart (Eq. 20-24)."""
+
+import pytest
+import torch
+
+from csvi.methods import METHODS, find_method
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_only_segment_keeps_more_than_the_baseline_for_testing(build, name):
+    baseline = {key for key, _ in build("baseline").net.named_parameters()}
+    kept = {key for key, _ in build(name).net.named_parameters()} - baseline
+    assert {key.partition(".")[0] for key in kept} == ({"guide"} if name == "segment" else set())
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("baseline", set()),
+        ("select", set()),
+        ("segment", {"segment/segmentation"}),
+        ("decode", {"decode/segmentation"}),
+        ("coseg", {"coseg/segmentation", "coseg/identity", "coseg/center"}),
+        ("coseg+", {"coseg/segmentation", "coseg/identity", "coseg/center"}),
+    ],
+)
+def test_what_each_adds_to_the_terms_of_eq_9(build, batch, name, own):
+    assert set(build(name)(batch, 0)) == {"identity", "center"} | own
+
+
+def test_predicted_masks_are_of_all_but_baseline_and_select():
+    predicting = [
+        name for name in METHODS if find_method(name).predict_masks is not find_method("baseline").predict_masks
+    ]
+    assert predicting == ["segment", "decode", "coseg", "coseg+"]
+
+
+def test_select_shows_the_parts_what_the_mask_leaves(build, batch):
+    batch.mask[:] = 0
+    batch.mask[:, :, :16, :16] = 1
+    batch.mask[:, :, 16:32, :8] = 1
+    method = build("select")
+    shared, seen = method.net.features(batch.image, batch.modality), method.features(batch)
+    assert shared.shape == (16, 16, 3, 3)
+    torch.testing.assert_close(seen[:, :, 0, 0], shared[:, :, 0, 0])
+    torch.testing.assert_close(seen[:, :, 1, 0], shared[:, :, 1, 0] / 2)
+    assert (seen[:, :, 2:] == 0).all()
+    assert (seen[:, :, :, 1:] == 0).all()
+
+
+def test_segment_is_the_baseline_until_its_sub_network_has_learnt(build, batch):
+    baseline, segment = build("baseline").net.eval(), build("segment").net.eval()
+    segment.load_state_dict(baseline.state_dict(), strict=False)
+    assert torch.equal(segment(batch.image, batch.modality), baseline(batch.image, batch.modality))
+    torch.nn.init.normal_(segment.guide.project.weight)
+    assert not torch.allclose(segment(batch.image, batch.modality), baseline(batch.image, batch.modality))

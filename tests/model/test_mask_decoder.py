@@ -1,0 +1,75 @@
+"""The mask decoder against Eq. 14 and 17."""
+
+import pytest
+import torch
+from torch import nn
+
+from csvi.losses import identity_mask_loss, mask_loss, mask_target
+from csvi.model.mask_decoder import MaskDecoder, full_size
+
+IDENTITY, MODALITY = torch.tensor([0, 1, 2, 0]), torch.tensor([0, 0, 1, 1])
+
+
+def test_masks_have_a_quarter_of_the_image_size():
+    decoder = MaskDecoder(32, stride=16, widths=(8, 4))
+    # A 288 x 144 image has 18 x 9 features (stride 16); Eq. 14 has masks of W/4 x H/4.
+    assert decoder(torch.randn(2, 32, 18, 9)).shape == (2, 1, 72, 36)
+    assert decoder.cell == 4
+
+
+def test_each_block_is_a_deconvolution_and_two_convolutions():
+    decoder = MaskDecoder(32, stride=16, widths=(8, 4), identities=2)
+    for block, (channels, width) in zip(decoder, [(32, 8), (8, 4)], strict=False):
+        deconvolutions = [layer for layer in block if isinstance(layer, nn.ConvTranspose2d)]
+        convolutions = [layer for layer in block if isinstance(layer, nn.Conv2d)]
+        assert [(d.in_channels, d.out_channels, d.stride) for d in deconvolutions] == [(channels, width, (2, 2))]
+        assert [(c.out_channels, c.kernel_size) for c in convolutions] == [(width, (3, 3))] * 2
+
+
+def test_by_default_there_are_two_blocks_of_a_quarter_and_a_sixteenth():
+    assert [block[0].out_channels for block in list(MaskDecoder(320, stride=16))[:-1]] == [80, 20]
+
+
+@pytest.mark.parametrize("widths", [(8,), (8, 4), (8, 6, 4)])
+def test_every_block_halves_the_cell(widths):
+    decoder = MaskDecoder(16, stride=16, widths=widths).eval()
+    logits = decoder(torch.randn(4, 16, 3, 2))
+    assert logits.shape == (4, 1, 48 // decoder.cell, 32 // decoder.cell)
+    assert decoder.probability(logits, 48, 32).shape == (4, 1, 48, 32)
+    decoder.loss(logits, torch.rand(4, 1, 48, 32), IDENTITY, MODALITY).backward()
+
+
+@pytest.mark.parametrize("identities", [0, 3])
+def test_the_loss_is_eq_17_on_the_decoders_grid(identities):
+    torch.manual_seed(0)
+    decoder = MaskDecoder(16, 16, (8, 4), identities).double()
+    logits = decoder(torch.randn(4, 16, 3, 2, dtype=torch.float64))
+    mask = torch.rand(4, 1, 48, 28, dtype=torch.float64)  # 16 does not divide the width
+    target = mask_target(mask, 12, 8, cell=4)
+    expected = (
+        identity_mask_loss(logits, target, IDENTITY, MODALITY) if identities else mask_loss(logits, target, MODALITY)
+    )
+    torch.testing.assert_close(decoder.loss(logits, mask, IDENTITY, MODALITY), expected)
+
+
+@pytest.mark.parametrize("identities", [0, 3])
+def test_the_probability_is_of_a_person_whoever_it_is(identities):
+    torch.manual_seed(0)
+    decoder = MaskDecoder(16, 16, (8, 4), identities)
+    logits = torch.randn(4, 1 + identities, 12, 8)
+    if identities:
+        coarse = (logits[:, 1:].exp().sum(1) / logits.exp().sum(1)).unsqueeze(1)
+    else:
+        coarse = 1 / (1 + (-logits).exp())
+    found = decoder.probability(logits, 48, 28)
+    assert found.shape == (4, 1, 48, 28)
+    torch.testing.assert_close(found, full_size(coarse, 48, 28, 4))
+    assert ((found >= 0) & (found <= 1)).all()
+
+
+def test_full_size_undoes_the_targets_grid_where_16_does_not_divide_the_size():
+    """A person on the right of an image of 24 pixels, whose decoder has 8 columns of 4: it comes back where it was."""
+    mask = torch.zeros(1, 1, 16, 24)
+    mask[..., 12:20] = 1
+    found = full_size(mask_target(mask, 4, 8, cell=4), 16, 24, cell=4)
+    assert torch.equal(found > 0.5, mask > 0.5)

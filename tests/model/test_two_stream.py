@@ -1,0 +1,148 @@
+"""The two-stream backbone (Eq. 1 and 2): strides, shapes, and that each image goes through its own stream."""
+
+import pytest
+import torch
+import torchvision
+
+from csvi.errors import CsviError
+from csvi.model.two_stream import Route, TwoStream
+from csvi.model.weights import initial_weights
+
+NAMES = ["resnet18", "resnet34", "resnet50", "mobilenet_v2"]
+
+
+@pytest.fixture(scope="module")
+def small():
+    """MobileNetV2 with streams that differ, in evaluation mode."""
+    torch.manual_seed(0)
+    backbone = TwoStream("mobilenet_v2").eval()
+    backbone.load_pretrained(initial_weights("mobilenet_v2", "packaged"))
+    with torch.no_grad():
+        for parameter in backbone.infrared.parameters():
+            parameter *= torch.empty_like(parameter).uniform_(0.5, 1.5)
+    return backbone
+
+
+@pytest.mark.parametrize(("name", "channels"), [*zip(NAMES, [512, 512, 2048, 320], strict=True)])
+def test_stride_is_8_in_the_streams_and_16_at_the_end(name, channels):
+    with torch.device("meta"):
+        backbone = TwoStream(name)
+        image = torch.empty(2, 3, 288, 144)
+        for stream in (backbone.visible, backbone.infrared):
+            features = stream(image)
+            assert features.shape[2:] == (36, 18)
+        assert backbone.shared(features).shape == (2, channels, 18, 9)
+    assert (backbone.channels, backbone.stride, backbone.specific_stride) == (channels, 16, 8)
+
+
+def test_resnet50_features_are_2048_x_18_x_9():
+    backbone = TwoStream("resnet50").eval()
+    with torch.inference_mode():
+        assert backbone(torch.randn(2, 3, 288, 144), torch.tensor([0, 1])).shape == (2, 2048, 18, 9)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_of_layers_are_torchvisions_and_the_streams_share_none(name):
+    with torch.device("meta"):
+        backbone = TwoStream(name)
+        network = torchvision.models.get_model(name)
+    expected = (network.features if name == "mobilenet_v2" else network).state_dict()
+    found = {key.partition(".")[2]: tensor.shape for key, tensor in backbone.state_dict().items()}
+    dropped = ("18.",) if name == "mobilenet_v2" else ("fc.",)
+    assert found == {key: tensor.shape for key, tensor in expected.items() if not key.startswith(dropped)}
+    streams = [{id(p) for p in stream.parameters()} for stream in (backbone.visible, backbone.infrared)]
+    assert not streams[0] & streams[1]
+
+
+def test_each_image_goes_through_the_stream_of_its_modality_in_any_order(small):
+    image, modality = torch.randn(7, 3, 64, 32), torch.tensor([1, 0, 0, 1, 0, 1, 1])
+    with torch.inference_mode():
+        features = small(image, modality)
+        for b in range(7):
+            stream = small.infrared if modality[b] else small.visible
+            torch.testing.assert_close(features[b], small.shared(stream(image[b : b + 1]))[0], rtol=1e-3, atol=1e-4)
+        order = torch.tensor([3, 6, 0, 2, 5, 1, 4])
+        torch.testing.assert_close(small(image[order], modality[order]), features[order], rtol=1e-3, atol=1e-4)
+        assert not torch.allclose(small(image, 1 - modality), features, rtol=1e-2)
+
+
+@pytest.mark.parametrize("modality", [0, 1])
+def test_batches_of_one_modality(small, modality):
+    image = torch.randn(3, 3, 64, 32)
+    stream = (small.visible, small.infrared)[modality]
+    with torch.inference_mode():
+        torch.testing.assert_close(small(image, torch.full((3,), modality)), small.shared(stream(image)))
+
+
+@pytest.mark.parametrize("modality", [[0, 0, 1, 1], [1, 0, 1, 0], [1, 1, 1, 1], [0, 0, 0, 0]])
+def test_a_route_is_the_modalities_counted_beforehand(small, modality):
+    image, modality = torch.randn(4, 3, 64, 32), torch.tensor(modality)
+    route = Route.of(modality)
+    assert route.visible == (modality == 0).sum()
+    assert (route.order is None) == modality.equal(modality.sort().values)
+    with torch.inference_mode():
+        assert torch.equal(small(image, route), small(image, modality))
+
+
+@pytest.mark.parametrize("cut", range(6))
+def test_a_trunk_can_be_cut_anywhere(cut):
+    torch.manual_seed(0)
+    backbone = TwoStream("resnet18", cut).eval()
+    image, modality = torch.randn(3, 3, 64, 32), torch.tensor([1, 0, 1])
+    with torch.inference_mode():
+        specific, shared = backbone.specific(image, modality), backbone(image, modality)
+    for features, channels, stride in (
+        (specific, backbone.specific_channels, backbone.specific_stride),
+        (shared, backbone.channels, backbone.stride),
+    ):
+        assert features.shape == (3, channels, 64 // stride, 32 // stride)
+    assert torch.equal(specific, image) if cut == 0 else specific.shape != image.shape
+    assert (shared.shape == specific.shape and torch.equal(shared, specific)) == (cut == 5)
+    backbone.load_pretrained(torchvision.models.get_model("resnet18").state_dict())
+
+
+@pytest.mark.parametrize("cut", [-1, 6])
+def test_a_cut_beyond_the_trunk(cut):
+    with pytest.raises(ValueError, match=f"resnet18 has 5 stages, it cannot be cut after {cut}"):
+        TwoStream("resnet18", cut)
+
+
+def test_infrared_images_do_not_touch_the_visible_stream():
+    torch.manual_seed(0)
+    backbone = TwoStream("resnet18")
+    backbone(torch.randn(2, 3, 64, 32), torch.tensor([1, 1])).sum().backward()
+    assert all(parameter.grad is None for parameter in backbone.visible.parameters())
+    assert any(parameter.grad.abs().sum() > 0 for parameter in backbone.infrared.parameters())
+    assert any(parameter.grad.abs().sum() > 0 for parameter in backbone.shared.parameters())
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
+def test_pretrained_tensors_fill_both_streams_and_the_shared_layers(name):
+    state = torchvision.models.get_model(name).state_dict()
+    state = {key: torch.randn(tensor.shape).to(tensor.dtype) for key, tensor in state.items()}
+    backbone = TwoStream(name)
+    backbone.load_pretrained(state)
+    for key, tensor in backbone.state_dict().items():
+        prefix = "features." if name == "mobilenet_v2" else ""
+        assert torch.equal(tensor, state[prefix + key.partition(".")[2]]), key
+
+
+def test_older_weights_lack_batch_counters():
+    state = torchvision.models.get_model("resnet18").state_dict()
+    backbone = TwoStream("resnet18")
+    backbone.load_pretrained({key: t for key, t in state.items() if not key.endswith("num_batches_tracked")})
+    assert torch.equal(backbone.infrared.conv1.weight, state["conv1.weight"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop("layer4.1.conv2.weight"), r"layer4\.1\.conv2\.weight is missing"),
+        (lambda state: state.update({"conv1.weight": torch.ones(64, 1, 7, 7)}), r"conv1\.weight is of shape \(64, 1, "),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_by_name(change, message):
+    state = torchvision.models.get_model("resnet18").state_dict()
+    change(state)
+    with pytest.raises(CsviError, match=message):
+        TwoStream("resnet18").load_pretrained(state)
