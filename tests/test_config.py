@@ -1,93 +1,51 @@
-"""Settings: the paper's values as defaults, YAML there and back, and one sentence for what is wrong."""
+"""Settings: the paper's values as defaults, ranges, and which may differ between runs."""
 
 import dataclasses
 import math
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from csvi import config as module
 from csvi.config import (
     Config,
-    CosegConfig,
     DataConfig,
-    LossConfig,
-    ModelConfig,
+    SynthConfig,
     TrainConfig,
+    check_range,
     flatten,
-    load_config,
-    save_config,
+    read_settings,
+    shipped_config,
+    varying,
 )
 from csvi.errors import CsviError
-
-CONFIGS = Path(__file__).parents[1] / "configs"
+from csvi.methods.baseline import Baseline
+from csvi.methods.coseg import CoSeg
+from csvi.methods.decode import Decode
 
 
 def test_defaults_are_the_papers():
-    config = Config()
+    config = Config(CoSeg.Settings())
     assert (config.data.height, config.data.width) == (288, 144)
     assert (config.data.identities, config.data.images) == (8, 4)  # N and K, Section 4.2
     assert config.data.train_on == "train+val"  # 395 identities
     assert (config.data.flip, config.data.pad, config.data.erase, config.data.grayscale) == (0.5, 10, 0.5, 0)
-    assert (config.model.backbone, config.model.weights, config.model.auxiliary) == ("resnet50", "imagenet", "coseg")
-    assert (config.model.parts, config.model.part_dim) == (6, 512)  # Eq. 3
-    assert (config.model.part_norm, config.model.share_classifier) == (True, False)
-    assert (config.coseg.activation, config.coseg.head, config.coseg.mask_channels) == ("none", True, "one")
-    loss = config.loss
-    assert (loss.identity, loss.segmentation) == (1, 1)  # Eq. 9, 18, 19
-    assert (loss.center_squared, loss.center_normalize, loss.center_reduction) == (True, True, "sum")  # reference 24
-    assert loss.center == 0.5
-    assert loss.center_ramp == 0
+    method = config.method
+    assert (method.name, method.backbone, method.weights) == ("coseg", "resnet50", "imagenet")
+    assert (method.parts, method.part_dim) == (6, 512)  # Eq. 3
+    assert (method.part_norm, method.share_classifier) == (True, False)
+    assert (method.activation, method.head, method.mask_channels) == ("none", True, "one")
+    assert (method.weights_from, method.weights_to, method.head_weight, method.detach) == ("own", "both", 1, False)
+    assert (method.identity_weight, method.segmentation_weight) == (1, 1)  # Eq. 9, 18, 19
+    assert (method.center_squared, method.center_normalize, method.center_reduction) == (True, True, "sum")  # ref. 24
+    assert (method.center_weight, method.center_ramp) == (0.5, 0)
     train = config.train
     assert (train.optimizer, train.lr, train.weight_decay) == ("sgd", 0.01, 5e-4)  # Section 4.3
     assert (train.schedule, train.decay_every, train.epochs) == ("step", 8, 24)
     assert (train.lr_pretrained, train.warmup) == (1, 0)
-
-
-def test_written_and_read_again(tmp_path):
-    config = Config(coseg=CosegConfig(widths=(128, 64), mask_channels="identity"), seed=7, precision="bf16-mixed")
-    config.data.root, config.data.masks, config.train.lr, config.loss.center_squared = "a b/ü", None, 3e-4, False
-    save_config(config, tmp_path / "config.yaml")
-    assert load_config(tmp_path / "config.yaml") == config
-
-
-def test_what_a_file_leaves_out_has_its_default(tmp_path):
-    file = tmp_path / "config.yaml"
-    file.write_text("train:\n  lr: 0.5\nseed: 3\n")
-    expected = Config(seed=3)
-    expected.train.lr = 0.5
-    assert load_config(file) == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "named"),
-    [
-        ("train:\n  learning_rate: 0.1\n", "learning_rate"),
-        ("trian:\n  lr: 0.1\n", "trian"),
-        ("train:\n  lr: fast\n", "lr"),
-        ("train:\n  epochs: 1.5\n", "epochs"),
-        ("model:\n  auxiliary: cosegment\n", "auxiliary"),
-        ("coseg:\n  widths: [128]\n", "widths"),
-        ("train: [1\n", ""),
-        ("just text", ""),
-    ],
-)
-def test_a_wrong_setting_is_named_in_one_sentence(tmp_path, text, named):
-    file = tmp_path / "config.yaml"
-    file.write_text(text)
-    with pytest.raises(CsviError, match=f"^{re.escape(str(file))} is not a configuration of csvi: .*{named}") as caught:
-        load_config(file)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(CsviError, match=re.escape(f"no such file: {tmp_path / 'none.yaml'}")):
-        load_config(tmp_path / "none.yaml")
-
-
-@pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.yaml")), ids=lambda file: file.name)
-def test_shipped_configurations_can_be_read(file):
-    load_config(file)
 
 
 @pytest.mark.parametrize(
@@ -97,45 +55,100 @@ def test_shipped_configurations_can_be_read(file):
         (DataConfig, {"identities": 0}),
         (DataConfig, {"flip": 2.0}),
         (DataConfig, {"workers": -1}),
-        (ModelConfig, {"parts": 0}),
-        (LossConfig, {"center": -1.0}),
-        (LossConfig, {"center": math.nan}),
+        (DataConfig, {"fold": 0}),
+        (Baseline.Settings, {"parts": 0}),
+        (Baseline.Settings, {"center_weight": -1.0}),
+        (Baseline.Settings, {"center_weight": math.nan}),
+        (Decode.Settings, {"segmentation_weight": -1.0}),
+        (CoSeg.Settings, {"head_weight": -1.0}),
         (TrainConfig, {"epochs": 0}),
         (TrainConfig, {"lr": -0.1}),
         (TrainConfig, {"lr": math.inf}),
-        (CosegConfig, {"widths": (0, 8)}),
-        (Config, {"seed": -1}),
-        (Config, {"devices": 0}),
+        (CoSeg.Settings, {"widths": (0, 8)}),
+        (Config, {"method": Baseline.Settings(), "seed": -1}),
+        (Config, {"method": Baseline.Settings(), "devices": 0}),
     ],
 )
 def test_impossible_values_are_named(section, setting):
-    with pytest.raises(CsviError, match=f"^{next(iter(setting))} (is|are) "):
+    with pytest.raises(CsviError, match=f"^{list(setting)[-1]} (is|are) "):
         section(**setting)
 
 
 def test_flattened_names_are_those_of_the_command_line():
-    flat = flatten(Config(data=DataConfig(height=99), seed=3))
+    flat = flatten(Config(CoSeg.Settings(), data=DataConfig(height=99), seed=3))
     assert flat["data.height"] == 99
     assert flat["seed"] == 3
-    assert "data" not in flat
+    assert (flat["method.name"], flat["method.parts"]) == ("coseg", 6)
+    assert not {"data", "method"} & flat.keys()
 
 
-def test_the_configuration_of_sysu_is_the_papers():
-    assert load_config(CONFIGS / "sysu.yaml") == Config()
+def test_settings_that_may_differ_are_named_as_on_the_command_line():
+    config = Config(CoSeg.Settings())
+    assert varying(config, "repetition") == {"seed", "data.fold", "devices", "nodes"}
+    assert varying(config, "length") == {"train.epochs"}
+    machine = varying(config, "machine")
+    assert {"data.root", "data.cache", "data.workers", "precision", "train.validate_every"} <= machine
+    assert varying(config, "machine", "length") == machine | {"train.epochs"}
+    assert machine <= flatten(config).keys()
 
 
-@pytest.mark.parametrize("dataset", ["regdb", "llcm"])
-def test_the_configurations_of_the_others_differ_in_the_dataset_alone(dataset):
-    assert load_config(CONFIGS / f"{dataset}.yaml") == Config(data=DataConfig(dataset=dataset))
+@pytest.mark.parametrize("value", [0.5, 2, 3.0])
+def test_a_range_has_both_its_ends(value):
+    check_range(TrainConfig(lr=value), 0.5, 3, "lr")
+
+
+@pytest.mark.parametrize(
+    ("value", "most", "message"), [(4, 3, "lr is 4: it must be from 1 to 3"), (0.5, math.inf, "must be at least 1")]
+)
+def test_a_range_is_told(value, most, message):
+    with pytest.raises(CsviError, match=message):
+        check_range(TrainConfig(lr=value), 1, most, "lr")
+
+
+@pytest.mark.parametrize("name", ["sysu", "regdb", "llcm", "demo", "study"])
+def test_settings_that_come_with_the_package(name):
+    assert isinstance(read_settings(shipped_config(name)), dict)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &x [1]\nb: *x\n",
+        "seed: 1\nseed: 2\n",
+        "train: {lr: 1, lr: 2}\n",
+        "[1, 2]\n",
+        "data: 3\n",
+        "{",
+        "\0",
+        "- &a [*a]",
+    ],
+)
+def test_what_is_no_file_of_settings_is_one_sentence(tmp_path, text):
+    """Aliases too: a few lines of them would fill any memory."""
+    file = tmp_path / "settings.yaml"
+    file.write_text(text)
+    with pytest.raises(CsviError, match=f"^{re.escape(str(file))} is not a configuration of csvi: ") as caught:
+        read_settings(file)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_file_holds_no_settings(tmp_path):
+    (tmp_path / "settings.yaml").write_text("# nothing\n")
+    assert read_settings(tmp_path / "settings.yaml") == {}
+
+
+def test_settings_are_known_without_torch():
+    """So that --help answers at once."""
+    code = "import sys, csvi.config, csvi.plugins; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_every_setting_says_what_it_is():
-    """The command line's help is made of these."""
-    source = (Path(__file__).parents[1] / "src/csvi/config.py").read_text()
-    sections = [field.default_factory for field in dataclasses.fields(Config) if callable(field.default_factory)]
-    for section in [*sections, Config]:
+    """The command line's help is made of these; those of methods are in tests/methods/test_every_method.py."""
+    source = Path(module.__file__).read_text()
+    for section in (DataConfig, TrainConfig, SynthConfig, Config):
         body = source.split(f"class {section.__name__}:")[1].split("\n@dataclass")[0]
         for field in dataclasses.fields(section):
-            if section is Config and field.default_factory is not dataclasses.MISSING:
+            if section is Config and field.name in ("method", "data", "train"):
                 continue
             assert re.search(rf'^    {field.name}: [^\n]+\n    """', body, re.M), f"{section.__name__}.{field.name}"

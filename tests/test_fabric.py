@@ -1,4 +1,4 @@
-"""What reaches a network."""
+"""Devices, precision, and the memory of a step."""
 
 import os
 import platform
@@ -7,23 +7,36 @@ import sys
 
 import pytest
 import torch
-from lightning_fabric import Fabric
 
-from csvi.data.transforms import normalize
-from csvi.fabric import keep_freed_memory, on_device
+from csvi.errors import CsviError
+from csvi.fabric import choose_precision, keep_freed_memory, make_fabric
 
 
-@pytest.mark.parametrize("lies_as", [torch.contiguous_format, torch.channels_last])
-def test_bytes_become_numbers_in_the_networks_memory_format(lies_as):
-    batch = {
-        "image": torch.randint(256, (4, 3, 8, 6), dtype=torch.uint8).contiguous(memory_format=lies_as),
-        "mask": torch.randint(256, (4, 1, 8, 6), dtype=torch.uint8),
-        "modality": torch.tensor([0, 0, 1, 1]),
-    }
-    found = on_device(batch, Fabric(accelerator="cpu", devices=1))
-    assert found["image"].is_contiguous(memory_format=torch.channels_last)
-    for key, expected in normalize(batch).items():
-        assert torch.equal(found[key], expected)
+@pytest.mark.parametrize("name", ["32-true", "bf16-mixed", "16-mixed"])
+def test_a_precision_that_is_named_is_taken(name):
+    assert choose_precision(name) == name
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({}, "32-true"),
+        ({"avx512_bf16": True}, "bf16-mixed"),
+        ({"amx_bf16": True}, "bf16-mixed"),
+        ({"avx2": True}, "32-true"),
+    ],
+)
+def test_auto_takes_bfloat16_where_a_cpu_multiplies_it(monkeypatch, capabilities, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert choose_precision() == choose_precision("auto") == expected
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="such devices may be there")
+def test_devices_that_are_not_there_are_one_sentence():
+    with pytest.raises(CsviError, match=r"^cannot use 0 devices on 1 machines: ") as caught:
+        make_fabric("32-true", devices=0)
+    assert "\n" not in str(caught.value)
 
 
 FAULTS = """
@@ -37,7 +50,7 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 before, kept = [faults() for _ in range(3)], keep_freed_memory(torch.device("cpu"))
-print(kept, min(before), [faults() for _ in range(3)][-1])
+print(kept, min(before), [faults() for _ in range(20)][-1])  # once the heap has found its form
 """
 
 

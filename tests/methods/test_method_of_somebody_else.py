@@ -186,7 +186,7 @@ def test_resumed_as_if_never_stopped(trained, arguments, monkeypatch):
 
 def test_a_visible_image_is_seen_twice_and_draws_the_same_again(trained):
     run = Run.open(trained)
-    loader, sampler = run.training_set.loader(run.method.views(run.data), seed=0)
+    loader, _ = run.training_set.loader(run.method.views(run.data), seed=0)
     first, again = next(iter(loader)), next(iter(loader))
     assert len(first.image) == 3 * 4 * 4
     assert first.view.tolist() == 16 * [0] + 16 * [1] + 16 * [0]
@@ -248,7 +248,9 @@ def test_code_that_a_model_of_the_hub_names_is_not_run(trained, tmp_path, monkey
     for name in (NAME, "evil:OneColourMethod"):
         settings = json.loads((commit / "config.json").read_text())
         (commit / "config.json").write_text(json.dumps(settings | {"method": name}))
-        with pytest.raises(CsviError, match=rf"owner/name is of the method {name}, which is not one of csvi: code that"):
+        with pytest.raises(
+            CsviError, match=rf"owner/name is of the method {name}, which is not one of csvi: code that"
+        ):
             load_net("owner/name")
     assert not (tmp_path / "ran").exists()
 
@@ -256,7 +258,10 @@ def test_code_that_a_model_of_the_hub_names_is_not_run(trained, tmp_path, monkey
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nowhere:Method", r"cannot import the method nowhere:Method \(ModuleNotFoundError.*put its folder on PYTHONPATH"),
+        (
+            "nowhere:Method",
+            r"cannot import the method nowhere:Method \(ModuleNotFoundError.*put its folder on PYTHONPATH",
+        ),
         ("one_colour:Nothing", "one_colour:Nothing is no method: it must name a class that derives from csvi.methods"),
         ("one_colour:SmallNet", "one_colour:SmallNet is no method"),
         ("one_colour", "unknown method 'one_colour': choose one of baseline, .*, or name a class as module:Class"),

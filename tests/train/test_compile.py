@@ -13,9 +13,9 @@ from torch import nn
 
 from csvi.data.batch import prepare
 from csvi.errors import CsviError
+from csvi.fabric import check_compiler
 from csvi.methods import build_method
 from csvi.model.trunk import Stage, Trunk
-from csvi.runs.settings import as_method
 from csvi.train.cost import random_batch
 from csvi.train.loop import train
 
@@ -85,16 +85,14 @@ def assert_same_run(config, tmp_path, caplog):
         assert load_file(tmp_path / "run" / file).keys() == load_file(tmp_path / "eager" / file).keys()
 
 
-@needs_compiler
-@pytest.mark.parametrize("name", ["baseline", pytest.param("coseg", marks=pytest.mark.slow)])
-def test_compiled_losses_and_gradients_are_those_of_float64(config, name):
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=[pytest.mark.slow, needs_compiler])])
+def test_compiled_losses_and_gradients_are_those_of_float64(config, backend):
     torch._dynamo.reset()
-    config.method = as_method(config.method, name)
     torch.manual_seed(0)
     method = build_method(config, 8).to(memory_format=torch.channels_last)
     batch = prepare(random_batch(config, 8), torch.device("cpu"))
     double = copy.deepcopy(method).double()
-    method.compile()
+    method.compile(backend=backend)
     expected = double(batch._replace(image=batch.image.double(), mask=batch.mask.double()), 0)
     found = method(batch, 0)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=0, check_dtype=False)
@@ -104,6 +102,11 @@ def test_compiled_losses_and_gradients_are_those_of_float64(config, name):
     ]
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5, check_dtype=False)
+
+
+@needs_compiler
+def test_a_compiler_that_is_there_is_found():
+    check_compiler(torch.device("cpu"))
 
 
 @pytest.mark.filterwarnings("ignore:dynamo_pgo force disabled")

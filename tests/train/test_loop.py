@@ -60,7 +60,7 @@ def at_step(monkeypatch, number, action):
 
 
 def test_eight_identities_are_learnt_by_heart(config, tmp_path):
-    config.data = dataclasses.replace(config.data, height=64, width=32, images=2, pad=0, flip=0.0, erase=0.0)
+    config.data = dataclasses.replace(config.data, height=48, width=24, images=2, pad=0, flip=0.0, erase=0.0)
     config.method = dataclasses.replace(
         config.method, weights="packaged", part_dim=64, center_reduction="mean", center_ramp=10,
     )  # fmt: skip
