@@ -4,7 +4,9 @@ from csvi.methods import build_method
 from csvi.train.cost import training_cost
 
 
-def test_cost_of_training(config):
+def test_cost_of_training(config, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # layers this small only wait for each other's threads
+    config.data.identities, config.data.images = 4, 2
     cost = training_cost(config, identities=8, steps=2)
     method = build_method(config, identities=8)
     assert cost.parameters_training == sum(p.numel() for p in method.parameters())

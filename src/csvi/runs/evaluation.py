@@ -1,6 +1,7 @@
 """Evaluations: a run, or anybody's embeddings, on the test split of a dataset; in memory and on disk one class."""
 
 import dataclasses
+import hashlib
 import json
 import time
 from dataclasses import dataclass
@@ -167,12 +168,13 @@ def save_evaluation(evaluation: Evaluation, run: Run) -> Path | None:
     file, embeddings = evaluation_file(run), run.embeddings_file
     if file is None or embeddings is None:
         return None
+    evaluation.save(file)
     if run.kept_embeddings() is None:
         short = run.embeddings.half()
         exact = bool((short.float() == run.embeddings).all())
         paths = [record.path for record in run.benchmark.test]
         write_embeddings(embeddings, short if exact else run.embeddings, paths, run.key)
-    return evaluation.save(file)
+    return file
 
 
 def evaluation_file(run: Run) -> Path | None:
@@ -185,11 +187,15 @@ def evaluation_file(run: Run) -> Path | None:
 
 
 def evaluation_key(run: Run) -> str:
-    """Say what an evaluation depends on: embeddings, masks, and how galleries are drawn and ranked."""
+    """Say what an evaluation depends on: embeddings, who is on the images, masks, and how galleries are ranked."""
     if not run.key:
         return ""
-    masks = run.data.masks or "beside the images"
-    return f"{run.key}, masks {masks}, gallery {run.options.gallery}, {run.options.refinement.names()}"
+    digest = hashlib.sha256()
+    for record in run.benchmark.test:
+        changed = record.mask.stat().st_mtime_ns if record.mask and record.mask.is_file() else 0
+        digest.update(f"{record} {changed}\n".encode(errors="surrogateescape"))
+    labels, draw = digest.hexdigest()[:16], run.options.gallery
+    return f"{run.key}, labels and masks {labels}, gallery {draw}, {run.options.refinement.names()}"
 
 
 def kept_evaluation(run: Run) -> Evaluation | None:

@@ -101,7 +101,7 @@ class MetricsLog:
         return self.latest
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
-        """Append one line and one point a figure.
+        """Append one line, and one point for each metric.
 
         Raises:
             CsviError: the file cannot be written.

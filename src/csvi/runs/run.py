@@ -216,7 +216,7 @@ class Run:
     @cached_property
     def elsewhere(self) -> bool:
         """Whether the test images are known to be others than those of the dataset that the run was trained on."""
-        if self.config is None:
+        if self.config is None or self.data == self.config.data:
             return False
         try:
             trained = read_benchmark(self.config.data)
