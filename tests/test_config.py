@@ -48,6 +48,12 @@ def test_defaults_are_the_papers():
     assert (train.lr_pretrained, train.warmup) == (1, 0)
 
 
+def test_settings_within_settings_have_the_names_of_all_that_they_are_in():
+    inner = dataclasses.make_dataclass("Inner", [("x", int, dataclasses.field(default=3))])
+    outer = dataclasses.make_dataclass("Outer", [("inner", inner, dataclasses.field(default_factory=inner))])
+    assert flatten(Config(outer()))["method.inner.x"] == 3
+
+
 @pytest.mark.parametrize(
     ("section", "setting"),
     [

@@ -18,7 +18,7 @@ from csvi.threads import let_threads_sleep
 COMMANDS = (
     "synth", "check", "train", "evaluate", "compare", "report", "figure", "methods", "ablate", "reproduce", "demo",
 )  # fmt: skip
-"""Each a module of `csvi.commands` with `SUMMARY`, `add_arguments(parser, arguments)` and `run(settings)`."""
+"""Each a module of `csvi.commands` with `SUMMARY`, `add_arguments(parser)` and `run(settings)`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,8 +83,9 @@ def _run(command: ModuleType, name: str, arguments: list[str]) -> int | None:
     parser = Parser(prog=name, description=command.SUMMARY)
     with refusing(parser):
         add_config_option(parser)
-        arguments = command.add_arguments(parser, arguments) or arguments
-        settings = parser.instantiate(parser.parse_args(arguments))
+        parser.arguments = arguments
+        command.add_arguments(parser)
+        settings = parser.instantiate(parser.parse_args(parser.arguments))
     status: int | None = command.run(settings)
     return status
 

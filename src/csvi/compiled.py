@@ -8,7 +8,7 @@ from numba import njit
 
 
 def compiled(function: Callable[..., Any] | None = None, **options: Any) -> Any:
-    """Compile a function to machine code that runs beside other threads; it is kept for the next process if it can be.
+    """Compile a function to machine code that runs beside other threads, see `kept`.
 
     Args:
         function: to compile; None for a decorator with options.
@@ -16,7 +16,12 @@ def compiled(function: Callable[..., Any] | None = None, **options: Any) -> Any:
     """
     if function is None:
         return functools.partial(compiled, **options)
+    return kept(functools.partial(njit, nogil=True, **options), function)
+
+
+def kept(compiler: Callable[..., Any], function: Callable[..., Any]) -> Any:
+    """Compile a function by numba's `njit`, `cfunc` or the like; its code is kept for the next process if it can be."""
     try:
-        return njit(cache=True, nogil=True, **options)(function)
+        return compiler(cache=True)(function)
     except RuntimeError:  # installed read-only, and without a home folder
-        return njit(nogil=True, **options)(function)
+        return compiler()(function)

@@ -190,7 +190,7 @@ def _settings_of(config: object, prefix: str = "") -> Iterator[tuple[str, object
     for each in dataclasses.fields(config):  # type: ignore[arg-type]
         value = getattr(config, each.name)
         if dataclasses.is_dataclass(value):
-            yield from _settings_of(value, f"{each.name}.")
+            yield from _settings_of(value, f"{prefix}{each.name}.")
         else:
             yield prefix + each.name, value, each.metadata.get("varies")
 

@@ -1,7 +1,8 @@
-"""Paths as people write them, and files that are files."""
+"""Paths as people write them, and regular files."""
 
 import errno
 import os
+import shlex
 import stat
 from pathlib import Path
 from typing import BinaryIO
@@ -19,6 +20,12 @@ def expanded(path: str | os.PathLike[str]) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise CsviError(f"{path} begins with the name of nobody who has a home here: write the path in full") from error
+
+
+def as_argument(path: str | Path) -> str:
+    """Quote a path for a shell, so that no command takes it for an option."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 def status_of(file: Path) -> os.stat_result:

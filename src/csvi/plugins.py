@@ -10,8 +10,8 @@ from csvi.errors import CsviError
 def find(name: str, known: Mapping[str, str], kind: type, what: str) -> type[Any]:
     """Import a class.
 
-    A module of other people is looked for where Python looks. The current folder is not added: it may be a stranger's,
-    and so may the file that names the class.
+    A module of other people is looked for where Python looks. csvi does not add the current folder (`python -m csvi`
+    does): it may be a stranger's, and so may the file that names the class.
 
     Args:
         name: a key of `known`, or `module:Class`.

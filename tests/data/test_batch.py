@@ -36,10 +36,17 @@ def assert_equal(found, expected):
 
 def test_rows_of_a_batch_by_number_or_by_condition(batch):
     rows = torch.tensor([5, 2])
-    some = batch._replace(route=Route(4, None)).subset(rows)
+    some = batch.subset(rows)
     assert_equal(some, Batch(batch.image[rows], batch.modality[rows], rows, batch.mask[rows], torch.tensor([0, 1])))
     infrared = batch._replace(mask=None, view=None).subset(batch.modality == 1)
     assert_equal(infrared, Batch(batch.image[4:], torch.ones(4, dtype=int), torch.arange(4, 8)))
+
+
+def test_rows_of_a_prepared_batch_have_their_own_route(batch):
+    prepared = prepare(batch, CPU)
+    assert prepared.subset(batch.modality == 1).route == Route(0, None)
+    mixed = prepared.subset(torch.tensor([5, 2])).route
+    assert (mixed.visible, mixed.order.tolist()) == (1, [1, 0])
 
 
 @pytest.mark.parametrize("lies_as", [torch.contiguous_format, torch.channels_last])

@@ -40,7 +40,7 @@ def test_two_folders(root):
         add(root, f"visible/{name}/2.jpg", f"visible/{name}/1.PNG", f"infrared/{name}/1.jpg")
     add(root, "visible/.hidden/1.jpg", "visible/loose.jpg", "visible/anna/notes.txt", "visible/ben/deeper/1.jpg")
     benchmark = read(root)
-    assert (benchmark.name, benchmark.root, benchmark.layout) == ("people", root, "folder")
+    assert (benchmark.name, benchmark.root) == ("people", root)
     records = sorted(everyone(benchmark), key=lambda r: (r.modality, r.path))
     assert [(r.path, r.identity, r.camera, r.modality) for r in records] == [
         (f"{folder}/{name}/{file}", identity, camera, Modality(camera - 1))

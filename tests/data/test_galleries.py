@@ -13,7 +13,8 @@ import pytest
 import scipy.io
 import torch
 
-from csvi.data import find_layout, protocols_of
+from csvi.config import DataConfig
+from csvi.data import find_layout, protocols_of, read_benchmark
 from csvi.data.records import Benchmark, ImageRecord, Modality
 from csvi.data.sysu import MODALITIES, PERMUTATIONS, RULES, Sysu, images_per_camera
 from csvi.errors import CsviError
@@ -264,7 +265,7 @@ def test_bad_permutations(tmp_path):
 
 
 def test_a_benchmark_is_tested_under_the_protocols_of_its_layout(sysu_root):
-    benchmark = Sysu().read(sysu_root)
+    benchmark = read_benchmark(DataConfig(root=str(sysu_root)))
     assert protocols_of(benchmark) == sysu_protocols(benchmark.test)
     assert protocols_of(benchmark, "val", trials=2) == sysu_protocols(benchmark.val, trials=2)
     with pytest.raises(CsviError, match="rand_perm_cam"):
@@ -376,7 +377,7 @@ def test_protocols_of_the_other_layouts(layout, draws):
 
 def test_sysu_takes_no_gallery_of_all_images(sysu_root):
     with pytest.raises(CsviError, match="are seeded or official, not all"):
-        protocols_of(Sysu().read(sysu_root), gallery="all")
+        protocols_of(read_benchmark(DataConfig(root=str(sysu_root))), gallery="all")
 
 
 def test_folders_without_camera_names_lose_nothing():

@@ -35,7 +35,7 @@ def root(tmp_path):
 
 def test_reads_both_splits(root):
     benchmark = read(root)
-    assert (benchmark.name, benchmark.layout, benchmark.val) == ("LLCM", "llcm", [])
+    assert (benchmark.name, benchmark.val) == ("LLCM", [])
     assert benchmark.train[1] == ImageRecord("vis/0000/0000_c07_s1_f7_vis.jpg", 13, 7, Modality.VISIBLE)
     assert {r.identity for r in benchmark.train} == {13, 14}
     assert {r.identity for r in benchmark.test} == {6, 12}

@@ -123,13 +123,20 @@ def crowd():
     return identity[:100], identity[100:], camera[:100], camera[100:]
 
 
+@pytest.fixture
+def threads(monkeypatch):
+    """Several threads, however few distances there are."""
+    monkeypatch.setattr(m, "WORTH_THREADS", 0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+
+
 BLOCKS = pytest.mark.parametrize(("block", "parts"), [(m.BLOCK, m.PARTS), (500, 3), (1, 1)])
 """All queries in one block; 7 a block, a third of a share at a time; one by one."""
 
 
 @BLOCKS
 @pytest.mark.parametrize("protocol", RULES)
-def test_equals_the_definition_across_blocks(protocol, block, parts, monkeypatch):
+def test_equals_the_definition_across_blocks(protocol, block, parts, threads, monkeypatch):
     monkeypatch.setattr(m, "BLOCK", block)
     monkeypatch.setattr(m, "PARTS", parts)
     assert_equals_slow(protocol, np.random.default_rng(1).random((100, 70)).round(2), *crowd())
@@ -137,7 +144,7 @@ def test_equals_the_definition_across_blocks(protocol, block, parts, monkeypatch
 
 @BLOCKS
 @pytest.mark.parametrize("protocol", RULES)
-def test_embeddings_score_as_their_distances(protocol, block, parts, monkeypatch):
+def test_embeddings_score_as_their_distances(protocol, block, parts, threads, monkeypatch):
     monkeypatch.setattr(m, "BLOCK", block)
     monkeypatch.setattr(m, "PARTS", parts)
     ranked = []

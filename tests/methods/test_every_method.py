@@ -119,7 +119,7 @@ def test_masks_are_probabilities_at_the_size_of_the_images_or_there_are_none(met
 def test_all_of_it_comes_back_from_a_run_folder(config_of, method, batch, name, tmp_path):
     trained(method, batch)
     save_method(method, [2, 3, 5, 7], tmp_path)
-    again, classes = load_method(tmp_path, config_of(name))
+    again, classes = load_method(tmp_path, config_of(name), load_net(tmp_path))
     assert classes == [2, 3, 5, 7]
     found = again.state_dict()
     assert all(torch.equal(tensor, found[key]) for key, tensor in method.state_dict().items())

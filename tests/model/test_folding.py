@@ -43,6 +43,35 @@ def test_folded_networks_embed_alike(kind, backbone):
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
 
 
+class Preactivated(nn.Module):
+    """Declares a convolution before a BatchNorm that it follows."""
+
+    def __init__(self):
+        super().__init__()
+        self.reduce, self.norm = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        return self.reduce(self.norm(x))
+
+
+class Backwards(nn.Sequential):
+    """Computes its layers from the last to the first."""
+
+    def forward(self, x):
+        for layer in reversed(self):
+            x = layer(x)
+        return x
+
+
+@pytest.mark.parametrize("kind", [Preactivated, lambda: Backwards(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))])
+def test_layers_of_another_order_than_that_of_their_declaration_stay(kind):
+    torch.manual_seed(0)
+    net = with_statistics(nn.Sequential(kind(), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)).double()).eval()
+    lean, image = folded(net), torch.randn(2, 4, 3, 3, dtype=torch.float64)
+    assert sum(isinstance(layer, nn.BatchNorm2d) for layer in lean.modules()) == 1
+    torch.testing.assert_close(lean(image), net(image), rtol=1e-9, atol=1e-9)
+
+
 def test_what_is_trained_is_left_in_training():
     net = small()
     assert not folded(net).training

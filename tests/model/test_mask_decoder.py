@@ -30,6 +30,11 @@ def test_by_default_there_are_two_blocks_of_a_quarter_and_a_sixteenth():
     assert [block[0].out_channels for block in list(MaskDecoder(320, stride=16))[:-1]] == [80, 20]
 
 
+def test_blocks_that_do_not_divide_the_stride():
+    with pytest.raises(ValueError, match=r"^2 blocks give 4 times the resolution, not a divisor of 6$"):
+        MaskDecoder(16, stride=6, widths=(8, 4))
+
+
 @pytest.mark.parametrize("widths", [(8,), (8, 4), (8, 6, 4)])
 def test_every_block_halves_the_cell(widths):
     decoder = MaskDecoder(16, stride=16, widths=widths).eval()

@@ -78,7 +78,7 @@ def test_config_json_says_how_to_build_it(saved):
 
 
 def test_the_whole_method_comes_back_for_its_masks(method, images, config, saved):
-    loaded, classes = load_method(saved, config)
+    loaded, classes = load_method(saved, config, load_net(saved))
     image, modality = images
     batch = Batch(image, modality, torch.tensor([3, 3, 9, 9, 9, 3]))
     assert not loaded.training
@@ -92,7 +92,7 @@ def test_a_method_that_adds_nothing_has_its_classes_all_the_same(config, tmp_pat
     config.method = as_method(config.method, "baseline")
     save_method(build_method(config, identities=5), CLASSES, tmp_path)
     assert load_file(tmp_path / "method.safetensors") == {}
-    loaded, classes = load_method(tmp_path, config)
+    loaded, classes = load_method(tmp_path, config, load_net(tmp_path))
     assert (classes, loaded.predicts_masks) == (CLASSES, False)
 
 
@@ -255,4 +255,4 @@ def of_a_network_without_masks(file):
 def test_a_method_that_is_missing_or_damaged(saved, config, damage, message):
     damage(saved / "method.safetensors")
     with pytest.raises(CsviError, match=message):
-        load_method(saved, config)
+        load_method(saved, config, load_net(saved))

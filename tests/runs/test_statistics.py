@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from csvi.analysis.comparison_table import difference_cell, print_comparison
+from csvi.analysis.tables import difference_cell, print_comparison
 from csvi.config import Config, DataConfig, TrainConfig
 from csvi.data import find_layout
 from csvi.data.records import ImageRecord

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from csvi.config import SynthConfig
-from csvi.data import LAYOUTS, find_layout, recognise
+from csvi.config import DataConfig, SynthConfig
+from csvi.data import LAYOUTS, find_layout, read_benchmark, recognise
 from csvi.data.files import is_synthetic
 from csvi.data.records import Counts, Modality
 from csvi.errors import CsviError
@@ -40,7 +40,7 @@ def test_readers_find_what_counts_say(written):
     layout, root = written
     counts = {split: Counts(**count) for split, count in json.loads((root / "counts.json").read_text()).items()}
     for fold in range(1, find_layout(layout).folds + 1):
-        benchmark = find_layout(layout).read(root, None, fold)
+        benchmark = read_benchmark(DataConfig(root=str(root), layout=layout, fold=fold))
         assert {split: Counts.of(records) for split, records in benchmark.splits.items()} == counts
         assert benchmark.synthetic
         assert (benchmark.layout, benchmark.fold) == (layout, fold)

@@ -11,7 +11,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from csvi.analysis.canvas import STYLE
-from csvi.analysis.tables import SYNTHETIC
+from csvi.analysis.tables import SYNTHETIC, difference_cell, percent
 from csvi.methods import find_method
 from csvi.runs.evaluation import MaskResult
 from csvi.runs.statistics import Difference, Mean
@@ -127,12 +127,12 @@ def _table_3(rows: Sequence[VariantResult]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        metrics = [percent(row.metrics[name]) for name in ("R1", "R10", "mAP")]
-        differences = [_difference(row.differences.get(name)) for name in ("R1", "mAP")]
+        metrics = [percent(row.metrics[name], sign=" ± ") for name in ("R1", "R10", "mAP")]
+        differences = [difference_cell(row.differences.get(name)).rstrip() for name in ("R1", "mAP")]
         ious = [mask.iou for masks in row.masks for mask in masks.values()]
         name, paper = _published(row)
         iou = f"{fmean(ious):.3f}" if ious else ""
-        lines.append(f"| {' | '.join([row.variant, *metrics, *differences, iou, name, paper])} |")
+        lines.append(f"| {' | '.join([row.variant, *metrics, *differences, iou, name, paper])} |".replace("*", r"\*"))
     return "\n".join(lines) + "\n"
 
 
@@ -175,16 +175,3 @@ def _tried(tried: Sequence[Tried]) -> str:
 
 def _settings(row: VariantResult) -> str:
     return f"{row.variant}: " + (", ".join(f"{name} {value}" for name, value in row.settings.items()) or "none")
-
-
-def percent(metric: Mean, digits: int = 1) -> str:
-    """Write a metric over runs in %: mean ± standard deviation."""
-    several = len(metric.runs) > 1
-    return f"{100 * metric.mean:.{digits}f}" + (f" ± {100 * metric.std:.1f}" if several else "")
-
-
-def _difference(difference: Difference | None) -> str:
-    if difference is None:
-        return ""
-    value, low, high = (f"{100 * x:+.1f}" for x in (difference.difference, difference.low, difference.high))
-    return f"{value} [{low}, {high}]" + ("\\*" if difference.certain else "")

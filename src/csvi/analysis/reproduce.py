@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from csvi.analysis.ablate import Variant, ablate, run_once
-from csvi.analysis.ablation_table import percent
-from csvi.analysis.tables import SYNTHETIC
+from csvi.analysis.tables import SYNTHETIC, percent
 from csvi.config import Config
 from csvi.data import find_layout, read_benchmark
 from csvi.data.check import check_dataset
 from csvi.errors import CsviError
 from csvi.methods import find_method
+from csvi.paths import as_argument
 from csvi.runs import Evaluation
 from csvi.runs.statistics import mean_of
-from csvi.shell import as_argument
 from csvi.writing import replacing
 
 log = logging.getLogger(__name__)
@@ -104,6 +103,6 @@ def _beside_the_paper(dataset: str, evaluations: Sequence[Evaluation]) -> str:
         cells = []
         for name in METRICS:
             ours = mean_of([evaluation.protocols[p].metrics[name].mean for evaluation in evaluations])
-            cells += [percent(ours, digits=2), f"{paper[name]:.2f}"]
+            cells += [percent(ours, digits=2, sign=" ± "), f"{paper[name]:.2f}"]
         lines.append(f"| {result.protocol} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -1,17 +1,17 @@
-"""An evaluation, or the mean of several (Tables 1 and 2), for the terminal; everything fits 80 columns."""
+"""An evaluation, the mean of several (Tables 1 and 2) and a comparison, for the terminal; all fit 80 columns."""
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from csvi.analysis.plain_table import plain_console, plain_table
 from csvi.data import find_layout
-from csvi.evaluate.scoring import CameraPair, Result
+from csvi.evaluate.scoring import CameraPair, Result, Spread
 from csvi.runs.evaluation import Evaluation, MaskResult
-from csvi.runs.statistics import Summary
+from csvi.runs.statistics import COMPARED, FEWEST, Comparison, Difference, Mean, Summary
 
 MOST_CAMERAS = 9
 """Gallery cameras that fit beside each other."""
-SYNTHETIC = "Synthetic data: these figures say nothing about SYSU-MM01, RegDB or LLCM."
+SYNTHETIC = "Synthetic data: these metrics say nothing about SYSU-MM01, RegDB or LLCM."
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
@@ -51,7 +51,7 @@ def print_summary(summary: Summary, evaluation: Evaluation) -> None:
     runs = len(summary.models)
     table = plain_table(f"mean of {runs} runs (%)", *next(iter(summary.metrics.values())))
     for protocol, metrics in summary.metrics.items():
-        table.add_row(_short(protocol), *(f"{100 * m.mean:.1f}±{100 * m.std:.1f}" for m in metrics.values()))
+        table.add_row(_short(protocol), *map(percent, metrics.values()))
     console.print()
     _print_title(console, evaluation)
     if evaluation.synthetic:
@@ -61,7 +61,7 @@ def print_summary(summary: Summary, evaluation: Evaluation) -> None:
         tested = sorted(summary.folds)
         whole = tested == list(range(1, folds + 1))
         console.print(
-            f"All {folds} folds, a model each: the protocol's figure."
+            f"All {folds} folds, a model each: the protocol's result."
             if whole
             else f"Folds {', '.join(map(str, tested))}: the protocol wants a model for each of 1 to {folds}.",
             style="" if whole else "yellow",
@@ -73,7 +73,7 @@ def print_one_fold(evaluation: Evaluation) -> None:
     """Say so, if the dataset wants a model for each of several folds and this is one."""
     folds = find_layout(evaluation.layout).folds
     if folds > 1:
-        sentence = f"One fold of {folds}: the protocol's figure is the mean over a model for each of them."
+        sentence = f"One fold of {folds}: the protocol's result is the mean over a model for each of them."
         plain_console().print(sentence, style="yellow")
 
 
@@ -81,15 +81,7 @@ def protocol_table(results: list[Result]) -> Table:
     """Make a row a setting: metrics in %, mean ± standard deviation over the trials; below it their 95 % intervals."""
     table = plain_table("setting (%)", *results[0].metrics, "chance")
     for result in results:
-        several = any(len(spread.trials) > 1 for spread in result.metrics.values())
-        table.add_row(
-            _short(result.protocol),
-            *(
-                f"{100 * spread.mean:.1f}" + (f"±{100 * spread.std:.1f}" if several else "")
-                for spread in result.metrics.values()
-            ),
-            f"{100 * result.chance:.1f}",
-        )
+        table.add_row(_short(result.protocol), *map(percent, result.metrics.values()), f"{100 * result.chance:.1f}")
         intervals = [f"{100 * spread.low:.0f}-{100 * spread.high:.0f}" for spread in result.metrics.values()]
         table.add_row("  95 % interval", *intervals, style="dim")
     return table
@@ -121,6 +113,54 @@ def mask_table(masks: dict[str, MaskResult]) -> Table:
     for modality, result in masks.items():
         table.add_row(modality, f"{result.iou:.3f}", f"{result.constant_iou:.3f}", str(result.images))
     return table
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """Print a row a run, the first being what the others are compared with."""
+    console = plain_console()
+    drawn = "all images in the gallery" if comparison.gallery == "all" else f"{comparison.gallery} galleries"
+    console.print(f"\n{comparison.benchmark}, {comparison.protocol}, {drawn}", style="bold")
+    if comparison.synthetic:
+        console.print(SYNTHETIC)
+    refined = {row.name: row.refinements for row in comparison.rows if row.refinements}
+    for name, refinements in refined.items():
+        console.print(f"{name} with {' and '.join(refinements)}", style="yellow")
+    if 0 < len(refined) < len(comparison.rows) or len(set(map(tuple, refined.values()))) > 1:
+        console.print("These runs were not refined alike: their difference is not one of models.", style="yellow")
+    console.print(comparison_table(comparison))
+    asked = comparison.identities
+    marked = "* excludes 0" if asked >= FEWEST else f"below {FEWEST} no difference is certain and none is starred"
+    console.print(
+        f"[low, high]: 95 % interval of the difference to the first run, over {asked} "
+        f"{'identity' if asked == 1 else 'identities'}; {marked}. "
+        "It does not hold what other training seeds would give.",
+        style="dim",
+    )
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """Make a row a run: metrics in %, differences to the first run in percentage points."""
+    differing = ("R1", "mAP")
+    intervals = [f"Δ {name} [low, high]" for name in differing]
+    table = plain_table(Column("run (%)", overflow="fold"), *COMPARED, *intervals)
+    for row in comparison.rows:
+        metrics = [f"{100 * row.metrics[name]:.1f}" for name in COMPARED]
+        table.add_row(row.name, *metrics, *(difference_cell(row.differences.get(name)) for name in differing))
+    return table
+
+
+def percent(metric: Mean | Spread, digits: int = 1, sign: str = "±") -> str:
+    """Write a metric in %, with its standard deviation where there are several runs or trials."""
+    several = len(metric.runs if isinstance(metric, Mean) else metric.trials) > 1
+    return f"{100 * metric.mean:.{digits}f}" + (f"{sign}{100 * metric.std:.1f}" if several else "")
+
+
+def difference_cell(difference: Difference | None) -> str:
+    """`+1.2 [+0.3, +2.1]*`; without the star there is a blank, so that numbers stand below each other."""
+    if difference is None:
+        return ""
+    value, low, high = (f"{100 * x:+.1f}" for x in (difference.difference, difference.low, difference.high))
+    return f"{value} [{low}, {high}]{'*' if difference.certain else ' '}"
 
 
 def _print_title(console: Console, evaluation: Evaluation) -> None:

@@ -12,7 +12,7 @@ SUMMARY = "Train variants with several seeds, compare them: Tables 3 and 4. Stop
 TABLE_3 = ["baseline", "select", "segment", "decode", "coseg", "coseg+"]
 
 
-def add_arguments(parser: Parser, arguments: list[str]) -> list[str]:
+def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--variants",
         nargs="+",
@@ -24,7 +24,7 @@ def add_arguments(parser: Parser, arguments: list[str]) -> list[str]:
         "--grid", type=dict[str, list[Any]], default={}, help="setting -> values to choose from on the val identities"
     )
     parser.add_argument("--out", default="runs/ablation", help="folder to write")
-    return add_run_settings(parser, arguments)
+    add_run_settings(parser)
 
 
 def run(settings: Namespace) -> None:

@@ -12,7 +12,7 @@ from csvi.paths import expanded
 SUMMARY = "Look through a dataset: what it holds, and what is broken, missing or double."
 
 
-def add_arguments(parser: Parser, arguments: list[str]) -> None:
+def add_arguments(parser: Parser) -> None:
     parser.add_argument("root", help="folder of the dataset")
     parser.add_argument(
         "--data.layout", help="its layout (sysu, regdb, llcm, folder); by default the one it looks like"

@@ -9,14 +9,14 @@ from csvi.commands.parser import Parser
 SUMMARY = "Evaluated runs side by side, and their paired differences to the first."
 
 
-def add_arguments(parser: Parser, arguments: list[str]) -> None:
+def add_arguments(parser: Parser) -> None:
     parser.add_argument("runs", nargs="+", help="run folders, or evaluation files of them")
     parser.add_argument("--against", nargs="+", help="compare means over runs (seeds, folds): of these to that of RUNS")
     parser.add_argument("--protocol", help="by name; by default the first of the dataset's")
 
 
 def run(settings: Namespace) -> None:
-    from csvi.analysis.comparison_table import print_comparison
+    from csvi.analysis.tables import print_comparison
     from csvi.runs import Evaluation
     from csvi.runs.statistics import compare_groups
 

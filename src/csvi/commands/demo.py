@@ -12,7 +12,7 @@ from csvi.paths import expanded
 SUMMARY = "The main job at a small size: synthetic benchmark, training, evaluation, report."
 
 
-def add_arguments(parser: Parser, arguments: list[str]) -> None:
+def add_arguments(parser: Parser) -> None:
     parser.add_argument("--out", default="demo", help="folder to write")
     parser.add_argument("--seed", type=int, default=0, help="of the benchmark and of training")
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 
-from csvi.commands.options import add_test_options, test_options
+from csvi.commands.options import add_test_options, options_of
 from csvi.commands.parser import Parser
 from csvi.errors import CsviError
-from csvi.shell import as_argument
+from csvi.paths import as_argument
 
 if TYPE_CHECKING:
     from csvi.runs import Evaluation
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SUMMARY = "Evaluate runs on the test split under the dataset's protocols."
 
 
-def add_arguments(parser: Parser, arguments: list[str]) -> None:
+def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "runs", nargs="*", help="run folders; of the same settings, as RegDB's ten, their mean is given"
     )
@@ -36,7 +36,7 @@ def run(settings: Namespace) -> None:
     from csvi.runs.evaluation import save_evaluation
     from csvi.runs.statistics import differing_settings, summarize
 
-    options, runs, quiet = test_options(settings), settings.runs, settings.json
+    options, runs, quiet = options_of(settings), settings.runs, settings.json
     if bool(runs) == bool(settings.features):
         raise CsviError("give what to evaluate: run folders, or --features FILE with --data.root")
     evaluations, configs, unsaved = list[Evaluation](), [], list[str]()

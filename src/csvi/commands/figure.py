@@ -2,7 +2,7 @@
 
 from jsonargparse import Namespace
 
-from csvi.commands.options import add_data_options, data_options
+from csvi.commands.options import add_data_options, options_of
 from csvi.commands.parser import Parser
 from csvi.paths import expanded
 
@@ -10,7 +10,7 @@ SUMMARY = "The paper's Figures 4, 5, 6, Eq. 20-24 measured, and how much identit
 FIGURES = ("cosegmentation", "tsne", "heatmaps", "gradients", "leak")
 
 
-def add_arguments(parser: Parser, arguments: list[str]) -> None:
+def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "name", choices=FIGURES, help="cosegmentation: Figure 4; tsne: 5; heatmaps: 6; gradients: Eq. 20-24"
     )
@@ -24,7 +24,7 @@ def run(settings: Namespace) -> None:
     from csvi.analysis.make_figure import make_figure
     from csvi.runs import Run
 
-    runs = [Run.open(path, data_options(settings)) for path in settings.runs]
+    runs = [Run.open(path, options_of(settings)) for path in settings.runs]
     out = expanded(settings.out) if settings.out else None
     for file in make_figure(settings.name, runs, out, settings.seed):
         print(f"written: {file}")

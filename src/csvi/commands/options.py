@@ -1,4 +1,4 @@
-"""The options of all commands that open a run: on what it is tested, and how."""
+"""The options that all commands on runs share: the data that a run is tested on, and how it is tested."""
 
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def add_data_options(parser: Parser) -> None:
-    """Let a command take another dataset than the one that a run was trained on."""
+    """Add the --data.* options: another dataset than the one that a run was trained on."""
     parser.add_argument("--data.root", help="dataset; by default the one that the run was trained on")
     parser.add_argument(
         "--data.layout", help="its layout (sysu, regdb, llcm, folder); by default the one it looks like"
@@ -22,7 +22,7 @@ def add_data_options(parser: Parser) -> None:
 
 
 def add_test_options(parser: Parser) -> None:
-    """Let a command take all options of an evaluation."""
+    """Add all options of an evaluation."""
     add_data_options(parser)
     parser.add_argument("--gallery", choices=["seeded", "official"], help="how SYSU-MM01's galleries are drawn; seeded")
     parser.add_argument("--flip", action="store_true", help="average with the mirror image; the protocols do not")
@@ -30,17 +30,13 @@ def add_test_options(parser: Parser) -> None:
     parser.add_argument("--expand", type=int, default=0, help="query expansion by so many neighbours; ditto")
 
 
-def data_options(settings: Namespace) -> "Options":
-    """Read what `add_data_options` has added."""
-    from csvi.runs.run import Options
-
-    return Options(**vars(settings.data))
-
-
-def test_options(settings: Namespace) -> "Options":
-    """Read what `add_test_options` has added."""
+def options_of(settings: Namespace) -> "Options":
+    """Read what `add_data_options` or `add_test_options` has added."""
     from csvi.evaluate import Refinement
     from csvi.runs.run import Options
 
-    refinement = Refinement(rerank=settings.rerank, expand=settings.expand)
-    return Options(**vars(settings.data), gallery=settings.gallery, flip=settings.flip, refinement=refinement)
+    found = dict(settings.data)
+    if "gallery" in settings:
+        found |= {name: settings[name] for name in ("gallery", "flip")}
+        found["refinement"] = Refinement(rerank=settings.rerank, expand=settings.expand)
+    return Options(**found)

@@ -1,14 +1,14 @@
-"""The reading of arguments, as far as all commands share it."""
+"""The argument parser of all commands."""
 
 import contextlib
 import dataclasses
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
+from jsonargparse import SUPPRESS, ActionConfigFile, ArgumentParser, set_parsing_settings
 
 from csvi.config import Config, read_settings
 from csvi.errors import CsviError
@@ -16,15 +16,20 @@ from csvi.paths import expanded
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
+METHOD = "one of csvi methods, or module:Class"
+"""Help of `--method`."""
+
 
 class Parser(ArgumentParser):
     """An argument parser that says what is wrong in one sentence."""
 
+    arguments: Sequence[str] = ()
+    """What is to be parsed: which options a command has may depend on it."""
     method: str | None = None
     """Name of the method that a command trains, once it is known."""
 
     def add_argument(self, *names: Any, **options: Any) -> Any:
-        """Add an option; one that says nothing else is a text, in a --config as well."""
+        """Add an option, of type str if nothing else is said: jsonargparse would take any type from a --config."""
         if not options.keys() & {"action", "choices", "type"}:
             options["type"] = str
         return super().add_argument(*names, **options)
@@ -32,7 +37,8 @@ class Parser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print one sentence, not pages of usage, and exit with status 2."""
         command = self.prog.replace("[options] ", "")
-        print(f"{command}: {' '.join(message.split())[:500]} (see {command} --help)", file=sys.stderr)
+        options = f"{command} --method {self.method} --help" if self.method else f"{command} --help"
+        print(f"{command}: {' '.join(message.split())[:500]} (see {options})", file=sys.stderr)
         sys.exit(2)
 
 
@@ -48,7 +54,7 @@ def refusing(parser: ArgumentParser) -> Iterator[None]:
 
 
 def add_config_option(parser: Parser) -> None:
-    """Let a command read its settings from a file."""
+    """Add --config, a file of settings."""
     parser.add_argument(
         "--config", action=_ConfigFile, help="YAML file of settings; give it first, options after it override it"
     )
@@ -64,26 +70,27 @@ class _ConfigFile(ActionConfigFile):
             super().__call__(parser, settings, yaml.safe_dump(found), option)
 
 
-def add_run_settings(parser: Parser, arguments: list[str]) -> list[str]:
-    """Let a command take every setting of a run, those of its method among them.
+def add_run_settings(parser: Parser) -> None:
+    """Add every setting of a run, those of its method among them.
 
     The method is the one that `--method NAME` names, or else the `--config` file. Help for no method in particular
     imports none, and so no torch.
-
-    Returns:
-        The arguments as the parser takes them.
     """
-    arguments = [_spelled_out(argument) for argument in arguments]
-    parser.method = _named_method(arguments)
-    if parser.method is None and {"--help", "-h"} & set(arguments):
-        parser.add_argument("--method", help="one of csvi methods, or module:Class; --method NAME --help: its settings")
+    parser.arguments = [_spelled_out(argument) for argument in parser.arguments]
+    parser.method = _named_method(parser.arguments)
+    if parser.method is None and {"--help", "-h"} & set(parser.arguments):
+        parser.add_argument("--method", help=f"{METHOD}; --method NAME --help: its settings")
         parser.add_class_arguments(Config, skip={"method"})
-        return arguments
+        return
     from csvi.runs.settings import DEFAULT_METHOD, add_settings
 
     parser.method = parser.method or DEFAULT_METHOD
     add_settings(parser, parser.method)
-    return arguments
+    for action in parser._actions:
+        if "--method" in action.option_strings:
+            action.metavar, action.help = "NAME", METHOD
+        elif "--method.name" in action.option_strings:
+            action.help = SUPPRESS
 
 
 def _spelled_out(argument: str) -> str:
@@ -92,7 +99,7 @@ def _spelled_out(argument: str) -> str:
     return f"--method.name{equals}{value}" if name == "--method" else argument
 
 
-def _named_method(arguments: list[str]) -> str | None:
+def _named_method(arguments: Sequence[str]) -> str | None:
     named = _last_value(arguments, "--method.name")
     if named is None and (file := _last_value(arguments, "--config")):
         section = read_settings(expanded(file)).get("method", {})
@@ -100,7 +107,7 @@ def _named_method(arguments: list[str]) -> str | None:
     return None if named is None else str(named)
 
 
-def _last_value(arguments: list[str], option: str) -> str | None:
+def _last_value(arguments: Sequence[str], option: str) -> str | None:
     values = [value for name, value in itertools.pairwise(arguments) if name == option]
     values += [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{option}=")]
     return values[-1] if values else None

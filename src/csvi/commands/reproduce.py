@@ -9,7 +9,7 @@ from csvi.paths import expanded
 SUMMARY = "The paper's Tables 1 to 3 on its datasets, beside its figures. Stops and resumes."
 
 
-def add_arguments(parser: Parser, arguments: list[str]) -> None:
+def add_arguments(parser: Parser) -> None:
     parser.add_argument("dataset", choices=["sysu", "regdb"])
     parser.add_argument("--data", required=True, help="folder of the dataset")
     parser.add_argument("--masks", help="folder of person masks; by default DATA/masks")

@@ -7,13 +7,12 @@ from jsonargparse import Namespace
 from csvi.commands.parser import Parser
 from csvi.config import SynthConfig, shipped_config
 from csvi.errors import CsviError
-from csvi.paths import expanded
-from csvi.shell import as_argument
+from csvi.paths import as_argument, expanded
 
 SUMMARY = "Write the synthetic benchmark in a dataset's own layout."
 
 
-def add_arguments(parser: Parser, arguments: list[str]) -> None:
+def add_arguments(parser: Parser) -> None:
     parser.add_argument("out", nargs="?", help="folder to write")
     parser.add_argument("--sheet", help="PNG file of a contact sheet: visible, infrared and mask of several people")
     parser.add_class_arguments(SynthConfig)

@@ -8,20 +8,18 @@ from jsonargparse import Namespace
 
 from csvi.commands.parser import Parser, add_run_settings
 from csvi.config import Config
-from csvi.paths import expanded
-from csvi.shell import as_argument
+from csvi.paths import as_argument, expanded
 
 SUMMARY = "Train a method; leaves a run folder."
 
 
-def add_arguments(parser: Parser, arguments: list[str]) -> list[str]:
-    arguments = add_run_settings(parser, arguments)
+def add_arguments(parser: Parser) -> None:
+    add_run_settings(parser)
     parser.add_argument("--run", help="folder of the run; by default runs/DATASET-BACKBONE-METHOD-SEED")
     parser.add_argument("--resume", help="auto: resume where RUN stopped; or the path of a checkpoint")
     parser.add_argument(
         "--max-time", help="stop before so long (90s, 30m, 2h, 1h30m), all of it saved, with exit status 75"
     )
-    return arguments
 
 
 def run(settings: Namespace) -> None:
@@ -42,8 +40,9 @@ def config_of(settings: Namespace) -> Config:
 
 
 def name_of(config: Config) -> str:
-    """Name a run by dataset, backbone, method and seed."""
-    layout = config.data.layout.replace(":", ".")
-    dataset = f"{layout}-{config.data.fold}" if layout == "regdb" else layout
-    parts = [dataset, getattr(config.method, "backbone", None), config.method.name.replace(":", "."), str(config.seed)]
-    return "-".join(filter(None, parts))
+    """Name a run by dataset, with its fold if there are several, backbone, method and seed."""
+    from csvi.data import find_layout
+
+    fold = str(config.data.fold) if find_layout(config.data.layout).folds > 1 else None
+    parts = [config.data.layout, fold, getattr(config.method, "backbone", None), config.method.name, str(config.seed)]
+    return "-".join(filter(None, parts)).replace(":", ".")

@@ -29,8 +29,9 @@ class Batch(NamedTuple):
     """Streams of the network that the rows go through; only in a prepared batch."""
 
     def subset(self, index: Tensor) -> "Batch":
-        """Select rows, by their numbers (n,) or by a bool for each (B,); the route is left out."""
-        return Batch(*(None if rows is None else rows[index] for rows in self[:-1]))  # type: ignore[arg-type]
+        """Select rows, by their numbers (n,) or by a bool for each (B,); those of a prepared batch have their route."""
+        some = Batch(*(None if rows is None else rows[index] for rows in self[:-1]))  # type: ignore[arg-type]
+        return some if self.route is None else some._replace(route=Route.of(some.modality))
 
 
 def prepare(batch: Batch, device: torch.device) -> Batch:

@@ -15,7 +15,7 @@ import numpy as np
 
 from csvi.data.files import is_image_name, is_synthetic, read_text
 from csvi.data.images import BadImage, load_image, size_of
-from csvi.data.layout import LAYOUTS, Layout, find_layout, recognise
+from csvi.data.layout import LAYOUTS, Layout, find_layout, read_fold, recognise
 from csvi.data.records import Benchmark, Counts, ImageRecord, Modality
 from csvi.errors import CsviError
 from csvi.paths import expanded, open_file
@@ -97,7 +97,7 @@ def check_dataset(root: Path, layout: str | None = None, masks: Path | None = No
         layouts = ", ".join(f"{name} ({find_layout(name).title})" for name in LAYOUTS)
         raise CsviError(f"{root} looks like no dataset that csvi knows: name its layout with --data.layout, {layouts}")
     of_dataset = find_layout(name)
-    benchmarks, problems, notes = _read(root, of_dataset, masks)
+    benchmarks, problems, notes = _read(root, name, masks)
     splits = list(_splits(benchmarks, _expected(root, of_dataset)))
     records = {r.path: r for benchmark in benchmarks for split in benchmark.splits.values() for r in split}
     looks = _look_at_all(root, records.values(), decode)
@@ -128,14 +128,14 @@ def check_dataset(root: Path, layout: str | None = None, masks: Path | None = No
     )
 
 
-def _read(root: Path, layout: Layout, masks: Path | None) -> tuple[list[Benchmark], list[Finding], list[Finding]]:
+def _read(root: Path, name: str, masks: Path | None) -> tuple[list[Benchmark], list[Finding], list[Finding]]:
     """Read every fold: those that can be read, what is wrong with the others, and which are not there at all."""
-    benchmarks = []
+    layout, benchmarks = find_layout(name), []
     broken: dict[int, CsviError] = {}
     absent: dict[int, CsviError] = {}
     for fold in range(1, layout.folds + 1):
         try:
-            benchmarks.append(layout.read(root, masks, fold))
+            benchmarks.append(read_fold(name, root, masks, fold))
         except CsviError as error:
             (broken if layout.has_fold(root, fold) else absent)[fold] = error
     if not benchmarks:

@@ -86,7 +86,7 @@ class Folder(Layout):
             )
         train, val, test = attach_masks(root, records, masks).values()
         title = title_of(root, TITLE) if is_synthetic(root) else root.name
-        return Benchmark(title, root, train, val, test, "folder", is_synthetic(root))
+        return Benchmark(title, root, train, val, test, synthetic=is_synthetic(root))
 
 
 def split_of(identity: str) -> str:

@@ -29,6 +29,11 @@ class Layout:
     """`train`, `val`, `test` → what the dataset holds, in each of its folds; empty for people's own data."""
     rules: Rules = NO_RULES
     """Rules that its protocols are scored by."""
+    directions: Mapping[Modality, str] = {
+        Modality.INFRARED: "infrared to visible",
+        Modality.VISIBLE: "visible to infrared",
+    }
+    """Modality of the queries → name of the search in the other modality; the first is the one that heads results."""
     draws: tuple[GalleryDraw, ...] = ("all",)
     """Ways that its galleries may be drawn; the first is the default."""
     writer: str | None = None
@@ -76,10 +81,10 @@ class Layout:
             CsviError: there is nothing to ask or to search, or the galleries cannot be drawn.
         """
         why = "a split needs visible and infrared ones to be searched (docs/data.md)"
-        visible, infrared = (images_of(records, modality, why) for modality in Modality)
+        images = [images_of(records, modality, why) for modality in Modality]
         return [
-            Protocol("infrared to visible", self.rules, draw, [Trial(infrared, visible)]),
-            Protocol("visible to infrared", self.rules, draw, [Trial(visible, infrared)]),
+            Protocol(name, self.rules, draw, [Trial(images[modality], images[1 - modality])])
+            for modality, name in self.directions.items()
         ]
 
 
@@ -123,8 +128,12 @@ def read_benchmark(data: DataConfig) -> Benchmark:
         raise CsviError(
             f"{root} is not laid out as {layout.title} but as {find_layout(found).title}: set --data.layout {found}"
         )
-    benchmark = layout.read(root, Path(data.masks) if data.masks else None, data.fold)
-    return dataclasses.replace(benchmark, layout=data.layout, fold=data.fold)
+    return read_fold(data.layout, root, Path(data.masks) if data.masks else None, data.fold)
+
+
+def read_fold(layout: str, root: Path, masks: Path | None = None, fold: int = 1) -> Benchmark:
+    """Read one fold of a dataset by the layout of this name, which the benchmark keeps; see `Layout.read`."""
+    return dataclasses.replace(find_layout(layout).read(root, masks, fold), layout=layout, fold=fold)
 
 
 def protocols_of(

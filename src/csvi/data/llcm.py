@@ -90,7 +90,9 @@ class LLCM(Layout):
             for path, label in lists[name].items()
         ]
         records = attach_masks(root, {"train": train, "test": test}, masks)
-        return Benchmark(title_of(root, TITLE), root, records["train"], [], records["test"], "llcm", is_synthetic(root))
+        return Benchmark(
+            title_of(root, TITLE), root, records["train"], [], records["test"], synthetic=is_synthetic(root)
+        )
 
     def protocols(
         self, records: Sequence[ImageRecord], draw: GalleryDraw, root: Path, trials: int = 10

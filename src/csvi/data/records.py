@@ -44,7 +44,7 @@ class Benchmark:
     train: list[ImageRecord]
     val: list[ImageRecord]
     test: list[ImageRecord]
-    layout: str = "sysu"
+    layout: str = ""
     """Layout whose protocols it is tested under, see `csvi.data.find_layout`."""
     synthetic: bool = False
     """Whether its images are rendered, not photographed: results on it are headed as such."""

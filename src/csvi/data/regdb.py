@@ -14,31 +14,33 @@ of its own. Labels begin at 0 in every file, and those of training and of test a
 are the labels of test, and behind them those of training. The dataset names no camera: 1 is visible, 2 thermal.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from csvi.data.files import attach_masks, check_disjoint, dataset_root, is_synthetic, read_labels, title_of
-from csvi.data.galleries import images_of
 from csvi.data.layout import Layout
 from csvi.data.records import Benchmark, Counts, ImageRecord, Modality
-from csvi.errors import CsviError
-from csvi.evaluate.protocols import GalleryDraw, Protocol, Rules, Trial
+from csvi.evaluate.protocols import Rules
 
 TITLE = "RegDB"
 FOLDS = 10
 RULES = Rules()
 """No image is removed, and CMC is over images; evaluated as in Ye et al."""
 COUNTS = {"train": Counts(206, 2060, 2060), "val": Counts(0, 0, 0), "test": Counts(206, 2060, 2060)}
+DIRECTIONS = {Modality.VISIBLE: "visible to thermal", Modality.INFRARED: "thermal to visible"}
 NAMES = {Modality.VISIBLE: "visible", Modality.INFRARED: "thermal"}
 
 
 class RegDB(Layout):
-    """RegDB: ten folds, and searches in both directions among all images."""
+    """RegDB: ten folds, and searches in both directions among all images.
+
+    The field's ten trials are the ten folds, each with a model of its own (`csvi evaluate RUN RUN …`).
+    """
 
     title = TITLE
     folds = FOLDS
     counts = COUNTS
     rules = RULES
+    directions = DIRECTIONS
     writer = "csvi.synth.regdb:plan"
 
     def recognise(self, root: Path) -> bool:
@@ -53,12 +55,10 @@ class RegDB(Layout):
         """List the images of one fold, in the order of its list files; see `Layout.read`.
 
         Raises:
-            CsviError: a list file is missing or wrong (see `read_labels`), two of them name the same image, there is no
-                such fold, or `masks` is given and holds no mask of these images.
+            CsviError: a list file is missing or wrong (see `read_labels`), two of them name the same image, or `masks`
+                holds no mask of these images.
         """
         root = dataset_root(root, TITLE, "Visible, Thermal and idx")
-        if not 1 <= fold <= FOLDS:
-            raise CsviError(f"RegDB has the folds 1 to {FOLDS}, not {fold}: set --data.fold to one of them")
         lists = {
             f"{split}_{name}_{fold}.txt": read_labels(root / "idx" / f"{split}_{name}_{fold}.txt", TITLE)
             for split in ("test", "train")
@@ -76,20 +76,5 @@ class RegDB(Layout):
         }
         records = attach_masks(root, records, masks)
         return Benchmark(
-            title_of(root, TITLE), root, records["train"], [], records["test"], "regdb", is_synthetic(root), fold
+            title_of(root, TITLE), root, records["train"], [], records["test"], synthetic=is_synthetic(root)
         )
-
-    def protocols(
-        self, records: Sequence[ImageRecord], draw: GalleryDraw, root: Path, trials: int = 10
-    ) -> list[Protocol]:
-        """Every image of the one modality against every image of the other, in a single trial; see `Layout.protocols`.
-
-        The field's ten trials are the ten folds, each with a model of its own (`csvi evaluate RUN RUN …`).
-        """
-        visible, thermal = (
-            images_of(records, modality, "RegDB's test lists name visible and thermal ones") for modality in Modality
-        )
-        return [
-            Protocol("visible to thermal", self.rules, draw, [Trial(visible, thermal)]),
-            Protocol("thermal to visible", self.rules, draw, [Trial(thermal, visible)]),
-        ]

@@ -94,7 +94,7 @@ class Sysu(Layout):
                     f"no image of any identity of {root / 'exp' / f'{split}_id.txt'} in {root}: is the copy complete?"
                 )
         train, val, test = attach_masks(root, records, masks).values()
-        return Benchmark(title_of(root, TITLE), root, train, val, test, "sysu", is_synthetic(root))
+        return Benchmark(title_of(root, TITLE), root, train, val, test, synthetic=is_synthetic(root))
 
     def paths(self) -> Iterator[str]:
         """Every image of SYSU-MM01 itself."""

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from csvi.compiled import compiled
+from csvi.compiled import compiled, kept
 from csvi.errors import CsviError, NothingToScoreError
 from csvi.evaluate.definition import METRICS, Metric, Ranking, chance
 from csvi.evaluate.protocols import NO_RULES, Rules
@@ -28,6 +28,8 @@ BLOCK = 2**24
 """Distances computed at a time, where embeddings are given: 64 MB of float32."""
 PARTS = 4
 """Parts of its share that a thread ranks one by one, so that no thread waits long for a slower one."""
+WORTH_THREADS = 2**16
+"""Distances from which on several threads rank them: fewer are ranked before threads have started."""
 
 
 @dataclass(frozen=True)
@@ -232,11 +234,10 @@ def rank(distance: Tensor, query_identity: Tensor, query_camera: Tensor, gallery
     functions = [_machine_code(metric) for metric in (chance, *METRICS.values())]
     values = np.zeros((len(functions), len(rows)))
 
-    threads = torch.get_num_threads()
+    threads = torch.get_num_threads() if rows.size >= WORTH_THREADS else 1
     size = -(-len(rows) // (threads * PARTS))
 
-    def work(start: int) -> None:
-        part = slice(start, start + size)
+    def work(part: slice) -> None:
         found = positions, begin[part], matches[part], first[part], seen[part]
         _rank_rows(
             rows[part],
@@ -253,8 +254,11 @@ def rank(distance: Tensor, query_identity: Tensor, query_camera: Tensor, gallery
         for function, value in zip(functions, values, strict=True):
             _measure(function, *found, value[part])
 
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, range(0, len(rows), size)))
+    if threads == 1:
+        work(slice(None))
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(work, [slice(start, start + size) for start in range(0, len(rows), size)]))
     of_chance, *of_metrics = map(torch.from_numpy, values)
     return Ranks(torch.from_numpy(first), of_chance, dict(zip(METRICS, of_metrics, strict=True)))
 
@@ -262,7 +266,8 @@ def rank(distance: Tensor, query_identity: Tensor, query_camera: Tensor, gallery
 @functools.cache
 def _machine_code(metric: Metric) -> Any:
     """A metric as a function of C, which compiled loops call whatever it computes."""
-    return numba.cfunc(numba.float64(numba.typeof(Ranking(np.empty(0, np.int64), 0, 0))))(metric)  # type: ignore[arg-type]
+    ranking = numba.typeof(Ranking(np.empty(0, np.int64), 0, 0))  # type: ignore[arg-type]
+    return kept(partial(numba.cfunc, numba.float64(ranking)), metric)
 
 
 @compiled

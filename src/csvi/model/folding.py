@@ -8,21 +8,31 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from csvi.model.two_stream import TwoStream
+
 Module = TypeVar("Module", bound=nn.Module)
 
 
 def folded(network: Module) -> Module:
-    """Copy a network, in evaluation mode, with every BatchNorm2d that follows a convolution folded into its weights.
+    """Copy a network, in evaluation mode, with BatchNorm2d layers folded into the convolutions that they follow.
 
     In evaluation such a layer is a factor and a summand for each channel. Applied to the output of the convolution they
-    cost as much memory traffic as the convolution itself; applied to its weights they cost nothing. The layers of a
-    block are taken to be computed in their order, as those of torchvision's ResNets and MobileNetV2 are.
+    cost as much memory traffic as the convolution itself; applied to its weights they cost nothing. Layers are folded
+    where they are known to be computed in the order in which they are declared; others stay.
     """
     network = copy.deepcopy(network).eval()
     with torch.no_grad():
-        for block in list(network.modules()):
+        for block in _in_order(network):
             for (name, convolution), (after, norm) in pairwise(list(block.named_children())):
                 if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                     setattr(block, name, fuse_conv_bn_eval(convolution, norm))
                     setattr(block, after, nn.Identity())
     return network
+
+
+def _in_order(network: nn.Module) -> list[nn.Module]:
+    """Modules that compute their layers in the order of declaration: torchvision's in streams, and nn.Sequential."""
+    parts = [part for part in network.modules() if isinstance(part, TwoStream)]
+    streams = [stream for part in parts for stream in (part.visible, part.infrared, part.shared)]
+    sequences = [part for part in network.modules() if type(part).forward is nn.Sequential.forward]
+    return [*(block for stream in streams for block in stream.modules()), *sequences]

@@ -15,13 +15,20 @@ class MaskDecoder(nn.Sequential):
         widths: channels of each block; by default two blocks with a quarter and a sixteenth of the features'.
         identities: L, for the paper's channels, a person of each identity and one for the background; 0 for one channel
             for any person.
+
+    Raises:
+        ValueError: the blocks give more resolution than the image has, or 2 to their number does not divide the stride.
     """
 
     def __init__(self, channels: int, stride: int, widths: tuple[int, ...] | None = None, identities: int = 0):
         widths = widths or (channels // 4, channels // 16)
         blocks = [_deconvolution_block(*pair) for pair in zip((channels, *widths), widths, strict=False)]
         super().__init__(*blocks, nn.Conv2d(widths[-1], 1 + identities, 1))
-        self.cell = stride // 2 ** len(widths)
+        self.cell, rest = divmod(stride, 2 ** len(widths))
+        if rest:
+            raise ValueError(
+                f"{len(widths)} blocks give {2 ** len(widths)} times the resolution, not a divisor of {stride}"
+            )
         self.by_identity = identities > 0
 
     def loss(self, logits: Tensor, mask: Tensor, identity: Tensor, modality: Tensor) -> Tensor:

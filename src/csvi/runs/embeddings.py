@@ -48,14 +48,18 @@ def key_of(weights: Path, root: Path, records: Iterable[ImageRecord], *settings:
 
     Args:
         weights: file of the network.
-        root, records: the images: their paths, lengths and times of change count.
+        root, records: the images: their paths, modalities, lengths and times of change count.
         settings: whatever else they depend on.
     """
     with weights.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256")
     for record in records:
-        status = (root / record.path).stat()
-        digest.update(f"{record.path} {status.st_size} {status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+        try:
+            status = (root / record.path).stat()
+        except OSError as error:
+            raise CsviError(f"cannot read the image {root / record.path}: {error.strerror}") from error
+        line = f"{record.path} {int(record.modality)} {status.st_size} {status.st_mtime_ns}\n"
+        digest.update(line.encode(errors="surrogateescape"))
     return f"{digest.hexdigest()[:24]} {' '.join(map(str, settings))}"
 
 

@@ -13,17 +13,19 @@ from torch import Tensor
 
 import csvi
 from csvi.config import DataConfig
-from csvi.data import Benchmark, Modality, protocols_of, read_benchmark
+from csvi.data import Benchmark, Modality, find_layout, protocols_of, read_benchmark
 from csvi.data.cache import cached_masks
 from csvi.data.files import fingerprint
 from csvi.errors import CsviError
+from csvi.evaluate import GalleryDraw
 from csvi.evaluate.mask_iou import best_constant_mask, mask_iou
 from csvi.evaluate.refine import NO_REFINEMENT
 from csvi.evaluate.scoring import CameraPair, Result, evaluate_camera_pairs, evaluate_protocols
+from csvi.paths import as_argument
 from csvi.plain import from_plain
 from csvi.runs.embeddings import read_embeddings, write_embeddings
+from csvi.runs.network_files import METHOD
 from csvi.runs.run import EVALUATION, FLIP, Options, Run
-from csvi.shell import as_argument
 from csvi.writing import replacing
 
 HARMLESS = 1e-4
@@ -144,17 +146,19 @@ def evaluate_run(run: Run) -> Evaluation:
     Raises:
         CsviError: no trained model, or bad data.
     """
-    benchmark = run.benchmark
-    protocols_of(benchmark, "test", run.options.gallery)  # what cannot be asked is found before anything is embedded
+    benchmark, options, results = run.benchmark, run.options, None
+    protocols_of(benchmark, "test", options.gallery)  # what cannot be asked is found before anything is embedded
     embeddings, seconds = run.kept_embeddings(), 0.0
     if embeddings is None:
         start = time.perf_counter()
         embeddings = run.embed()
         seconds = time.perf_counter() - start
-        embeddings = _as_short_as_harmless(embeddings, benchmark, run.options)
+        embeddings, results = _as_short_as_harmless(embeddings, benchmark)
+        if _draw(benchmark, options) != _draw(benchmark, Options()) or options.refinement != NO_REFINEMENT:
+            results = None
     run.embeddings = embeddings
     masks = _evaluate_masks(run)
-    return _evaluate(embeddings, benchmark, run.options, run.path, evaluation_key(run), seconds, masks)
+    return _evaluate(embeddings, benchmark, options, run.path, evaluation_key(run), seconds, masks, results)
 
 
 def save_evaluation(evaluation: Evaluation, run: Run) -> Path | None:
@@ -187,15 +191,16 @@ def evaluation_file(run: Run) -> Path | None:
 
 
 def evaluation_key(run: Run) -> str:
-    """Say what an evaluation depends on: embeddings, who is on the images, masks, and how galleries are ranked."""
+    """Say what an evaluation depends on: embeddings, protocols, who is on the images, masks and what predicts them."""
     if not run.key:
         return ""
-    digest = hashlib.sha256()
-    for record in run.benchmark.test:
-        changed = record.mask.stat().st_mtime_ns if record.mask and record.mask.is_file() else 0
-        digest.update(f"{record} {changed}\n".encode(errors="surrogateescape"))
-    labels, draw = digest.hexdigest()[:16], run.options.gallery
-    return f"{run.key}, labels and masks {labels}, gallery {draw}, {run.options.refinement.names()}"
+    benchmark, options = run.benchmark, run.options
+    masks = [record.mask for record in benchmark.test if record.mask] if run.has_method else []
+    files = [*masks, Path(run.path) / METHOD] if run.has_method else []
+    changed = [(file.name, file.stat().st_mtime_ns if file.is_file() else 0) for file in files]
+    labels = [(record.identity, record.camera) for record in benchmark.test]
+    asked = protocols_of(benchmark, "test", options.gallery), labels, changed, options.refinement.names()
+    return f"{run.key} {hashlib.sha256(repr(asked).encode(errors='surrogateescape')).hexdigest()[:24]}"
 
 
 def kept_evaluation(run: Run) -> Evaluation | None:
@@ -247,10 +252,12 @@ def _evaluate(
     key: str,
     seconds: float,
     masks: dict[str, MaskResult],
+    results: list[Result] | None = None,
 ) -> Evaluation:
     protocols = protocols_of(benchmark, "test", options.gallery)
     start = time.perf_counter()
-    results = evaluate_protocols(protocols, embeddings, benchmark.test, options.refinement)
+    if results is None:
+        results = evaluate_protocols(protocols, embeddings, benchmark.test, options.refinement)
     ranking = time.perf_counter() - start
     pairs = []
     if options.refinement == NO_REFINEMENT:  # which looks at the whole gallery, and not at one camera of it
@@ -273,25 +280,29 @@ def _evaluate(
     )
 
 
-def _as_short_as_harmless(embeddings: Tensor, benchmark: Benchmark, options: Options) -> Tensor:
-    """Round embeddings to 16 bits if that changes no metric by more than `HARMLESS`; float32."""
-    short = embeddings.half().float()
+def _as_short_as_harmless(embeddings: Tensor, benchmark: Benchmark) -> tuple[Tensor, list[Result]]:
+    """Round embeddings to 16 bits if that changes no metric by more than `HARMLESS`; returns their results, too."""
+    protocols = protocols_of(benchmark, "test")
+    full, short = evaluate_protocols(protocols, embeddings, benchmark.test), embeddings.half().float()
     if not short.isfinite().all():
-        return embeddings
-    protocols = protocols_of(benchmark, "test", options.gallery)
-    full, rounded = (evaluate_protocols(protocols, values, benchmark.test) for values in (embeddings, short))
+        return embeddings, full
+    rounded = evaluate_protocols(protocols, short, benchmark.test)
     worst = max(
         abs(one.metrics[name].mean - other.metrics[name].mean)
         for one, other in zip(full, rounded, strict=True)
         for name in one.metrics
     )
-    return short if worst <= HARMLESS else embeddings
+    return (short, rounded) if worst <= HARMLESS else (embeddings, full)
+
+
+def _draw(benchmark: Benchmark, options: Options) -> GalleryDraw:
+    return options.gallery or find_layout(benchmark.layout).draws[0]
 
 
 def _evaluate_masks(run: Run) -> dict[str, MaskResult]:
     """Compare predicted masks with the true ones, at the size of the images, for each modality."""
     benchmark, size = run.benchmark, (run.data.height, run.data.width)
-    if not (run.has_method and run.method.predicts_masks and all(record.mask for record in benchmark.test)):
+    if not (all(record.mask for record in benchmark.test) and run.has_method and run.method.predicts_masks):
         return {}
     masks = cached_masks(benchmark.root, benchmark.test, *size, Path(run.data.cache))
     iou = torch.zeros(len(benchmark.test))

@@ -84,17 +84,16 @@ class MetricsLog:
         if not self.pending:
             return None
         pending, self.pending = self.pending, []
-        names = list(pending[0][2])
-        values = torch.stack(
-            [torch.stack([*(terms[name] for name in names), finite.float()]) for _, _, terms, finite in pending]
-        ).tolist()
+        scalars = [value for _, _, terms, finite in pending for value in (*terms.values(), finite.float())]
+        values = iter(torch.stack(scalars).tolist())
         now = time.perf_counter()
         self.speed = len(pending) * self.batch_size / (now - self.started)
         self.started = now
-        for (step, lr, _, _), (*row, finite) in zip(pending, values, strict=True):
-            self.latest = dict(zip(names, row, strict=True))
-            skipped = self.check(step, self.latest, bool(finite))
-            metrics = {"loss": sum(row)} | self.latest | {"lr": lr, "images_per_second": self.speed}
+        for step, lr, terms, _ in pending:
+            self.latest = {name: next(values) for name in terms}
+            skipped = self.check(step, self.latest, bool(next(values)))
+            loss = sum(self.latest.values())
+            metrics = {"loss": loss} | self.latest | {"lr": lr, "images_per_second": self.speed}
             if skipped:
                 metrics = {name: value for name, value in metrics.items() if math.isfinite(value)} | {"skipped": 1}
             self.write(step, {f"train/{name}": value for name, value in metrics.items()})

@@ -70,9 +70,7 @@ def load_net(run: str | Path) -> EmbeddingNet:
     folder, ours = Path(run), True
     if not folder.is_dir():
         folder, ours = _downloaded(str(run)), False
-    file = folder / MODEL
-    if not file.is_file():
-        raise CsviError(f"{run} holds no trained model ({MODEL}): has its training finished an epoch?")
+    file = model_file(folder)
     try:
         arguments = json.loads((folder / CONFIG).read_text())
         name = str(arguments["method"])
@@ -86,6 +84,13 @@ def load_net(run: str | Path) -> EmbeddingNet:
         return net.eval()
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, MemoryError, SafetensorError) as error:
         raise CsviError(f"{CONFIG} and {MODEL} of {run} are no network: {_in_short(error)}") from error
+
+
+def model_file(run: Path) -> Path:
+    """Name the weights of the network in a folder; raises `CsviError` if there are none."""
+    if not (run / MODEL).is_file():
+        raise CsviError(f"{run} holds no trained model ({MODEL}): has its training finished an epoch?")
+    return run / MODEL
 
 
 def _downloaded(model: str) -> Path:
@@ -104,8 +109,8 @@ def has_method(run: Path) -> bool:
     return (run / METHOD).is_file()
 
 
-def load_method(run: Path, config: Config) -> tuple[Method, list[int]]:
-    """Load the method of a run folder, ready to embed images and to predict masks, and the identity of each class.
+def load_method(run: Path, config: Config, net: EmbeddingNet) -> tuple[Method, list[int]]:
+    """Load what training added to the network of a run folder: the method, and the identity of each class.
 
     Raises:
         CsviError: a file is missing, or does not fit the configuration.
@@ -122,7 +127,7 @@ def load_method(run: Path, config: Config) -> tuple[Method, list[int]]:
         method.load_state_dict(added, strict=False)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, MemoryError, SafetensorError) as error:
         raise CsviError(f"{file} is not of the settings in {run}: {_in_short(error)}") from error
-    method.net = load_net(run)
+    method.net = net
     return method.eval(), classes
 
 

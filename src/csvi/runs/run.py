@@ -20,7 +20,7 @@ from csvi.data.batch import Batch, prepare
 from csvi.data.files import fingerprint
 from csvi.data.images import read_image
 from csvi.data.loader import evaluation_loader, loader_errors
-from csvi.data.training_set import TrainingSet
+from csvi.data.training_set import TrainingSet, training_records
 from csvi.errors import CsviError
 from csvi.evaluate import GalleryDraw, Refinement
 from csvi.evaluate.refine import NO_REFINEMENT
@@ -31,7 +31,7 @@ from csvi.paths import expanded
 from csvi.progress import progress
 from csvi.runs.embed import embed
 from csvi.runs.embeddings import kept_embeddings, key_of
-from csvi.runs.network_files import MODEL, has_method, load_method, load_net
+from csvi.runs.network_files import has_method, load_method, load_net, model_file
 from csvi.runs.settings import load_config
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -96,6 +96,7 @@ class Run:
 
     def __init__(self, path: str, options: Options, data: DataConfig, config: Config | None):
         self.path, self.options, self.data, self.config = path, options, data, config
+        self.precision = choose_precision(config.precision if config else "auto")
 
     @classmethod
     def open(cls, path: str | Path, options: Options = Options()) -> "Run":
@@ -158,16 +159,13 @@ class Run:
     @cached_property
     def fabric(self) -> Fabric:
         """Device and precision."""
-        return make_fabric(self._precision)
-
-    @property
-    def _precision(self) -> str:
-        return self.config.precision if self.config else "auto"
+        return make_fabric(self.precision)
 
     @cached_property
     def net(self) -> EmbeddingNet:
         """The network that is kept, on the device, in evaluation mode."""
-        return self.method.net if self.has_method else self.on_device(load_net(self.path))
+        with torch.inference_mode(False):  # whoever asks first: others may want gradients
+            return self.on_device(load_net(self.path))
 
     def on_device(self, module: Module) -> Module:
         """Move a network to the device, in the memory format of the images."""
@@ -191,21 +189,23 @@ class Run:
     def _method_and_classes(self) -> tuple[Method, list[int]]:
         if self.config is None:
             raise CsviError(f"{self.path} is a model alone, without the method that trained it: give a run folder")
-        with torch.inference_mode(False):  # whoever asks first: others may want gradients
-            method, classes = load_method(Path(self.path), self.config)
+        with torch.inference_mode(False):
+            method, classes = load_method(Path(self.path), self.config, self.net)
             return self.on_device(method), classes
 
     @cached_property
     def training_set(self) -> TrainingSet:
-        """The images that the run was trained on, and their classes.
+        """The images that the run was trained on, and their classes; with masks, if these are still there.
 
         Raises:
-            CsviError: they are other images now, or cannot be read.
+            CsviError: they are of other identities now, or cannot be read.
         """
         if self.config is None:
             raise CsviError(f"{self.path} is a model alone: what it was trained on is not known, give a run folder")
-        method = find_method(self.config.method.name)
-        training_set = TrainingSet(self.benchmark, self.data, method.needs_masks)
+        masks = find_method(self.config.method.name).needs_masks
+        if self.data.on_error == "stop":  # else masks that cannot be read decide about the classes
+            masks = masks and all(record.mask for record in training_records(self.benchmark, self.data))
+        training_set = TrainingSet(self.benchmark, self.data, masks)
         if training_set.identities != self._method_and_classes[1]:
             raise CsviError(
                 f"{self.path} was trained on other identities than {self.benchmark.root} has now: its classes are not "
@@ -224,7 +224,7 @@ class Run:
         except CsviError:  # they are gone; the first evaluation told
             try:
                 known = str(json.loads((Path(self.path) / EVALUATION).read_text())["fingerprint"])
-            except (OSError, ValueError, KeyError, TypeError):
+            except (OSError, ValueError, KeyError, TypeError, RecursionError):
                 return False
         return known != fingerprint(self.benchmark.root, self.benchmark.test)
 
@@ -251,9 +251,9 @@ class Run:
         """Digest of all that embeddings of the test images depend on; empty for a model of the Hub."""
         if self.folder is None:
             return ""
-        size, precision = f"{self.data.height}x{self.data.width}", choose_precision(self._precision)
-        settings = size, precision, FLIP if self.options.flip else "", f"csvi {__version__}"
-        return key_of(self.folder / MODEL, self.benchmark.root, self.benchmark.test, *settings)
+        size, flip = f"{self.data.height}x{self.data.width}", FLIP if self.options.flip else ""
+        weights, benchmark = model_file(self.folder), self.benchmark
+        return key_of(weights, benchmark.root, benchmark.test, size, self.precision, flip, f"csvi {__version__}")
 
     def kept_embeddings(self) -> Tensor | None:
         """Read the embeddings that an evaluation has left, if weights, images and settings are still the same."""
@@ -306,8 +306,9 @@ class Run:
                 members.setdefault(record.identity, []).append(i)
         batches = list(members.values())
         loader = evaluation_loader(self.benchmark.root, self.benchmark.test, self.data, batches)
-        with torch.inference_mode(), self.fabric.autocast():
+        with loader_errors():
             for index, batch in zip(batches, progress(loader, "Predicting masks", len(batches)), strict=True):
-                predicted = self.method.predict_masks(prepare(batch, self.fabric.device))
+                with torch.inference_mode(), self.fabric.autocast():
+                    predicted = self.method.predict_masks(prepare(batch, self.fabric.device))
                 assert predicted is not None
                 yield index, predicted[:, 0].cpu()

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from csvi.config import Config
 from csvi.data.batch import Batch
+from csvi.data.views import Views, standard_views
 from csvi.fabric import keep_freed_memory, make_fabric
 from csvi.methods import Method, build_method
 from csvi.train.loop import train_step
@@ -69,7 +70,7 @@ def _measure(config: Config, identities: int, steps: int) -> Cost:
 def random_training(config: Config, identities: int) -> tuple[Method, Callable[[], dict[str, Tensor]]]:
     """Build a method, and its training step on one batch of random images, to be called again and again."""
     method, step = training(config, identities)
-    batch = random_batch(config, identities)
+    batch = random_batch(config, identities, method.views(config.data))
     return method, lambda: step(batch)
 
 
@@ -85,16 +86,18 @@ def training(config: Config, identities: int) -> tuple[Method, Callable[[Batch],
     return method, lambda batch: train_step(fabric, method, wrapped, optimizer, batch, 0)[0]
 
 
-def random_batch(config: Config, identities: int) -> Batch:
-    """Make a batch of noise, as a loader makes them of images."""
+def random_batch(config: Config, identities: int, views: Views | None = None) -> Batch:
+    """Make a batch of noise, as a loader makes them of images, with a row for each view of an image."""
     data = config.data
-    per_modality = torch.arange(data.identities).repeat_interleave(data.images) % identities
-    size = 2 * len(per_modality)
+    rows = [(int(m), v) for m, of in (views or standard_views(data)).items() for v in range(len(of))]
+    drawn = torch.arange(data.identities).repeat_interleave(data.images) % identities
+    modality, view = torch.tensor(rows).repeat_interleave(len(drawn), 0).unbind(1)
     return Batch(
-        image=torch.randn(size, 3, data.height, data.width).contiguous(memory_format=torch.channels_last),
-        modality=torch.arange(2).repeat_interleave(len(per_modality)),
-        identity=per_modality.repeat(2),
-        mask=torch.rand(size, 1, data.height, data.width).round(),
+        image=torch.randn(len(view), 3, data.height, data.width).contiguous(memory_format=torch.channels_last),
+        modality=modality,
+        identity=drawn.repeat(len(rows)),
+        mask=torch.rand(len(view), 1, data.height, data.width).round(),
+        view=view,
     )
 
 

@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from csvi.config import Config, flatten
 from csvi.data import Benchmark, protocols_of, read_benchmark
 from csvi.data.batch import Batch, prepare
 from csvi.data.loader import evaluation_loader, loader_errors
+from csvi.data.sampler import CrossModalitySampler
 from csvi.data.training_set import TrainingSet, check_masks
 from csvi.errors import CsviError, StoppedError
 from csvi.evaluate.scoring import evaluate_protocol
@@ -107,12 +109,13 @@ class _Training:
         )
         self.steps = self.sampler.batches
         batch_size = 2 * config.data.identities * config.data.images * fabric.world_size
-        self.limit, self.pace = TimeLimit(until, validation=len(benchmark.val) / batch_size), Pace()
+        self.limit, self.pace, self.fastest = TimeLimit(until, len(benchmark.val) / batch_size), Pace(), math.inf
         self.position = self._begin_or_resume(checkpoints)
         precision, skip = choose_precision(config.precision), config.train.on_nonfinite == "skip"
         images, identities = len(self.training_set.used), len(self.training_set.identities)
         log.info("%d images of %d identities, %s on %s", images, identities, precision, fabric.device)
-        self.nonfinite = NonFinite(self.ours, skip, precision == "16-mixed", self._images_of, self.position.skipped)
+        images_of = partial(_images_of, self.training_set, self.sampler)  # not of self: a cycle would keep the loader
+        self.nonfinite = NonFinite(self.ours, skip, precision == "16-mixed", images_of, self.position.skipped)
         unvalidated = self.position.step == self.steps
         self.metrics = MetricsLog(self.ours, self.done, batch_size, self.nonfinite.check, validated=not unvalidated)
 
@@ -211,7 +214,7 @@ class _Training:
                 bar.update(task, advance=1)
                 if latest:
                     bar.update(task, note=f"loss {sum(latest.values()):.1f}  {self.metrics.speed:.0f} images/s")
-                    if advice := self.method.advise(latest, self.done):
+                    if self.ours and (advice := self.method.advise(latest, self.done)):
                         log.warning("step %d: %s", self.done, advice)
                 self._took_a_step(time.monotonic() - begun)
                 if self.fabric.world_size == 1 or latest or position.step == self.steps:  # else nobody waits for others
@@ -248,10 +251,11 @@ class _Training:
         return any_process(self.fabric, self.stop.requested or not self.limit.fits(*ahead))
 
     def _took_a_step(self, seconds: float) -> None:
-        if self.config.train.compile and "step" not in self.limit.longest:
-            log.info("compiled in the first step, which took %.0f s", seconds)
+        self.fastest = min(seconds, self.fastest)
+        if self.config.train.compile and ("step" not in self.limit.longest or seconds > 3 * self.fastest):
+            log.info("compiled in step %d, which took %.0f s", self.done, seconds)
             seconds = 0.0
-        else:
+        elif self.ours:
             self.pace.took(seconds)
         self.limit.took("step", seconds)
 
@@ -268,11 +272,6 @@ class _Training:
                 save_method(self.method, self.training_set.identities, self.ours)
             save_checkpoint(self.fabric, self.run, self.wrapped, self.optimizer, self.position)
         self.saved = time.monotonic()
-
-    def _images_of(self, number: int) -> list[str]:
-        """Paths of the images of a step, counted from 1."""
-        drawn = self.sampler.images_of(*divmod(number - 1, self.steps))
-        return [self.training_set.records[i].path for i in drawn]
 
 
 def train_step(
@@ -331,6 +330,12 @@ def validate(net: EmbeddingNet, benchmark: Benchmark, config: Config, fabric: Fa
     metrics = {f"val/{name}": result.metrics[name].mean for name in ("R1", "mAP", "mINP")}
     log.info("val: %s", ", ".join(f"{name.removeprefix('val/')} {100 * value:.1f}" for name, value in metrics.items()))
     return metrics
+
+
+def _images_of(training_set: TrainingSet, sampler: CrossModalitySampler, number: int) -> list[str]:
+    """Paths of the images of a step, counted from 1."""
+    drawn = sampler.images_of(*divmod(number - 1, sampler.batches))
+    return [training_set.records[i].path for i in drawn]
 
 
 def _with_absolute_paths(config: Config) -> Config:
