@@ -31,7 +31,7 @@ from csvi.fabric import choose_precision, make_fabric
 from csvi.methods import build_method
 from csvi.methods.baseline import Baseline
 from csvi.model.two_stream import TwoStream
-from csvi.runs.embed import embed
+from csvi.runs.embeddings import embed
 
 TARGET = 0.95
 """Share of the bare network's images a second that csvi reaches, at least."""

@@ -27,7 +27,7 @@ from csvi.data.llcm import RULES
 from csvi.evaluate.metrics import score_embeddings
 from csvi.fabric import make_fabric
 from csvi.methods import build_method
-from csvi.runs.embed import embed
+from csvi.runs.embeddings import embed
 from csvi.train.cost import random_batch, training_cost
 
 IDENTITIES = (2, 4, 8, 16)

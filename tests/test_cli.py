@@ -14,8 +14,9 @@ import yaml
 
 import csvi
 from csvi.cli import COMMANDS, main
-from csvi.config import DataConfig, shipped_config
-from csvi.data import read_benchmark
+from csvi.commands.train import name_of
+from csvi.config import Config, DataConfig, shipped_config
+from csvi.data import Layout, read_benchmark
 from csvi.methods import METHODS, find_method
 
 SLOWEST = 0.5
@@ -67,6 +68,26 @@ def test_help_of_a_method_shows_its_settings(method, command, capsys):
     assert "--data.height" in shown
     assert ("--method.segmentation_weight" in shown) == hasattr(find_method(method).Settings(), "segmentation_weight")
     assert ("--method.weights_from" in shown) == (method == "coseg")
+
+
+def test_help_shows_how_a_method_is_named_and_errors_point_to_its_settings(capsys):
+    with pytest.raises(SystemExit):
+        run("train", "--method", "coseg", "--help")
+    shown = capsys.readouterr().out
+    assert "--method NAME" in shown
+    assert "--method CONFIG" not in shown
+    assert "--method.name" not in shown
+    with pytest.raises(SystemExit):
+        run("train", "--method", "baseline", "--method.widths", "3")
+    assert capsys.readouterr().err.endswith("(see csvi train --method baseline --help)\n")
+
+
+def test_runs_are_named_by_fold_where_a_layout_has_several(monkeypatch):
+    config = Config(find_method("baseline").Settings(), DataConfig(layout="ours:Folds", fold=3))
+    for folds, dataset in ((5, "ours.Folds-3"), (1, "ours.Folds")):
+        layout = type("Folds", (Layout,), {"folds": folds})
+        monkeypatch.setattr("csvi.data.find_layout", lambda name, layout=layout: layout())
+        assert name_of(config) == f"{dataset}-resnet50-baseline-0"
 
 
 def test_all_methods_are_listed(capsys, monkeypatch):

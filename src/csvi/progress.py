@@ -1,12 +1,15 @@
 """Progress bars on stderr, so that what a program prints can be piped; they vanish when they are done."""
 
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import track
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def progress(items: Iterable[Item], description: str, total: int | None = None) -> Iterable[Item]:
@@ -19,3 +22,14 @@ def progress(items: Iterable[Item], description: str, total: int | None = None) 
     """
     console = Console(stderr=True)
     return track(items, description, total, transient=True, console=console, disable=not console.is_terminal)
+
+
+def in_threads(function: Callable[[Item], Result], items: Sequence[Item], description: str) -> list[Result]:
+    """Call a function of each item on all cores, with a bar of progress; what it returns, in the order of the items."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        done = pool.map(function, items)
+        try:
+            return list(progress(done, description, len(items)))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise

@@ -8,9 +8,12 @@ import shutil
 import pytest
 from PIL import Image
 
-from csvi.analysis.make_figure import FIGURES
+from csvi.analysis.make_figure import FIGURES, make_figure
 from csvi.cli import main
 from csvi.commands import figure
+from csvi.config import DataConfig
+from csvi.errors import CsviError
+from csvi.runs import Options, Run
 
 
 @pytest.fixture
@@ -78,3 +81,10 @@ def test_runs_side_by_side_and_what_cannot_be_shown(run, baseline_run, tmp_path,
         assert message in error
         assert error.strip().count("\n") == 0
     assert not (out / "none").exists()
+
+
+def test_figures_of_a_model_of_the_hub_need_a_folder_to_write_to(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CsviError, match="owner/name has no folder for its figures: say where to write with --out"):
+        make_figure("tsne", [Run("owner/name", Options(), DataConfig(), None)])
+    assert list(tmp_path.iterdir()) == []

@@ -79,6 +79,14 @@ def test_curves_read_what_training_wrote(tmp_path):
     assert (validation_curves(tmp_path) or "").startswith("<svg")
 
 
+def test_a_loss_term_that_begins_later_is_drawn(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"step": 1, "train/loss": 2.0, "train/identity": 2.0}\n{"step": 2, "val/R1": 0.5}\n'
+        '{"step": 3, "train/loss": 3.0, "train/identity": 2.0, "train/segmentation": 1.0}\n'
+    )
+    assert "segmentation" in loss_curves(tmp_path)
+
+
 LINE = b'{"step": 1, "train/loss": 3.0, "val/R1": 0.5}\n'
 
 

@@ -2,12 +2,15 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import yaml
 
+from csvi.analysis.report import write_report
 from csvi.cli import main
-from csvi.runs.embed import embed
+from csvi.runs import Evaluation, Run
+from csvi.runs.embeddings import embed
 
 
 @pytest.fixture
@@ -85,3 +88,36 @@ def test_figures_of_a_report_take_its_masks(run, sysu_root, tmp_path, capsys):
     (found,) = json.loads((run / "figures" / "cosegmentation.json").read_text())
     assert found["first"]["constant"] > 0.5
     assert set(json.loads((run / "evaluation.json").read_text())["masks"]) == {"visible", "infrared"}
+
+
+def test_a_report_does_without_masks_that_cannot_be_drawn_any_more(coseg_run, tmp_path, monkeypatch, capsys):
+    run = shutil.copytree(coseg_run, tmp_path / "run")
+    kept = Evaluation.load(run)
+    assert kept.masks
+    opened = Run.open(run)
+    opened.benchmark = replace(opened.benchmark, test=[replace(r, mask=None) for r in opened.benchmark.test])
+    monkeypatch.setattr("csvi.analysis.report.evaluated", lambda run: kept)
+    assert 'class="triple"' not in write_report(opened).read_text()
+    monkeypatch.undo()
+    (run / "method.safetensors").unlink()
+    assert main(["report", str(run)]) == 0
+    page = (run / "report.html").read_text()
+    assert "mask IoU, visible" in page
+    assert 'class="triple"' not in page
+
+
+def test_a_report_does_not_load_the_network_for_its_name(coseg_run, tmp_path, monkeypatch, capsys):
+    run = shutil.copytree(coseg_run, tmp_path / "run")
+    (run / "method.safetensors").unlink()
+    monkeypatch.setattr("csvi.runs.run.load_net", lambda path: pytest.fail("loaded"))
+    assert main(["report", str(run)]) == 0
+    assert "SYSU-MM01 · coseg, mobilenet_v2, seed 0" in (run / "report.html").read_text()
+
+
+@pytest.mark.parametrize(("protocol", "said"), [("indoor-search multi-shot", True), ("indoor-search", False)])
+def test_multi_shot_is_explained_where_there_is_any(coseg_run, tmp_path, monkeypatch, protocol, said):
+    kept = Evaluation.load(coseg_run)
+    kept = replace(kept, protocols=[kept.protocols[0], replace(kept.protocols[1], protocol=protocol)], masks={})
+    monkeypatch.setattr("csvi.analysis.report.evaluated", lambda run: kept)
+    run = Run.open(shutil.copytree(coseg_run, tmp_path / "run"))
+    assert ("Multi-shot takes ten images" in write_report(run).read_text()) == said

@@ -15,7 +15,7 @@ from csvi.evaluate.definition import METRICS
 from csvi.fabric import make_fabric
 from csvi.methods import METHODS, Method, find_method
 from csvi.model.two_stream import Route
-from csvi.runs.embed import embed
+from csvi.runs.embeddings import embed
 from csvi.runs.network_files import load_method, load_net, save_method
 from csvi.train.optimizer import build_optimizer
 

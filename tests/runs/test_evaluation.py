@@ -17,8 +17,7 @@ from csvi.evaluate import Refinement, evaluate_protocols
 from csvi.fabric import make_fabric
 from csvi.methods import build_method
 from csvi.runs import Evaluation, Options, Run, evaluate_features, evaluate_run
-from csvi.runs.embed import embed
-from csvi.runs.embeddings import read_embeddings
+from csvi.runs.embeddings import embed, read_embeddings
 from csvi.runs.evaluation import evaluated, kept_evaluation, save_evaluation
 from csvi.runs.statistics import differing_settings, summarize
 

@@ -12,7 +12,7 @@ from csvi.methods.baseline import Baseline
 from csvi.methods.coseg import CoSeg, CoSegPlus
 from csvi.methods.select import Select
 from csvi.runs import load_config, save_config
-from csvi.runs.settings import as_method, method_in, with_settings
+from csvi.runs.settings import as_method, with_settings
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -94,16 +94,11 @@ def test_the_configurations_of_the_others_differ_in_the_layout_alone(layout):
 
 
 @pytest.mark.parametrize(
-    ("settings", "name"),
-    [
-        ({}, "coseg"),
-        ({"method": {}}, "coseg"),
-        ({"method": {"name": "select"}}, "select"),
-        ({"method": "decode"}, "decode"),
-    ],
+    ("text", "name"), [("", "coseg"), ("method: {}", "coseg"), ("method: {name: select}", "select")]
 )
-def test_the_method_of_settings_as_a_file_holds_them(settings, name):
-    assert method_in(settings) == name
+def test_the_method_of_settings_as_a_file_holds_them(tmp_path, text, name):
+    (tmp_path / "config.yaml").write_text(text)
+    assert load_config(tmp_path / "config.yaml").method.name == name
 
 
 def test_settings_are_changed_by_their_names():
@@ -119,7 +114,7 @@ def test_another_method_takes_the_settings_that_it_has():
     plus = with_settings(config, {"method.name": "coseg+", "method.parts": "2"})
     assert plus.method == CoSegPlus.Settings(parts=2, widths=(8, 4), activation="sigmoid")
     assert with_settings(config, {"method.name": "baseline"}).method == Baseline.Settings(parts=3)
-    assert as_method(config.method, None) is as_method(config.method, "coseg") is config.method
+    assert as_method(config.method, "coseg") == config.method
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from csvi.errors import CsviError, StoppedError
 from csvi.methods.coseg import CoSeg
 from csvi.model.weights import initial_weights
 from csvi.runs import Run, evaluate_run, load_config, load_net
-from csvi.runs.embed import embed
+from csvi.runs.embeddings import embed
 from csvi.runs.settings import as_method
 from csvi.train import loop
 from csvi.train.loop import train, train_step, validates

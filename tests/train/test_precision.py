@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from csvi.data.batch import Batch, prepare
 from csvi.fabric import make_fabric
 from csvi.methods import METHODS, build_method
-from csvi.runs.embed import embed
+from csvi.runs.embeddings import embed
 from csvi.runs.settings import as_method
 
 LOSS = {"32-true": 1e-5, "bf16-mixed": 0.03}

@@ -1,5 +1,7 @@
 """A real process, ended as clusters and terminals do it: all of its group at once, and the reader of its output too."""
 
+import contextlib
+import gc
 import json
 import multiprocessing
 import os
@@ -9,7 +11,7 @@ import time
 import pytest
 import torch
 
-from csvi.errors import CsviError
+from csvi.errors import CsviError, StoppedError
 from csvi.runs import save_config
 from csvi.runs.settings import as_method
 from csvi.train import loop
@@ -27,6 +29,28 @@ def test_a_loader_process_that_is_killed(config, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "train_step", kill_one)
     with pytest.raises(CsviError, match="a loader process was ended, perhaps for want of memory"):
         train(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_loader_processes_end_with_the_run(config, tmp_path, monkeypatch, stops):
+    """Not when somebody collects garbage, which would wait five seconds for each run."""
+    config.data.workers = 1
+    step = loop.train_step
+
+    def signalled(*arguments):
+        if stops:
+            signal.raise_signal(signal.SIGTERM)
+        return step(*arguments)
+
+    monkeypatch.setattr(loop, "train_step", signalled)
+    gc.disable()
+    try:
+        with contextlib.suppress(StoppedError):
+            train(config, tmp_path / "run")
+        assert multiprocessing.active_children() == []
+    finally:
+        gc.enable()
+    assert (tmp_path / "run" / "model.safetensors").exists()
 
 
 OF_A_GROUP = """

@@ -42,14 +42,10 @@ class Variant:
 
     @classmethod
     def parse(cls, text: str) -> "Variant":
-        """Parse `coseg`, `module:Class`, or `coseg:method.weights_from=leave-one-out,method.head=false`.
-
-        Raises:
-            CsviError: there is no such method, or settings are not name=value.
-        """
-        parts = text.split(":")
-        of_name = 1 if parts[0] in METHODS else 2
-        name, rest = ":".join(parts[:of_name]), ":".join(parts[of_name:])
+        """Parse `coseg`, `module:Class`, or `coseg:method.weights_from=leave-one-out,method.head=false`."""
+        name, _, rest = text.partition(":")
+        if name not in METHODS and (kind := rest.partition(":")[0]).isidentifier():
+            name, rest = f"{name}:{kind}", rest.partition(":")[2]
         find_method(name)
         pairs = [tuple(pair.split("=", 1)) for pair in rest.split(",") if pair]
         if any(len(pair) != 2 for pair in pairs):
@@ -62,22 +58,8 @@ class Variant:
         return "_".join([method, *(f"{name.split('.')[-1]}-{value}" for name, value in self.settings)])
 
     def applied(self, config: Config, seed: int) -> Config:
-        """Give one of its runs its settings.
-
-        Raises:
-            CsviError: a setting does not exist or cannot have the value.
-        """
+        """Apply its settings to those of a run; raises `CsviError` for one that does not exist or cannot be."""
         return with_settings(config, {"method.name": self.method, "seed": str(seed), **dict(self.settings)})
-
-
-@dataclass(frozen=True)
-class Ablated:
-    """The outcome of `ablate`."""
-
-    table: Path
-    """OUT/ablation.md; ablation.json and figures are beside it."""
-    runs: dict[str, list[Path]]
-    """Variant as it was asked for → its runs, seed by seed."""
 
 
 def ablate(
@@ -86,8 +68,8 @@ def ablate(
     seeds: int,
     out: Path,
     grid: Mapping[str, Sequence[Any]] | None = None,
-) -> Ablated:
-    """Train, evaluate and compare variants; what is done already is not done again.
+) -> Path:
+    """Train, evaluate and compare variants, and write OUT/ablation.md; what is done already is not done again.
 
     Args:
         config: what they have in common.
@@ -98,43 +80,47 @@ def ablate(
             variant does not have is not varied.
 
     Raises:
-        CsviError: as training and evaluation do; and a grid without val identities to choose on.
+        CsviError: as training and evaluation do; and a grid without val identities to choose on, or of a setting that
+            no variant has.
     """
+    grid = grid or {}
     if seeds < 1:
         raise CsviError(f"{seeds} seeds: at least one is needed")
-    if empty := [name for name, values in (grid or {}).items() if not values]:
+    if empty := [name for name, values in grid.items() if not values]:
         raise CsviError(f"the grid has no values of {empty[0]} to choose from")
     if grid and config.data.train_on != "train":
         raise CsviError("choosing settings takes val identities: leave them out of training, --data.train_on train")
-    choices = [choose(config, Variant.parse(text), grid or {}, out) for text in variants]
-    runs = {str(choice.variant): [out / str(choice.best) / str(seed) for seed in range(seeds)] for choice in choices}
-    for choice in choices:
-        for seed, run in enumerate(runs[str(choice.variant)]):
+    parsed = [Variant.parse(text) for text in variants]
+    if unknown := set(grid) - {name for variant in parsed for name in flatten(variant.applied(config, 0))}:
+        raise CsviError(f"unknown setting {min(unknown)!r} in the grid: no variant has it, see csvi train --help")
+    choices = [choose(config, variant, grid, out) for variant in parsed]
+    runs = [[out / str(choice.best) / str(seed) for seed in range(seeds)] for choice in choices]
+    for choice, of_variant in zip(choices, runs, strict=True):
+        for seed, run in enumerate(of_variant):
             run_once(choice.best.applied(config, seed), run)
     rows: list[VariantResult] = []
     baseline: list[Evaluation] = []
-    for choice in choices:
-        folders = runs[str(choice.variant)]
-        evaluations = [Evaluation.load(run) for run in folders]
+    for choice, of_variant in zip(choices, runs, strict=True):
+        evaluations = [Evaluation.load(run) for run in of_variant]
         baseline = baseline or evaluations
         rows.append(
             VariantResult(
                 variant=str(choice.variant),
                 method=choice.best.method,
                 settings=dict(choice.best.settings),
-                runs=[str(run) for run in folders],
+                runs=[str(run) for run in of_variant],
                 metrics={
                     name: mean_of([evaluation.protocols[0].metrics[name].mean for evaluation in evaluations])
                     for name in ("R1", "R10", "mAP", "mINP")
                 },
                 differences=difference_of_groups(baseline, evaluations) if rows else {},
                 masks=[evaluation.masks for evaluation in evaluations],
-                validation=[read_metrics(run, "val/R1") for run in folders],
+                validation=[read_metrics(run, "val/R1") for run in of_variant],
                 cost=_cost(choice.best, config, out),
             )
         )
     result = baseline[0].protocols[0]
-    table = write_ablation(
+    return write_ablation(
         out,
         Ablation(
             benchmark=baseline[0].benchmark,
@@ -148,7 +134,6 @@ def ablate(
             tried=[trial for choice in choices for trial in choice.tried],
         ),
     )
-    return Ablated(table, runs)
 
 
 @dataclass(frozen=True)
@@ -191,11 +176,7 @@ def run_once(config: Config, run: Path) -> None:
 
 
 def _is_done(config: Config, run: Path) -> bool:
-    """Whether the run was trained to its end, and evaluated after that: anyone may have evaluated it before.
-
-    Raises:
-        CsviError: it was trained with other settings.
-    """
+    """Whether the run was trained to its end and evaluated after that; raises if it has other settings."""
     evaluated, model = run / "evaluation.json", run / "model.safetensors"
     if not (evaluated.is_file() and model.is_file()):
         return False
@@ -208,9 +189,8 @@ def _is_done(config: Config, run: Path) -> bool:
 
 
 def _candidates(config: Config, variant: Variant, grid: Mapping[str, Sequence[Any]]) -> list[Variant]:
+    """List a variant with every combination of the grid's settings that it has."""
     has = flatten(variant.applied(config, 0))
-    if unknown := [name for name in grid if not name.startswith("method.") and name not in has]:
-        raise CsviError(f"unknown setting {unknown[0]!r} in the grid: see csvi train --help")
     varied = {name: values for name, values in grid.items() if name in has}
     return [
         Variant(variant.method, (*variant.settings, *zip(varied, map(str, values), strict=True)))

@@ -128,11 +128,11 @@ def _table_3(rows: Sequence[VariantResult]) -> str:
     ]
     for row in rows:
         metrics = [percent(row.metrics[name], sign=" ± ") for name in ("R1", "R10", "mAP")]
-        differences = [difference_cell(row.differences.get(name)).rstrip() for name in ("R1", "mAP")]
+        differences = [difference_cell(row.differences.get(n)).rstrip().replace("*", r"\*") for n in ("R1", "mAP")]
         ious = [mask.iou for masks in row.masks for mask in masks.values()]
         name, paper = _published(row)
         iou = f"{fmean(ious):.3f}" if ious else ""
-        lines.append(f"| {' | '.join([row.variant, *metrics, *differences, iou, name, paper])} |".replace("*", r"\*"))
+        lines.append(f"| {' | '.join([row.variant, *metrics, *differences, iou, name, paper])} |")
     return "\n".join(lines) + "\n"
 
 

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import fmean
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -11,30 +12,31 @@ from matplotlib.figure import Figure
 from csvi.analysis.canvas import STYLE
 from csvi.runs.metrics_log import read_lines, read_metrics
 
+NOT_A_TERM = {"train/loss", "train/lr", "train/images_per_second", "train/skipped"}
+SMOOTHING = 15
+"""Steps of the running mean."""
 
-def loss_curves(run: Path, smoothing: int = 15) -> str | None:
+
+def loss_curves(run: Path) -> str | None:
     """Draw the weighted loss terms by step, each as it was (pale) and as a running mean; None without metrics."""
-    _, first = next(iter(read_lines(run)), (0, {}))
-    names = [name for name in first if name.startswith("train/") and name not in _NOT_A_TERM]
-    if not names:
-        return None
+    lines = read_lines(run)
+    names = dict.fromkeys(name for _, metrics in lines for name in metrics if name.startswith("train/"))
+    curves = {name: [(step, metrics[name]) for step, metrics in lines if name in metrics] for name in names}
 
     def draw(axes: Axes) -> None:
-        for number, name in enumerate(names):
-            steps, values = read_metrics(run, name)
+        for number, name in enumerate(name for name in names if name not in NOT_A_TERM):
+            steps, values = zip(*curves[name], strict=True)
             axes.plot(steps, values, color=f"C{number}", alpha=0.25, linewidth=0.8)
-            axes.plot(steps, _running_mean(values, smoothing), color=f"C{number}", label=name.removeprefix("train/"))
+            axes.plot(steps, _running_mean(values), color=f"C{number}", label=name.removeprefix("train/"))
         axes.set(xlabel="step", ylabel="weighted loss", yscale="log")
         axes.legend(frameon=False, fontsize=9)
 
-    return _svg(draw)
+    return _svg(draw) if names.keys() - NOT_A_TERM else None
 
 
 def validation_curves(run: Path) -> str | None:
     """Draw R1, mAP and mINP on the val identities by step; None for a run that never validated."""
     curves = {name: read_metrics(run, f"val/{name}") for name in ("R1", "mAP", "mINP")}
-    if not curves["R1"][0]:
-        return None
 
     def draw(axes: Axes) -> None:
         for name, (steps, values) in curves.items():
@@ -42,14 +44,11 @@ def validation_curves(run: Path) -> str | None:
         axes.set(xlabel="step", ylabel="% (val identities)", ylim=(0, 100), xlim=(0, None))
         axes.legend(frameon=False)
 
-    return _svg(draw)
+    return _svg(draw) if curves["R1"][0] else None
 
 
-_NOT_A_TERM = {"train/loss", "train/lr", "train/images_per_second", "train/skipped"}
-
-
-def _running_mean(values: Sequence[float], length: int) -> list[float]:
-    return [sum(part) / len(part) for i in range(len(values)) for part in [values[max(0, i - length + 1) : i + 1]]]
+def _running_mean(values: Sequence[float]) -> list[float]:
+    return [fmean(values[max(0, i - SMOOTHING + 1) : i + 1]) for i in range(len(values))]
 
 
 def _svg(draw: Callable[[Axes], None]) -> str:

@@ -13,21 +13,13 @@ from csvi.runs import Run
 
 
 def same_test_images(runs: Sequence[Run]) -> list[ImageRecord]:
-    """List the test images of all runs.
-
-    Raises:
-        CsviError: there is no run, or two of them differ in their test images.
-    """
-    if not runs:
-        raise CsviError("no run was given: give one run folder or more")
-    first, *others = [
-        (run.benchmark.root.resolve(), [(record.path, record.identity) for record in run.benchmark.test])
-        for run in runs
-    ]
-    for run, other in zip(runs[1:], others, strict=True):
-        if other != first:
+    """List the test images of all runs; raises `CsviError` if two of them differ."""
+    roots = [run.benchmark.root.resolve() for run in runs]
+    images = [[(record.path, record.identity) for record in run.benchmark.test] for run in runs]
+    for run, root, of_run in zip(runs, roots, images, strict=True):
+        if (root, of_run) != (roots[0], images[0]):
             raise CsviError(
-                f"{runs[0].path} and {run.path} have different test images (of {first[0]} and of {other[0]}): this "
+                f"{runs[0].path} and {run.path} have different test images (of {roots[0]} and of {root}): this "
                 "figure compares runs on the same ones, the same fold of one dataset in one folder"
             )
     return runs[0].benchmark.test
@@ -62,7 +54,7 @@ def true_masks(run: Run, records: Sequence[ImageRecord]) -> Tensor:
 
 
 def predicts_masks(run: Run) -> bool:
-    """Whether a run can be asked for masks."""
+    """Whether a run can be asked for masks: its method predicts them and is still there."""
     return run.has_method and run.method.predicts_masks
 
 

@@ -1,11 +1,10 @@
-"""The paper's figures by name: opened runs in; a picture, numbers and a table out."""
+"""Each of the paper's figures by its name: measures opened runs, draws a picture and prints a table."""
 
 import dataclasses
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 from rich.table import Table
@@ -18,78 +17,55 @@ from csvi.runs import Run
 from csvi.writing import replacing
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """A figure of runs."""
-
-    picture: Figure
-    numbers: Any
-    """Its measurements: a dataclass, or a list of them."""
-    table: Table
-
-
-@dataclass(frozen=True)
-class Kind:
+class Kind(NamedTuple):
     """A figure that can be asked for."""
 
-    draw: Callable[[Sequence[Run], int], Drawn]
+    measure: Callable[[Sequence[Run], int], Any]
+    """Runs and seed → numbers: a dataclass, or a list of them."""
+    draw: Callable[[Sequence[Run], Any, int], Figure]
+    """Runs, numbers and seed → picture."""
+    table: Callable[[Any], Table]
+    """Numbers → table for the terminal."""
     caption: str
-    """Caption below the figure."""
     several: bool = True
     """Whether it can show several runs side by side."""
 
 
-def _cosegmentation(runs: Sequence[Run], seed: int) -> Drawn:
-    results = [cosegmentation.cosegmentation(runs[0], seed=seed)]
-    picture = cosegmentation.cosegmentation_figure(runs[0], seed)
-    return Drawn(picture, results, cosegmentation.cosegmentation_table(results))
-
-
-def _tsne(runs: Sequence[Run], seed: int) -> Drawn:
-    planes = tsne.tsne(runs, seed=seed)
-    return Drawn(tsne.tsne_figure(planes), planes, tsne.tsne_table(planes))
-
-
-def _heatmaps(runs: Sequence[Run], seed: int) -> Drawn:
-    shares = heatmaps.person_shares(runs, seed=seed)
-    return Drawn(heatmaps.heatmaps_figure(runs, shares, seed), shares, heatmaps.heatmaps_table(shares))
-
-
-def _gradients(runs: Sequence[Run], seed: int) -> Drawn:
-    results = [gradients.gradients(run, seed=seed) for run in runs]
-    return Drawn(gradients.gradients_figure(results), results, gradients.gradients_table(results))
-
-
-def _leak(runs: Sequence[Run], seed: int) -> Drawn:
-    results = leak.leak(runs, seed)
-    return Drawn(leak.leak_figure(results), results, leak.leak_table(results))
-
-
 FIGURES = {
     "cosegmentation": Kind(
-        _cosegmentation,
+        lambda runs, seed: [cosegmentation.cosegmentation(runs[0], seed=seed)],
+        lambda runs, results, seed: cosegmentation.cosegmentation_figure(runs[0], seed),
+        cosegmentation.cosegmentation_table,
         "Masks predicted from a set of images of one person, and of two people mixed (Figure 4 of the paper). "
         "The pair is drawn at random.",
         several=False,
     ),
     "tsne": Kind(
-        _tsne,
+        lambda runs, seed: tsne.tsne(runs, seed=seed),
+        lambda runs, planes, seed: tsne.tsne_figure(planes),
+        tsne.tsne_table,
         "Embeddings of test identities and the centers of their modalities, by t-SNE (Figure 5). Distances are those "
         "of the embeddings, not of the plane.",
     ),
     "heatmaps": Kind(
-        _heatmaps,
+        lambda runs, seed: heatmaps.person_shares(runs, seed=seed),
+        heatmaps.heatmaps_figure,
+        heatmaps.heatmaps_table,
         "Where the last block's features are large, and the masks (Figure 6). Below, the share of their energy inside "
         "the person; in brackets inside the person of another image, which is what a map that looks at no image gets.",
     ),
     "gradients": Kind(
-        _gradients,
+        lambda runs, seed: [gradients.gradients(run, seed=seed) for run in runs],
+        lambda runs, results, seed: gradients.gradients_figure(results),
+        gradients.gradients_table,
         "Gradients that reach the features, by modality (Eq. 20-24). Hatched: of the segmentation loss of the other "
         "modality's images, which only co-segmentation has.",
     ),
     "leak": Kind(
-        _leak,
-        "Whom the extra part module names when the selected features come from its own, another's or the mean weights "
+        leak.leak,
+        lambda runs, results, seed: leak.leak_figure(results),
+        leak.leak_table,
+        "Whom the extra part head names when the selected features come from its own, another's or the mean weights "
         "w: the red bar is the share that it reads from w instead of from the image.",
     ),
 }
@@ -102,32 +78,37 @@ def make_figure(name: str, runs: Sequence[Run], out: Path | None = None, seed: i
     Args:
         name: a key of `FIGURES`.
         runs: opened runs.
-        out: folder to write; by default figures in the folder of the first run.
+        out: folder to write; by default RUN/figures of the first run.
         seed: of every random draw; nothing is chosen by its result.
 
     Returns:
         The files.
 
     Raises:
-        CsviError: a run has nothing for this figure; or a seed that is negative or of more than 32 bits.
+        CsviError: a run has nothing for this figure; a model of the Hub has no folder to write to; or a seed that is
+            negative or of more than 32 bits.
     """
     if not 0 <= seed < 2**32:
         raise CsviError(f"seed is {seed}: it must be from 0 to {2**32 - 1}")
     kind = FIGURES[name]
     if len(runs) > 1 and not kind.several:
         raise CsviError(f"{name} shows one run, and {len(runs)} were given: choose one")
-    drawn = kind.draw(runs, seed)
-    out = out or Path(runs[0].path) / "figures"
+    if out is None:
+        if runs[0].folder is None:
+            raise CsviError(f"{runs[0].path} has no folder for its figures: say where to write with --out")
+        out = runs[0].folder / "figures"
+    numbers = kind.measure(runs, seed)
+    picture = kind.draw(runs, numbers, seed)
     out.mkdir(parents=True, exist_ok=True)
     files = [out / f"{name}.{suffix}" for suffix in ("png", "svg", "json")]
     for file in files[:2]:
         with replacing(file) as partial:
-            drawn.picture.savefig(partial, format=file.suffix[1:], dpi=150)
-    numbers = drawn.numbers if isinstance(drawn.numbers, list) else [drawn.numbers]
+            picture.savefig(partial, format=file.suffix[1:], dpi=150)
     with replacing(files[2]) as partial:
-        partial.write_text(json.dumps([dataclasses.asdict(number) for number in numbers], indent=1) + "\n")
+        several = numbers if isinstance(numbers, list) else [numbers]
+        partial.write_text(json.dumps([dataclasses.asdict(each) for each in several], indent=1) + "\n")
     console = plain_console()
     if any(run.benchmark.synthetic for run in runs):
         console.print(SYNTHETIC)
-    console.print(drawn.table)
+    console.print(kind.table(numbers))
     return files

@@ -3,16 +3,16 @@
 import base64
 import io
 import random
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from jinja2 import Environment, PackageLoader
 from PIL import Image
-from torch import Tensor
 
 from csvi import __version__
 from csvi.analysis.curves import loss_curves, validation_curves
+from csvi.analysis.images import predicts_masks
 from csvi.analysis.make_figure import FIGURES
 from csvi.data import ImageRecord, Modality, protocols_of
 from csvi.data.images import load_image, read_image
@@ -23,25 +23,25 @@ from csvi.runs import Run
 from csvi.runs.evaluation import evaluated
 from csvi.writing import replacing
 
+PROBES = 10
+"""Ranked lists, and half as many examples of masks of each modality."""
 THUMBNAIL = 120
 """Height of an image on the page, in pixels."""
 
 
-@dataclass(frozen=True)
-class Ranked:
+class Ranked(NamedTuple):
     """One gallery image in a ranked list."""
 
     image: str
     """Data URI."""
     label: str
     kind: str
-    """`right`, `wrong`, or `removed`: not counted, under the protocol's rules."""
+    """`right`, `wrong`, or `removed`: not counted, by the protocol's rules."""
     rank: int | None
     """Rank from 1, among the images that count."""
 
 
-@dataclass(frozen=True)
-class RankedList:
+class RankedList(NamedTuple):
     """A probe and what the gallery answers."""
 
     image: str
@@ -49,8 +49,7 @@ class RankedList:
     gallery: list[Ranked]
 
 
-@dataclass(frozen=True)
-class MaskExample:
+class MaskExample(NamedTuple):
     """An image with its true and its predicted mask, as data URIs."""
 
     label: str
@@ -59,28 +58,23 @@ class MaskExample:
     predicted: str
 
 
-def write_report(run: Run, probes: int = 10, seed: int = 0) -> Path:
+def write_report(run: Run) -> Path:
     """Write RUN/report.html: results, curves, ranked lists of probes drawn at random, and predicted masks.
 
     It shows what evaluation has left in the run folder; where that is not of these weights, images and settings, the
-    run is evaluated now.
+    run is evaluated now. Probes are never picked by their result.
 
-    Args:
-        run: to report on, in a folder.
-        probes: ranked lists, and half as many examples of masks of each modality.
-        seed: draws the probes; they are never picked by their result.
-
-    Returns:
-        The file.
+    Raises:
+        CsviError: a model of the Hub, which has no folder; or what the evaluation raises.
     """
     folder = run.folder
     if folder is None:
         raise CsviError(f"{run.path} is no folder: a report is written into the folder of a run")
     evaluation = evaluated(run)
-    chosen = random.Random(seed)
+    chosen = random.Random(0)
     headline = evaluation.protocols[0]
     protocol = protocols_of(run.benchmark, "test", headline.gallery, trials=1)[0]
-    queries = sorted(chosen.sample(list(protocol.trials[0].query), min(probes, len(protocol.trials[0].query))))
+    queries = sorted(chosen.sample(list(protocol.trials[0].query), min(PROBES, len(protocol.trials[0].query))))
     page = Environment(loader=PackageLoader("csvi.analysis"), autoescape=True).get_template("report.html.j2")
     pairs = evaluation.camera_pairs
     html = page.render(
@@ -88,7 +82,7 @@ def write_report(run: Run, probes: int = 10, seed: int = 0) -> Path:
         version=__version__,
         evaluation=evaluation,
         settings_of=run.config,
-        method=run.net.method,
+        method=run.config.method.name if run.config else run.net.method,
         data=run.data,
         headline=headline,
         losses=loss_curves(folder),
@@ -99,7 +93,7 @@ def write_report(run: Run, probes: int = 10, seed: int = 0) -> Path:
         query_cameras=sorted({pair.query for pair in pairs}),
         gallery_cameras=sorted({pair.gallery for pair in pairs}),
         lists=[ranked_list(query, protocol, run) for query in queries],
-        masks=mask_examples(run, chosen, probes) if evaluation.masks else [],
+        masks=mask_examples(run, chosen) if evaluation.masks else [],
         figures=drawn_figures(folder),
         settings=(folder / "config.yaml").read_text() if run.config else "",
         identities=len({run.benchmark.test[i].identity for i in protocol.trials[0].query}),
@@ -142,11 +136,13 @@ def ranked_list(query: int, protocol: Protocol, run: Run, length: int = 10) -> R
     return RankedList(_thumbnail(run, probe), f"id {probe.identity}, cam{probe.camera}", ranked)
 
 
-def mask_examples(run: Run, chosen: random.Random, count: int) -> list[MaskExample]:
-    """Show images drawn at random, half of them visible, with their true and their predicted mask."""
+def mask_examples(run: Run, chosen: random.Random) -> list[MaskExample]:
+    """Show images drawn at random, half of them visible, with true and predicted masks; none where either is gone."""
     records, size = run.benchmark.test, (run.data.height, run.data.width)
+    if not (predicts_masks(run) and all(record.mask for record in records)):
+        return []
     by_modality = [[i for i, record in enumerate(records) if record.modality == modality] for modality in Modality]
-    shown = [i for index in by_modality for i in sorted(chosen.sample(index, min(count // 2, len(index))))]
+    shown = [i for index in by_modality for i in sorted(chosen.sample(index, min(PROBES // 2, len(index))))]
     predicted = {
         i: mask
         for index, masks in run.masks_by_identity({records[i].identity for i in shown})
@@ -157,7 +153,7 @@ def mask_examples(run: Run, chosen: random.Random, count: int) -> list[MaskExamp
             f"id {records[i].identity}, cam{records[i].camera}",
             _thumbnail(run, records[i]),
             _data_uri(Image.fromarray(read_image(Path(str(records[i].mask)), *size, "L"))),
-            _data_uri(_grey(predicted[i])),
+            _data_uri(Image.fromarray((255 * predicted[i]).round().byte().numpy())),
         )
         for i in shown
     ]
@@ -167,10 +163,6 @@ def _thumbnail(run: Run, record: ImageRecord) -> str:
     thumbnail = load_image(run.benchmark.file(record), "RGB")
     thumbnail.thumbnail((4 * THUMBNAIL, 2 * THUMBNAIL))
     return _data_uri(thumbnail)
-
-
-def _grey(probability: Tensor) -> Image.Image:
-    return Image.fromarray((255 * probability).round().byte().numpy())
 
 
 def _data_uri(image: Image.Image) -> str:

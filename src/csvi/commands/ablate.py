@@ -30,6 +30,5 @@ def add_arguments(parser: Parser) -> None:
 def run(settings: Namespace) -> None:
     from csvi.analysis.ablate import ablate
 
-    out = expanded(settings.out)
-    file = ablate(config_of(settings), settings.variants, settings.seeds, out, settings.grid).table
+    file = ablate(config_of(settings), settings.variants, settings.seeds, expanded(settings.out), settings.grid)
     print(f"{file.read_text()}\nwritten: {file}")

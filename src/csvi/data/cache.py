@@ -10,7 +10,6 @@ import re
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
@@ -20,7 +19,7 @@ from csvi.data.images import TroubleReading, read_image, size_of
 from csvi.data.records import ImageRecord
 from csvi.errors import CsviError
 from csvi.paths import expanded, open_file
-from csvi.progress import progress
+from csvi.progress import in_threads
 from csvi.writing import put_in_place
 
 log = logging.getLogger(__name__)
@@ -42,19 +41,13 @@ class CachedPixels:
     They are read one at a time and never mapped: mapped pages count as memory of every process that touches them.
 
     Args:
-        file: an .npy file; behind its array is a byte for each image, 1 where its pixels could not be read.
-        shape: shape of the array.
-        bad: index of such an image -> why it could not be read.
-
-    Attributes:
-        file: the file; whoever has opened it can read it even after it is removed.
+        file: an .npy file, open from now on; behind its array is a byte for each image, 1 where it could not be read.
         shape: (n, H, W, 3), or (n, H, W) of masks.
         bad: index of an image that could not be read -> why not; its pixels are 0.
 
     Raises:
-        FileNotFoundError: there is no such file.
         DamagedCache: the file has another length, type or shape.
-        OSError: the file cannot be read, or it is something else than a file.
+        OSError: there is no such file, or it cannot be read.
     """
 
     def __init__(self, file: Path, shape: tuple[int, ...], bad: Mapping[int, str] | None = None):
@@ -73,9 +66,8 @@ class CachedPixels:
 
     def unread(self) -> list[int]:
         """Indices of the images that could not be read when the file was written."""
-        return np.flatnonzero(
-            np.frombuffer(os.pread(self._descriptor, len(self), self._start + math.prod(self.shape)), np.uint8)
-        ).tolist()
+        marks = os.pread(self._descriptor, len(self), self._start + math.prod(self.shape))
+        return np.flatnonzero(np.frombuffer(marks, np.uint8)).tolist()
 
     def __reduce__(self) -> tuple[type["CachedPixels"], tuple[Path, tuple[int, ...], dict[int, str]]]:
         # a loader process opens the file itself instead of receiving its bytes
@@ -85,12 +77,7 @@ class CachedPixels:
         return self.shape[0]
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Pixels of one image, (H, W, 3), or (H, W) of a mask, uint8; an array of the caller's own.
-
-        Raises:
-            IndexError: there are fewer images.
-            DamagedCache: the file was cut since it was opened.
-        """
+        """Pixels of one image, (H, W, 3), or (H, W) of a mask, uint8; an array of the caller's own."""
         pixels = np.empty(self.shape[1:], np.uint8)
         start = self._start + range(len(self))[index] * pixels.nbytes
         read = os.preadv(self._descriptor, [pixels.data], start)  # at no shared position: processes may fork
@@ -102,11 +89,10 @@ class CachedPixels:
 def cached_images(
     root: Path, records: Sequence[ImageRecord], height: int, width: int, folder: Path, skip: bool = False
 ) -> CachedPixels:
-    """Open the cache of these images, or decode and resize them into it first, on all cores.
+    """Open the cache of these images, (n, height, width, 3), or decode and resize them into it first, on all cores.
 
-    The cache is named after the files (path, length and time of change) and the size asked for, so that it is
-    written anew when any of them changes, and shared by all runs for which none has. It is also written anew when it
-    is damaged, and when an image that could not be read then can be read now: none is bad because it once was.
+    A cache is named after its files (path, length and time of change) and the size in pixels, so that runs share it
+    until any of them changes. It is written anew when it is damaged or an image that could not be read now can be.
 
     Args:
         root: folder that the records' paths are relative to.
@@ -115,34 +101,22 @@ def cached_images(
         folder: folder of the caches.
         skip: an image that cannot be read is noted as `bad` in place of an error, unless the machine is to blame.
 
-    Returns:
-        (n, height, width, 3), in the order of the records.
-
     Raises:
         CsviError: an image cannot be read, unless skipped, or the cache cannot be opened or written.
-        MemoryError: too little memory to decode an image.
     """
     files = [root / record.path for record in records]
-    key = _key(files, height, width)
-
-    def decode(i: int) -> np.ndarray:
-        return read_image(files[i], height, width, "RGB")
-
-    return _open_or_fill(folder, f"images-{key}.npy", (len(files), height, width, 3), decode, skip=skip)
+    name, shape = f"images-{_key(files, height, width)}.npy", (len(files), height, width, 3)
+    return _open_or_fill(folder, name, shape, lambda i: read_image(files[i], height, width, "RGB"), skip=skip)
 
 
 def cached_masks(
     root: Path, records: Sequence[ImageRecord], height: int, width: int, folder: Path, skip: bool = False
 ) -> CachedPixels:
-    """Open the cache of the masks of these images, or decode and resize them into it first, as `cached_images` does.
-
-    Returns:
-        (n, height, width), 255 = person.
+    """Open the cache of the masks of these images, (n, height, width), 255 = person; see `cached_images`.
 
     Raises:
-        CsviError: an image has no mask, or a mask has another size than its image or cannot be read, unless skipped; no
-            mask is brighter than 1; or the cache cannot be opened or written.
-        MemoryError: too little memory to decode a mask.
+        CsviError: as `cached_images`; an image has no mask or one of another size, unless skipped; or no mask is
+            brighter than 1.
     """
     images = [root / record.path for record in records]
     masks = [record.mask for record in records]
@@ -155,7 +129,11 @@ def cached_masks(
         if file is None:
             raise CsviError(f"the image {images[i]} has no mask")
         mask = read_image(file, height, width, "L")
-        _check_same_size(images[i], file)
+        if (size := size_of(images[i])) != (of_mask := size_of(file)):
+            raise CsviError(
+                f"the mask {file} is of {of_mask[0]}x{of_mask[1]} pixels and its image {images[i]} of "
+                f"{size[0]}x{size[1]}: they must be of one size"
+            )
         brightest.append(mask.max())
         return mask
 
@@ -190,19 +168,13 @@ def _open_or_fill(
             bad[i] = str(error)
             return None
 
-    def retry(cache: CachedPixels) -> bool:
-        """Decode again what could not be read when the cache was written; True as soon as an image can be read."""
-        return any(decoded(i) is not None for i in cache.unread())
-
     try:
         cache = _open(target, shape)
-        if cache is not None:
-            repaired = retry(cache)
-            if not repaired:
-                cache.bad = bad
-                with contextlib.suppress(OSError):  # the file system may be only read
-                    os.utime(target)
-                return cache
+        if cache is not None and all(decoded(i) is None for i in cache.unread()):  # none is bad because it once was
+            cache.bad = bad
+            with contextlib.suppress(OSError):  # the file system may be only read
+                os.utime(target)
+            return cache
         bad.clear()
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_unused(target.parent)
@@ -241,9 +213,10 @@ def _header(shape: tuple[int, ...]) -> bytes:
 
 
 def _fill(partial: Path, shape: tuple[int, ...], decoded: Callable[[int], np.ndarray | None]) -> None:
+    """Write what `decoded` returns into a cache file, and a mark behind it for each image of which it is None."""
     header = _header(shape)
     behind = len(header) + math.prod(shape)
-    with partial.open("wb", buffering=0) as file, ThreadPoolExecutor(os.cpu_count()) as pool:
+    with partial.open("wb", buffering=0) as file:
         if hasattr(os, "posix_fallocate"):  # a full disk is an error now, and not when most images are decoded
             os.posix_fallocate(file.fileno(), 0, behind + shape[0])
         file.truncate(behind + shape[0])
@@ -256,13 +229,7 @@ def _fill(partial: Path, shape: tuple[int, ...], decoded: Callable[[int], np.nda
             else:
                 _write(file.fileno(), np.ascontiguousarray(pixels).data, len(header) + i * pixels.nbytes)
 
-        done = pool.map(fill, range(shape[0]))  # Pillow decodes and resizes without the interpreter's lock
-        try:
-            for _ in progress(done, "Decoding images", shape[0]):
-                pass
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        in_threads(fill, range(shape[0]), "Decoding images")  # Pillow decodes without the interpreter's lock
 
 
 def _write(descriptor: int, content: bytes | memoryview, start: int) -> None:
@@ -281,15 +248,6 @@ def _remove_unused(folder: Path) -> None:
     if removed:
         freed = sum(removed) / 1e9
         log.info("%s: removed %d caches not used for %d days, %.1f GB", folder, len(removed), DAYS, freed)
-
-
-def _check_same_size(image: Path, mask: Path) -> None:
-    (width, height), (width_of_mask, height_of_mask) = size_of(image), size_of(mask)
-    if (width, height) != (width_of_mask, height_of_mask):
-        raise CsviError(
-            f"the mask {mask} is of {width_of_mask}x{height_of_mask} pixels and its image {image} of {width}x{height}: "
-            "they must be of one size"
-        )
 
 
 def _key(files: Iterable[Path | None], height: int, width: int) -> str:

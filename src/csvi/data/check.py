@@ -5,11 +5,10 @@ import json
 import os
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,13 +18,10 @@ from csvi.data.layout import LAYOUTS, Layout, find_layout, read_fold, recognise
 from csvi.data.records import Benchmark, Counts, ImageRecord, Modality
 from csvi.errors import CsviError
 from csvi.paths import expanded, open_file
-from csvi.progress import progress
+from csvi.progress import in_threads
 
 COUNTS = "counts.json"
 """A file in a dataset's folder that says what it should hold, if it is not the dataset its layout is named after."""
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -36,9 +32,9 @@ class Finding:
     """Of a problem: fold, count, missing, broken or mask; of a note: no fold, duplicate, one modality, no mask or
     unnamed."""
     path: str
-    """Where it was found: a file, relative to the root where it lies there, a fold or a split."""
+    """A file, relative to the root if it lies there, a fold or a split."""
     message: str
-    """Sentence about it, to be read behind the path."""
+    """Predicate of which the path is the subject: `is empty`."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,7 @@ class Split:
     found: dict[str, int]
     """`identities`, `visible` and `infrared` (images) as the lists and folders have them."""
     expected: dict[str, int] | None
-    """Numbers that the dataset should have; None where that is unknown."""
+    """The same numbers as they should be; None where that is unknown."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +177,7 @@ def _wrong_counts(splits: Iterable[Split], layout: Layout) -> Iterator[Finding]:
 
 
 class _Look(NamedTuple):
-    """The impression that a file leaves."""
+    """What is known of a file once it was looked at."""
 
     length: int = 0
     """Bytes."""
@@ -196,11 +192,8 @@ def _look_at_all(root: Path, records: Iterable[ImageRecord], decode: bool) -> di
     files = {root / record.path: False for record in records} | {r.mask: True for r in records if r.mask}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata
-        looks = _in_threads(
-            lambda file: _look(*file, decode),
-            list(files.items()),
-            "Decoding images" if decode else "Reading headers",
-        )
+        work = "Decoding images" if decode else "Reading headers"
+        looks = in_threads(lambda file: _look(*file, decode), list(files.items()), work)
     return dict(zip(files, looks, strict=True))
 
 
@@ -272,7 +265,7 @@ def _duplicates(
         if looks[root / path].size:
             by_length[looks[root / path].length].append(path)
     alike = [path for paths in by_length.values() if len(paths) > 1 for path in paths]
-    digests = _in_threads(lambda path: _digest(root / path), alike, "Comparing files")
+    digests = in_threads(lambda path: _digest(root / path), alike, "Comparing files")
     places = [
         {record.path: (name, record.identity) for name, split in benchmark.splits.items() for record in split}
         for benchmark in benchmarks
@@ -332,13 +325,3 @@ def _place(fold: int, split: str, layout: Layout) -> str:
 
 def _short(root: Path, file: Path) -> str:
     return file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
-
-
-def _in_threads(function: Callable[[Item], Result], items: list[Item], description: str) -> list[Result]:
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        done = pool.map(function, items)
-        try:
-            return list(progress(done, description, len(items)))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise

@@ -18,11 +18,7 @@ LARGEST_NUMBER = 999_999_999
 
 
 def dataset_root(root: str | os.PathLike[str], title: str, holds: str) -> Path:
-    """The absolute path of a dataset's folder.
-
-    Raises:
-        CsviError: it is no folder; the sentence says what the folder of `title` holds.
-    """
+    """The absolute path of a dataset's folder; raises `CsviError` if it is none, saying what that of `title` holds."""
     path = expanded(root).absolute()
     if not path.is_dir():
         raise CsviError(f"{path} is not a folder: give the folder of {title}, the one that holds {holds}")
@@ -30,10 +26,10 @@ def dataset_root(root: str | os.PathLike[str], title: str, holds: str) -> Path:
 
 
 def image_names(folder: Path) -> list[str]:
-    """Names of the images in a folder, sorted, without hidden files (macOS leaves `._0001.jpg` behind).
+    """Names of the images in a folder, if it is there; sorted, without hidden files (such as macOS's `._0001.jpg`).
 
     Raises:
-        CsviError: the folder is there and cannot be listed, or an image has a name that is not UTF-8.
+        CsviError: the folder cannot be listed, or an image has a name that is not UTF-8.
     """
     return _names(folder, lambda entry: is_image_name(entry.name))
 
@@ -57,25 +53,13 @@ def _names(folder: Path, wanted: Callable[[os.DirEntry[str]], bool]) -> list[str
     except OSError as error:
         raise CsviError(f"cannot list {folder}: {error.strerror}") from error
     for name in names:
-        if not _is_utf8(name):
+        if re.search(r"[\ud800-\udfff]", name):  # the system hands bytes that are no text over as lone surrogates
             raise CsviError(f"{folder} holds {os.fsencode(name)!r}, a name that is not UTF-8: rename it")
     return names
 
 
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:  # the system hands such bytes over as lone surrogates
-        return False
-    return True
-
-
 def read_text(file: Path, title: str) -> str:
-    """Read a list file, with or without a byte order mark.
-
-    Raises:
-        CsviError: it is missing, cannot be read or is not UTF-8; `title` is the dataset that comes with it.
-    """
+    """Read a list file of the dataset `title`; raises `CsviError` if it is missing, cannot be read or is not UTF-8."""
     try:
         with open_file(file) as opened:
             return opened.read().decode("utf-8-sig")
@@ -91,7 +75,7 @@ def read_ids(file: Path, title: str) -> list[int]:
     """Read the identities of a list file, sorted: non-negative integers between commas, spaces or line ends.
 
     Raises:
-        CsviError: the file is missing, cannot be read, is empty, or holds something other than integers.
+        CsviError: as `read_text`, or the file is empty or holds something other than integers.
     """
     words = [word for word in re.split(r"[,\s]+", read_text(file, title)) if word]
     if not words:
@@ -108,8 +92,8 @@ def read_labels(file: Path, title: str) -> dict[str, int]:
     Labels are non-negative integers. Paths may hold spaces and may be written with backslashes.
 
     Raises:
-        CsviError: the file is missing or empty, or a line of it has no label, a label out of range, a path outside the
-            root or the path of another line.
+        CsviError: as `read_text`, or the file is empty, or a line has no label, a label out of range, a path outside
+            the root or the path of another line.
     """
     labels: dict[str, int] = {}
     for number, line in enumerate(io.StringIO(read_text(file, title), newline=None), start=1):
@@ -130,11 +114,7 @@ def read_labels(file: Path, title: str) -> dict[str, int]:
 
 
 def path_inside(path: str, place: str) -> str:
-    """Write a path as records have it: relative to the root, with slashes, and never leading out of it.
-
-    Raises:
-        CsviError: it is absolute, climbs out with `..`, or is no path at all; `place` says where it stands.
-    """
+    """Write a path as records have it: relative to the root, with slashes; raises `CsviError` if it leads out of it."""
     parts = PurePosixPath(path.replace("\\", "/")).parts
     if not parts or parts[0].startswith("/") or ".." in parts or re.match(r"[A-Za-z]:", parts[0]) or "\0" in path:
         raise CsviError(
@@ -146,15 +126,12 @@ def path_inside(path: str, place: str) -> str:
 def attach_masks(
     root: Path, splits: Mapping[str, list[ImageRecord]], masks: str | os.PathLike[str] | None
 ) -> dict[str, list[ImageRecord]]:
-    """Give each record its mask.
-
-    The mask of `cam1/0006/0001.jpg` is the file `cam1/0006/0001.*` in the folder of masks, whatever its image format;
-    an image without one has `mask=None`. A mask that a record has already is kept, but for one in a folder given here.
+    """Give each record its mask, if there is one: that of `cam1/0006/0001.jpg` is `cam1/0006/0001.*` in their folder.
 
     Args:
         root: of the dataset.
         splits: images of each split.
-        masks: folder of masks; by default ROOT/masks, where it exists.
+        masks: folder whose masks replace those that records have; by default ROOT/masks, for records without one.
 
     Raises:
         CsviError: `masks` is given, and is no folder or holds no mask of these images.
@@ -179,7 +156,8 @@ def attach_masks(
     attached = {split: [with_mask(record) for record in records] for split, records in splits.items()}
     every = [record for records in attached.values() for record in records]
     if masks is not None and not any(record.mask and record.mask.is_relative_to(folder) for record in every):
-        raise CsviError(f"no mask of any image in {folder}: it must mirror the images' tree, as in {_example(every)}")
+        example = PurePosixPath(every[0].path).with_suffix(".png") if every else "cam1/0001/0001.png"
+        raise CsviError(f"no mask of any image in {folder}: it must mirror the images' tree, as in {example}")
     return attached
 
 
@@ -205,11 +183,7 @@ def title_of(root: Path, title: str) -> str:
 
 
 def fingerprint(root: Path, records: Iterable[ImageRecord]) -> str:
-    """Digest of the images, as far as names and lengths of files tell; the same wherever the copy lies.
-
-    Raises:
-        CsviError: an image is not there.
-    """
+    """Digest of the names and lengths of images; raises `CsviError` if one is not there."""
     digest = hashlib.sha256()
     for record in sorted(records, key=lambda record: record.path):
         try:
@@ -231,7 +205,3 @@ def check_disjoint(splits: Mapping[str, Iterable[int | str]], what: str, where: 
                     "splits may not share any, take it out of one"
                 )
         seen |= dict.fromkeys(members, split)
-
-
-def _example(records: list[ImageRecord]) -> str:
-    return str(PurePosixPath(records[0].path).with_suffix(".png")) if records else "cam1/0001/0001.png"

@@ -70,7 +70,7 @@ class Folder(Layout):
 
         Raises:
             CsviError: there is neither table nor folder, a line of the table is wrong, an identity is in two splits,
-                there are no images, or `masks` is given and holds no mask of these images.
+                there are no images, or `masks` holds no mask of these images.
         """
         root = dataset_root(root, "your images", f"visible and infrared, or {TABLE}")
         lines = list(_table(root) if (root / TABLE).is_file() else _tree(root))
@@ -90,7 +90,7 @@ class Folder(Layout):
 
 
 def split_of(identity: str) -> str:
-    """Split of an identity that no table puts anywhere: train, val or test, by its name alone."""
+    """Split of an identity that no table puts anywhere, by its name alone."""
     share = zlib.crc32(identity.encode()) % 10
     return "train" if share < 6 else "val" if share < 7 else "test"
 

@@ -63,7 +63,7 @@ class LLCM(Layout):
 
         Raises:
             CsviError: a list file is missing or wrong (see `read_labels`), an image is in two of them, there is no test
-                image of a modality, or `masks` is given and holds no mask of these images.
+                image of a modality, or `masks` holds no mask of these images.
         """
         root = dataset_root(root, TITLE, "vis, nir, test_vis, test_nir and idx")
         lists = {name: read_labels(root / "idx" / f"train_{name}.txt", TITLE) for name in NAMES.values()}
@@ -100,9 +100,8 @@ class LLCM(Layout):
         """Make both directions, and the one that public code prints in place of the second; see `Layout.protocols`.
 
         Every image of the one modality is a query; trial t's gallery holds one image of each identity and camera of the
-        other, drawn with seed t. `llcm-swapped` asks the other way round: its queries are infrared images drawn so, and
-        its gallery is every visible image. Public code prints that as "VIS to NIR"; it is an infrared to visible search
-        with a larger gallery, and its metrics compare with nothing else.
+        other, drawn with seed t. `llcm-swapped`, which public code prints as "VIS to NIR", asks with infrared images
+        drawn so and searches every visible image: its metrics compare with nothing else.
         """
         check_trials(trials)
         every = {modality: images_of(records, modality, "LLCM is tested on both modalities") for modality in Modality}
@@ -119,6 +118,6 @@ class LLCM(Layout):
 
 
 def _camera(path: str, modality: Modality) -> int:
-    """The number behind `_c` in a training image's name; that of the modality without one, as training needs none."""
+    """The number behind `_c` in a training image's name; without one that of the modality, as training needs none."""
     found = re.search(r"_c([0-9]{1,3})_", path)
     return int(found[1]) if found else int(modality) + 1

@@ -25,15 +25,10 @@ EVALUATION_BATCH = 64
 
 
 class ImageDataset(Dataset[Batch]):
-    """Batches of images as they are; an item is a whole batch, the index its images' numbers.
-
-    Pixels are bytes, and become four times as many in `csvi.data.batch.prepare` where the network is; they lie in
-    memory as the networks want, `channels_last`.
+    """Batches of images as they are, in bytes and `channels_last`; an item is a whole batch, its index image numbers.
 
     Args:
-        records: the images.
-        images: their pixels, in the same order.
-        masks: their masks, 255 = person; None leaves masks out of the batches.
+        records, images, masks: the images, their pixels and, if batches are to have any, their masks, 255 = person.
         labels: dataset's identity -> label, -1 for others; by default the dataset's own number.
     """
 
@@ -98,14 +93,7 @@ class AugmentedDataset(Dataset[Batch]):
 
 
 def batch_loader(dataset: Dataset[Batch], batches: Iterable[Any], workers: int, persistent: bool) -> DataLoader[Batch]:
-    """A loader whose every item is a batch.
-
-    Args:
-        dataset: its items are batches.
-        batches: index of each.
-        workers: loader processes.
-        persistent: whether the processes live on, for another epoch.
-    """
+    """A loader of these batches by so many processes, which live on for another epoch if they are `persistent`."""
     return _Loader(
         dataset,
         batch_size=None,  # the index is of a batch: nothing is left to collate
@@ -131,9 +119,7 @@ class _Loader(DataLoader[Batch]):
 
 
 def _leave_signals_to_the_main_process(worker: int) -> None:
-    """Ctrl-C reaches every process of the terminal, and so does the SIGTERM of `timeout`, SLURM or systemd; the main
-    process decides what they mean, and may want this batch. It ends its workers by SIGTERM itself.
-    """
+    """Let the main process decide what Ctrl-C or SIGTERM, sent to all processes, means: it may want this batch."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     main = multiprocessing.parent_process()
@@ -153,11 +139,7 @@ def _end_with(main: int | None, started_by: int) -> None:
 
 @contextlib.contextmanager
 def loader_errors() -> Iterator[None]:
-    """Say in one sentence what happened to, or in, the processes of a loader that is iterated inside.
-
-    Raises:
-        CsviError: a process was ended, or raised this itself; it then has the same words.
-    """
+    """Raise `CsviError` if the process of a loader that is iterated inside was ended, or raised one, in its words."""
     try:
         yield
     except RuntimeError as error:  # raised by a handler of SIGCHLD, wherever the main thread is
@@ -176,19 +158,15 @@ def loader_errors() -> Iterator[None]:
 def evaluation_loader(
     root: Path, records: Sequence[ImageRecord], data: DataConfig, batches: Sequence[Sequence[int]] | None = None
 ) -> DataLoader[Batch]:
-    """A loader of images as they are, without masks.
+    """A loader of images as they are, without masks; raises as `cached_images`.
 
     On a CPU it has no processes: reading from the cache is no work to share, and what a process has in memory when it
     is forked has to be copied, page by page, as it is written again.
 
     Args:
-        root: folder that the records' paths are relative to.
-        records: the images.
+        root, records: the images, and the folder that their paths are relative to.
         data: their size, the cache, and the number of processes beside a GPU.
         batches: indices of the images of each batch; by default all images in the order of the records.
-
-    Raises:
-        CsviError: see `cached_images`.
     """
     images = cached_images(root, records, data.height, data.width, Path(data.cache))
     order = range(len(records))

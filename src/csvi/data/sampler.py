@@ -46,12 +46,10 @@ class CrossModalitySampler(Sampler[list[Sample]]):
     resumed at any step.
 
     Args:
-        records: the images to train on.
-        identities: N.
-        images: K.
+        records: the images to train on, without the numbers that are `skipped`.
+        identities, images: N and K.
         seed: fixes every batch and every augmentation.
         rank, world_size: this process draws every world_size-th batch, beginning with number `rank`.
-        skipped: indices of records that are never drawn.
 
     Attributes:
         members: the visible and the infrared images of each identity that is drawn.

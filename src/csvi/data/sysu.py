@@ -36,14 +36,7 @@ from csvi.errors import CsviError
 from csvi.evaluate.protocols import GalleryDraw, Protocol, Rules, Trial
 
 TITLE = "SYSU-MM01"
-MODALITIES = {
-    1: Modality.VISIBLE,
-    2: Modality.VISIBLE,
-    3: Modality.INFRARED,
-    4: Modality.VISIBLE,
-    5: Modality.VISIBLE,
-    6: Modality.INFRARED,
-}
+MODALITIES = {camera: Modality(camera in (3, 6)) for camera in range(1, 7)}
 """Camera → modality."""
 PERMUTATIONS = "exp/rand_perm_cam.mat"
 """The official galleries, relative to the root."""
@@ -74,7 +67,7 @@ class Sysu(Layout):
 
         Raises:
             CsviError: a folder or an id list is missing or cannot be read, an identity is in two splits, a split has no
-                image, or `masks` is given and holds no mask of these images.
+                image, or `masks` holds no mask of these images.
         """
         root = dataset_root(root, TITLE, "cam1…cam6 and exp")
         missing = [f"cam{camera}" for camera in MODALITIES if not (root / f"cam{camera}").is_dir()]
@@ -109,18 +102,9 @@ class Sysu(Layout):
         """All-search and indoor-search, each single-shot and multi-shot; see `Layout.protocols`.
 
         Every infrared image is a query, in both modes. Of each identity and each visible camera of the mode, a trial's
-        gallery holds one image (single-shot) or ten (multi-shot; all where there are fewer). A mode whose cameras saw
-        nobody is left out: on SYSU-MM01's val identities all-search remains.
-
-        Args:
-            records: images of the split, in any order.
-            draw: `seeded`: trial t draws with seed t, as most public code does. `official`: trial t takes its images
-                from row t of the authors' permutations.
-            root: folder that holds the permutations, needed for `official`.
-            trials: galleries of each setting; at most ten are official.
-
-        Raises:
-            CsviError: no infrared or no visible images; or the permutations are missing, unreadable or of other images.
+        gallery holds one image (single-shot) or ten (multi-shot; all where there are fewer): drawn with the trial as
+        seed, as most public code does, or `official`, from one of the ten rows of the authors' permutations. A mode
+        whose cameras saw nobody is left out: on SYSU-MM01's val identities all-search remains.
         """
         query = images_of(records, Modality.INFRARED, "SYSU-MM01's queries are the images of cameras 3 and 6")
         images_of(records, Modality.VISIBLE, "SYSU-MM01's galleries are drawn from cameras 1, 2, 4 and 5")
@@ -134,7 +118,9 @@ class Sysu(Layout):
                 continue
             for shots, count in SHOTS.items():
                 galleries = [
-                    draw_seeded(images, count, trial) if rows is None else _official(images, count, rows, trial)
+                    draw_seeded(images, count, trial)
+                    if rows is None
+                    else [indices[i - 1] for key, indices in images.items() for i in rows[key][trial, :count]]
                     for trial in range(trials)
                 ]
                 name = f"{mode} {shots}"
@@ -153,12 +139,6 @@ def _images(root: Path, camera: int, identity: int) -> list[ImageRecord]:
     return [
         ImageRecord(f"{folder}/{name}", identity, camera, MODALITIES[camera]) for name in image_names(root / folder)
     ]
-
-
-def _official(
-    images: dict[tuple[int, int], list[int]], shots: int, rows: dict[tuple[int, int], NDArray[np.int64]], trial: int
-) -> list[int]:
-    return [indices[i - 1] for key, indices in images.items() for i in rows[key][trial, :shots]]
 
 
 def _official_rows(

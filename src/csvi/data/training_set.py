@@ -17,12 +17,7 @@ from csvi.errors import CsviError
 
 
 class TrainingSet:
-    """The images of a benchmark to train on, decoded once; the only place that numbers classes.
-
-    Args:
-        benchmark: the dataset.
-        data: which identities, how large, the cache, what happens with broken images, and what a batch is.
-        masks: whether batches have masks.
+    """The images of a benchmark to train on, decoded once, with masks or without; the only place that numbers classes.
 
     Attributes:
         records: all images of the identities to train on.
@@ -34,7 +29,7 @@ class TrainingSet:
         images: the images as they are, in batches: `images[[3, 5]]`; an identity that has no label is -1.
 
     Raises:
-        CsviError: masks are missing; see also `cached_images` and `cached_masks`.
+        CsviError: as `check_masks`, `cached_images` and `cached_masks` do.
     """
 
     def __init__(self, benchmark: Benchmark, data: DataConfig, masks: bool):
@@ -57,16 +52,7 @@ class TrainingSet:
     def loader(
         self, views: Views, seed: int, rank: int = 0, world_size: int = 1
     ) -> tuple[DataLoader[Batch], CrossModalitySampler]:
-        """Make an endless supply of training batches, and the sampler whose `start` says which come next.
-
-        Args:
-            views: how images of each modality are augmented; see `AugmentedDataset` for the order of rows.
-            seed: fixes every batch and every augmentation.
-            rank, world_size: number of this process, and how many there are.
-
-        Raises:
-            CsviError: too few identities, see `CrossModalitySampler`.
-        """
+        """A loader of batches in these views, see `AugmentedDataset`, and its sampler, see `CrossModalitySampler`."""
         data = self.data
         sampler = CrossModalitySampler(self.records, data.identities, data.images, seed, rank, world_size, self.skipped)
         return batch_loader(AugmentedDataset(self.images, views), sampler, data.workers, persistent=True), sampler

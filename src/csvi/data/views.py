@@ -30,19 +30,10 @@ MEAN_COLOR = 124, 116, 104
 
 
 class Operation:
-    """One step of augmentation.
-
-    An operation is a value: derive a frozen dataclass. Whatever is random in it comes from the generator it is given,
-    so that a resumed run repeats it.
-    """
+    """One step of augmentation: a frozen dataclass, random by the given generator alone, so that runs can be resumed."""
 
     def happens(self, rng: np.random.Generator, epoch: int) -> bool:
-        """Decide whether an image is changed at all; draws once if this is left to chance.
-
-        Args:
-            rng: the generator of this image and view.
-            epoch: counted from 0, for operations that only some epochs have.
-        """
+        """Decide whether an image is changed at all, in this epoch (from 0); draws once if this is left to chance."""
         return True
 
     def draw(self, rng: np.random.Generator, height: int, width: int) -> Any:
@@ -144,13 +135,8 @@ def draw(
 ) -> list[tuple[Operation, Any]]:
     """Draw the operations of a view that happen to one image, and with each what it drew.
 
-    First every operation decides whether it happens, in their order; then those that do draw, in the same order.
-
-    Args:
-        view: the operations.
-        seed: fixes all that is drawn.
-        height, width: size of the image in pixels.
-        epoch: counted from 0.
+    First every operation decides whether it happens, in their order; then those that do draw, in the same order. The
+    seed fixes all that is drawn; the epoch is counted from 0, the size is in pixels.
     """
     rng = np.random.default_rng(seed)
     happening = [operation for operation in view if operation.happens(rng, epoch)]

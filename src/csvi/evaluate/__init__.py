@@ -11,31 +11,21 @@ if TYPE_CHECKING:
     from csvi.evaluate.refine import Refinement
     from csvi.evaluate.scoring import Result, evaluate_protocol, evaluate_protocols
 
+__all__ = [
+    "METRICS", "GalleryDraw", "Protocol", "Refinement", "Result", "Rules", "Score", "Trial", "evaluate_protocol",
+    "evaluate_protocols", "score", "score_embeddings",
+]  # fmt: skip
+
 SCORING = {
-    **dict.fromkeys(("Score", "score", "score_embeddings"), "metrics"),
-    "Refinement": "refine",
-    **dict.fromkeys(("Result", "evaluate_protocol", "evaluate_protocols"), "scoring"),
+    "metrics": ("Score", "score", "score_embeddings"),
+    "refine": ("Refinement",),
+    "scoring": ("Result", "evaluate_protocol", "evaluate_protocols"),
 }
-"""Name → module that is imported with its first use: torch and numba, without which datasets are read and checked."""
+"""Module → names that import it with their first use: torch and numba, without which datasets are read and checked."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in SCORING:
-        raise AttributeError(f"module {__name__} has no attribute {name}")
-    return getattr(import_module(f"{__name__}.{SCORING[name]}"), name)
-
-
-__all__ = [
-    "METRICS",
-    "GalleryDraw",
-    "Protocol",
-    "Refinement",
-    "Result",
-    "Rules",
-    "Score",
-    "Trial",
-    "evaluate_protocol",
-    "evaluate_protocols",
-    "score",
-    "score_embeddings",
-]
+    for module, names in SCORING.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__} has no attribute {name}")

@@ -21,20 +21,16 @@ def mask_iou(predicted: Tensor, true: Tensor) -> Tensor:
     return torch.where(either > 0, both / either.clamp(min=1), 1.0)
 
 
-def best_constant_mask(true: Tensor, thresholds: int = 40) -> tuple[Tensor, float]:
-    """The mean of the masks, cut at the threshold that fits all of them best: the best answer without seeing an image.
+def best_constant_mask(true: Tensor) -> tuple[Tensor, float]:
+    """The mean of masks (n, H, W) bool, cut at the best of 40 thresholds: the best answer without seeing an image.
 
     It is chosen on the masks that it is then compared with, which only makes it a harder rival.
-
-    Args:
-        true: (n, H, W) bool.
-        thresholds: cuts tried, evenly spaced in (0, 1).
 
     Returns:
         The mask, (H, W) bool, and its mean intersection over union with all of them.
     """
     mean = true.sum(0, dtype=torch.float32) / len(true)
-    cuts = torch.linspace(0, 1, thresholds + 2)[1:-1]
+    cuts = torch.linspace(0, 1, 42)[1:-1]
     found = [(float(mask_iou((mean >= cut)[None], true).mean()), float(cut)) for cut in cuts]
     iou, cut = max(found)
     return mean >= cut, iou

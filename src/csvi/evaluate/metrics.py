@@ -104,14 +104,10 @@ def score(
     Raises:
         CsviError: shapes that do not fit, distances that are not finite, missing cameras, or no query with a match.
 
-    One query of person 7 and, in order, the gallery 5, 5, 7, 4, 7. The matches stand at positions 3 and 5:
-    AP = (1/3 + 2/5) / 2 and INP = 2/5. Of the identities 5, 7, 4 the second is right, of the images the third:
+    Of the identities 5, 7, 4, ranked in this order, the second is right; of the images the third would be:
 
-    >>> s = score([[0.1, 0.2, 0.3, 0.4, 0.5]], [7], [5, 5, 7, 4, 7], rules=Rules(unique_identities=True))
-    >>> s.cmc.tolist(), round(s.metrics["mAP"], 4), s.metrics["mINP"], s.valid
-    ([0.0, 1.0, 1.0], 0.3667, 0.4, 1)
-    >>> score([[0.1, 0.2, 0.3, 0.4, 0.5]], [7], [5, 5, 7, 4, 7]).cmc.tolist()
-    [0.0, 0.0, 1.0, 1.0, 1.0]
+    >>> score([[0.1, 0.2, 0.3, 0.4, 0.5]], [7], [5, 5, 7, 4, 7], rules=Rules(unique_identities=True)).cmc.tolist()
+    [0.0, 1.0, 1.0]
     """
     values = _numbers(distance, "distance", "queries, gallery")
     labels = query_identity, gallery_identity, query_camera, gallery_camera
@@ -132,8 +128,7 @@ def score_embeddings(
 
     Args:
         query: (queries, dimensions), any real type, finite; distances are computed on its device.
-        gallery: (gallery, dimensions), likewise.
-        query_identity, gallery_identity, query_camera, gallery_camera, rules: as `score` takes them.
+        gallery: (gallery, dimensions), likewise. Other arguments are those of `score`.
 
     Raises:
         CsviError: as `score` does; or embeddings that are not finite, or of different dimensions.
@@ -157,11 +152,8 @@ def score_embeddings(
 def euclidean(query: Tensor, gallery: Tensor, rows: int) -> Iterator[Tensor]:
     """Distances of (queries, dimensions) to (gallery, dimensions), `rows` queries at a time: (rows, gallery) blocks.
 
-    A gallery embedding serves as the origin: it moves nothing, but keeps near-identical embeddings from drowning in
-    rounding, and makes the distances of identical ones exactly equal.
-
-    Raises:
-        CsviError: embeddings so large that the squares of their distances overflow.
+    A gallery embedding serves as the origin, so that near-identical embeddings do not drown in rounding and identical
+    ones have exactly equal distances. Raises `CsviError` if the squares of distances overflow.
     """
     origin = gallery[0]
     gallery = gallery - origin
@@ -179,7 +171,9 @@ def removed(
     query_identity: Tensor, query_camera: Tensor, gallery_identity: Tensor, gallery_camera: Tensor, rules: Rules
 ) -> Tensor:
     """(queries, gallery) bool: which gallery images a query does not see."""
-    mask = _same_place(query_camera, gallery_camera, rules)
+    mask = query_camera.new_zeros((), dtype=torch.bool).expand(len(query_camera), len(gallery_camera))
+    for of_query, of_gallery in rules.same_place:
+        mask = mask | ((query_camera == of_query)[:, None] & (gallery_camera == of_gallery))
     if rules.same_camera:
         same_identity = query_identity[:, None] == gallery_identity
         mask = mask | (same_identity & (query_camera[:, None] == gallery_camera))
@@ -191,24 +185,12 @@ def hidden(query_camera: Tensor, gallery_camera: Tensor, rules: Rules) -> Tensor
 
     Where images of the query's own identity and camera are removed, that is every image of its camera.
     """
-    mask = _same_place(query_camera, gallery_camera, rules)
-    return mask | (query_camera[:, None] == gallery_camera) if rules.same_camera else mask
-
-
-def _same_place(query_camera: Tensor, gallery_camera: Tensor, rules: Rules) -> Tensor:
-    mask = query_camera.new_zeros((), dtype=torch.bool).expand(len(query_camera), len(gallery_camera))
-    for of_query, of_gallery in rules.same_place:
-        mask = mask | ((query_camera == of_query)[:, None] & (gallery_camera == of_gallery))
-    return mask
+    one_person = torch.zeros_like(query_camera), torch.zeros_like(gallery_camera)
+    return removed(one_person[0], query_camera, one_person[1], gallery_camera, rules)
 
 
 def index_gallery(identity: Tensor, camera: Tensor, column: Tensor | None = None) -> Gallery:
-    """Sort a gallery by identity.
-
-    Args:
-        identity, camera: (gallery,) integers.
-        column: (gallery,) where the images are found in a row of distances; by default in this order.
-    """
+    """Sort a gallery by identity; all are (gallery,), `column` as in `Gallery` and by default in this order."""
     order = identity.argsort(stable=True)
     identities, size = identity.unique(return_counts=True)
     start = torch.nn.functional.pad(size.cumsum(0), (1, 0))
@@ -227,7 +209,9 @@ def rank(distance: Tensor, query_identity: Tensor, query_camera: Tensor, gallery
     identity, camera = query_identity.cpu().numpy(), query_camera.cpu().numpy()
     group = np.searchsorted(gallery.identities, identity).clip(max=len(gallery.identities) - 1)
     group[gallery.identities[group] != identity] = -1
+    of_gallery = gallery.column, gallery.camera, gallery.start
     same_place = np.array(rules.same_place, np.int64).reshape(-1, 2)
+    of_rules = same_place, rules.same_camera, rules.unique_identities
     room = np.where(group < 0, 0, np.diff(gallery.start)[group])
     begin, positions = room.cumsum() - room, np.empty(room.sum(), np.int64)
     matches, first, seen = np.zeros((3, len(rows)), np.int64)
@@ -239,18 +223,7 @@ def rank(distance: Tensor, query_identity: Tensor, query_camera: Tensor, gallery
 
     def work(part: slice) -> None:
         found = positions, begin[part], matches[part], first[part], seen[part]
-        _rank_rows(
-            rows[part],
-            group[part],
-            camera[part],
-            gallery.column,
-            gallery.camera,
-            gallery.start,
-            same_place,
-            rules.same_camera,
-            rules.unique_identities,
-            *found,
-        )
+        _rank_rows(rows[part], group[part], camera[part], *of_gallery, *of_rules, *found)
         for function, value in zip(functions, values, strict=True):
             _measure(function, *found, value[part])
 
@@ -351,11 +324,7 @@ def _rank_rows(
 
 
 def summarize(ranks: Ranks, gallery: Gallery, rules: Rules) -> Score:
-    """Means over the queries that have a match in `gallery`.
-
-    Raises:
-        NothingToScoreError: no query has.
-    """
+    """Means over the queries that have a match in `gallery`; raises `NothingToScoreError` if none has."""
     counted = ranks.first > 0
     valid = int(counted.sum())
     if not valid:

@@ -15,15 +15,13 @@ the dataset's authors published; all: every image is in the gallery."""
 
 
 class LabelledImage(typing.Protocol):
-    """An image as far as scoring knows it, such as a `csvi.data.ImageRecord`."""
+    """An image as far as scoring knows it, such as a `csvi.data.ImageRecord`: numbers of its person and camera."""
 
     @property
-    def identity(self) -> int:
-        """Number of the person."""
+    def identity(self) -> int: ...
 
     @property
-    def camera(self) -> int:
-        """Number of the camera."""
+    def camera(self) -> int: ...
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,7 @@ from csvi.evaluate.metrics import BLOCK, euclidean, rows_of_block
 
 @dataclass(frozen=True)
 class Refinement:
-    """Techniques that refine a ranking, with their settings; the defaults of re-ranking are its paper's.
-
-    Raises:
-        CsviError: a setting that means nothing.
-    """
+    """Techniques that refine a ranking, with their settings; the defaults of re-ranking are its paper's."""
 
     rerank: bool = False
     """k-reciprocal re-ranking (Zhong et al., CVPR 2017)."""
@@ -63,21 +59,17 @@ SPARSE = 250
 
 
 def refined_distances(query: Tensor, gallery: Tensor, unseen: Tensor, refinement: Refinement) -> Tensor:
-    """Distances to sort by in place of the Euclidean ones; the Euclidean ones if nothing is switched on.
+    """Distances (queries, gallery) to sort by in place of the Euclidean ones, in the precision of the embeddings.
 
     Re-ranking knows no cameras, as in the field: among an image's neighbours may be some that the protocol removes from
-    a query's ranking afterwards.
+    a query's ranking afterwards. It holds the distance of each image, query or gallery, to each other: 186 MB for
+    SYSU-MM01's 3,803 + 3,010.
 
     Args:
         query: (queries, dimensions) embeddings.
         gallery: (gallery, dimensions).
-        unseen: (queries, gallery) bool, images that a query may not see, see `csvi.evaluate.metrics.hidden`; queries
-            are not expanded with them.
-        refinement: what to do.
-
-    Returns:
-        (queries, gallery), in the precision of the embeddings. Re-ranking holds a distance of each image, query or
-        gallery, to each other one at a time: 186 MB for SYSU-MM01's 3,803 + 3,010.
+        unseen: (queries, gallery) bool, see `csvi.evaluate.metrics.hidden`; queries are not expanded with these images.
+        refinement: techniques; with none the distances are Euclidean.
 
     Raises:
         CsviError: re-ranking needs more memory than there is.
@@ -116,9 +108,6 @@ def reranked_distances(query: Tensor, gallery: Tensor, k1: int, k2: int, lambda_
     - The original distance is the squared Euclidean one; of each image, divided by the largest it has to any.
     - R(p, k1) takes in R(q, k1 / 2) if it shares *more* than 2/3 of it (the paper's Eq. 5: at least 2/3).
     - The weights exp(-d) of an image sum to 1, in which case Σ max = 2 - Σ min.
-
-    Raises:
-        CsviError: it needs more memory than there is.
     """
     if query.device.type == "cpu":
         _check_memory(query, gallery, max(k1 + 1, k2))
@@ -149,13 +138,7 @@ def reranked_distances(query: Tensor, gallery: Tensor, k1: int, k2: int, lambda_
 
 
 def reranking_bytes(queries: int, gallery: int, dimensions: int, size: int, neighbours: int) -> int:
-    """Estimate the peak memory of `reranked_distances`, beside the embeddings that it is given.
-
-    Args:
-        queries, gallery, dimensions: of the embeddings.
-        size: bytes of a number.
-        neighbours: looked at of each image.
-    """
+    """Estimate the peak memory of `reranked_distances` beside its embeddings, whose numbers have `size` bytes."""
     images, pairs = queries + gallery, queries * gallery
     computing = min(images**2, 2 * max(BLOCK, images)) + 3 * images * dimensions  # blocks, and copies of embeddings
     sparse_sets = images * neighbours * SPARSE
@@ -165,10 +148,7 @@ def reranking_bytes(queries: int, gallery: int, dimensions: int, size: int, neig
 
 
 def available_bytes() -> int | None:
-    """Memory that programs may still take, with what the system can give up at once; None where it is unknown.
-
-    Where only the size of the whole memory is known, that size is returned.
-    """
+    """Memory that programs may still take, or else the size of the whole memory; None where neither is known."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))

@@ -43,8 +43,8 @@ class Spread:
     trials: list[float]
     low: float
     high: float
-    """95 % interval of the mean, by bootstrap over the identities of the queries: how far the metric may be off because
-    these people were asked for and not others. What other galleries and other trainings would give is not in it."""
+    """95 % interval of the mean by bootstrap over the identities of the queries: had others been asked for, with the
+    same training and the same galleries."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ def evaluate_protocols(
         refinement: re-ranking and query expansion; by default neither.
 
     Raises:
-        CsviError: embeddings of another shape or not finite, or no query with a match under any protocol; one without
-            is left out, and the log says so.
+        CsviError: embeddings of another shape or not finite, or no query with a match under any protocol; the log says
+            which protocols are left out.
     """
     embeddings = check_embeddings(embeddings, len(images))
     identity = torch.tensor([image.identity for image in images], device=embeddings.device)
@@ -131,12 +131,14 @@ def _score(
         by_query.setdefault(tuple(trial.query), []).append(t)
     found: dict[int, Scored | None] = {}
     for query, members in by_query.items():
-        group = [trials[t] for t in members]
-        scored = (
-            _score_together(group, query, embeddings, identity, camera)
-            if refinement == NO_REFINEMENT
-            else _score_refined(group, query, embeddings, identity, camera, refinement)
+        given = (
+            [trials[t] for t in members],
+            torch.tensor(query, device=embeddings.device),
+            embeddings,
+            identity,
+            camera,
         )
+        scored = _score_together(*given) if refinement == NO_REFINEMENT else _score_refined(*given, refinement)
         found |= zip(members, scored, strict=True)
     scores = iter([found[t] for t in range(len(trials))])
     return [[next(scores) for _ in protocol.trials] for protocol in protocols]
@@ -171,11 +173,7 @@ def evaluate_camera_pairs(protocol: Protocol, embeddings: Tensor, images: Sequen
 
 
 def check_embeddings(embeddings: Tensor, images: int) -> Tensor:
-    """Convert embeddings to at least 32 bits.
-
-    Raises:
-        CsviError: they are not (images, dimensions), not floats or not finite.
-    """
+    """Convert embeddings to 32 bits or more; raises `CsviError` unless they are (images, dimensions) finite floats."""
     if embeddings.ndim != 2 or len(embeddings) != images or not embeddings.shape[1]:
         raise CsviError(
             f"embeddings have shape {tuple(embeddings.shape)}: they must be ({images}, dimensions), "
@@ -187,62 +185,58 @@ def check_embeddings(embeddings: Tensor, images: int) -> Tensor:
 
 
 def _score_together(
-    trials: Sequence[tuple[Rules, Trial]],
-    query: Sequence[int],
-    embeddings: Tensor,
-    identity: Tensor,
-    camera: Tensor,
+    trials: Sequence[tuple[Rules, Trial]], queries: Tensor, embeddings: Tensor, identity: Tensor, camera: Tensor
 ) -> list[Scored | None]:
     """Score trials that share their queries; distances are computed once, a block at a time."""
-    device = embeddings.device
-    queries = torch.tensor(query, device=device)
-    searched = [torch.tensor(trial.gallery, device=device) for _, trial in trials]
+    searched = [torch.tensor(trial.gallery, device=embeddings.device) for _, trial in trials]
     pool = torch.cat(searched).unique()
     galleries = [index_gallery(identity[g], camera[g], torch.searchsorted(pool, g)) for g in searched]
-    ranks: list[list[Ranks]] = [[] for _ in trials]
     rows = rows_of_block(len(pool))
-    distances = euclidean(embeddings[queries], embeddings[pool], rows)
-    for block, distance in zip(queries.split(rows), distances, strict=True):
-        distance = distance.cpu()
-        for t, (rules, _) in enumerate(trials):
-            ranks[t].append(rank(distance, identity[block], camera[block], galleries[t], rules))
-    return [
-        _summarized(blocks, gallery, rules)
-        for blocks, gallery, (rules, _) in zip(ranks, galleries, trials, strict=True)
-    ]
+    blocks = zip(queries.split(rows), euclidean(embeddings[queries], embeddings[pool], rows), strict=True)
+    return _ranked(blocks, identity, camera, galleries, [rules for rules, _ in trials])
 
 
 def _score_refined(
     trials: Sequence[tuple[Rules, Trial]],
-    query: Sequence[int],
+    queries: Tensor,
     embeddings: Tensor,
     identity: Tensor,
     camera: Tensor,
     refinement: Refinement,
 ) -> list[Scored | None]:
     """Score one trial after the other, as refined distances depend on who else is in the gallery."""
-    queries = torch.tensor(query, device=embeddings.device)
     scores: list[Scored | None] = []
     for rules, trial in progress(trials, "Refining rankings"):
         searched = torch.tensor(trial.gallery, device=embeddings.device)
-        gallery = index_gallery(identity[searched], camera[searched])
         unseen = hidden(camera[queries], camera[searched], rules)
         distance = refined_distances(embeddings[queries], embeddings[searched], unseen, refinement)
         rows = rows_of_block(len(searched))
-        blocks = [
-            rank(d, identity[block], camera[block], gallery, rules)
-            for d, block in zip(distance.split(rows), queries.split(rows), strict=True)
-        ]
-        scores.append(_summarized(blocks, gallery, rules))
+        blocks = zip(queries.split(rows), distance.split(rows), strict=True)
+        scores += _ranked(blocks, identity, camera, [index_gallery(identity[searched], camera[searched])], [rules])
     return scores
 
 
-def _summarized(blocks: Sequence[Ranks], gallery: Gallery, rules: Rules) -> Scored | None:
-    ranks = Ranks.join(blocks)
-    try:
-        return summarize(ranks, gallery, rules), ranks
-    except NothingToScoreError:
-        return None
+def _ranked(
+    blocks: Iterable[tuple[Tensor, Tensor]],
+    identity: Tensor,
+    camera: Tensor,
+    galleries: Sequence[Gallery],
+    rules: Sequence[Rules],
+) -> list[Scored | None]:
+    """Rank galleries, each by its rules, for blocks of queries with their distances; None where none has a match."""
+    ranks: list[list[Ranks]] = [[] for _ in galleries]
+    for queries, distance in blocks:
+        distance = distance.cpu()
+        for found, gallery, of_gallery in zip(ranks, galleries, rules, strict=True):
+            found.append(rank(distance, identity[queries], camera[queries], gallery, of_gallery))
+    scored: list[Scored | None] = []
+    for found, gallery, of_gallery in zip(ranks, galleries, rules, strict=True):
+        together = Ranks.join(found)
+        try:
+            scored.append((summarize(together, gallery, of_gallery), together))
+        except NothingToScoreError:
+            scored.append(None)
+    return scored
 
 
 def _result(protocol: Protocol, scores: Sequence[Scored], identity: Tensor, refinement: Refinement) -> Result:
@@ -269,11 +263,7 @@ def _result(protocol: Protocol, scores: Sequence[Scored], identity: Tensor, refi
 
 
 def _by_identity(trials: Iterable[tuple[NDArray[np.int64], Ranks]]) -> ByIdentity:
-    """Sum the metrics over the queries of each identity and over the trials.
-
-    Args:
-        trials: identity of every query, and their ranks.
-    """
+    """Sum the metrics over the queries of each identity, given with their ranks, and over the trials."""
     identity, ranks = zip(*trials, strict=True)
     together = Ranks.join(ranks)
     counted = together.first.numpy() > 0

@@ -19,14 +19,7 @@ METHODS = {
 
 
 def find_method(name: str) -> type[Method]:
-    """Import the class of a method.
-
-    Args:
-        name: one of `METHODS`, or `module:Class`.
-
-    Raises:
-        CsviError: there is no such method.
-    """
+    """Import the class of a method, one of `METHODS` or `module:Class`; raises `CsviError` if there is none."""
     return find(name, METHODS, Method, "method")
 
 

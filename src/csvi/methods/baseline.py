@@ -28,7 +28,6 @@ class BaselineSettings(MethodSettings):
     """
 
     name: str = "baseline"
-    """Name of the method: one of `csvi methods`, or module:Class."""
     backbone: str = "resnet50"
     """A torchvision ResNet (resnet18, 34, 50, ...) or mobilenet_v2 (Eq. 1, 2)."""
     weights: str = "imagenet"
@@ -62,7 +61,7 @@ class BaselineSettings(MethodSettings):
 
 
 class Baseline(Method):
-    """The paper's network without its auxiliary; the other rows of Table 3 add to it."""
+    """The paper's network without extra branches; the other rows of Table 3 add to it."""
 
     Settings = BaselineSettings
     Net = PartNet
@@ -89,14 +88,7 @@ class Baseline(Method):
         return self.net.features(batch.image, batch.route or batch.modality)
 
     def reid_losses(self, parts: Tensor, scores: Tensor, batch: Batch, step: int) -> dict[str, Tensor]:
-        """Compute the weighted identity and hetero-center terms of one part head (Eq. 9, the first two of Eq. 18).
-
-        Args:
-            parts: part features, (B, P, C2).
-            scores: (B, P, L).
-            batch: with labels in 0...L-1.
-            step: number of the step, from 0.
-        """
+        """Compute the weighted terms of a part head from parts (B, P, C2) and scores (B, P, L): Eq. 9, 15, 16."""
         s = self.settings
         center = hetero_center_loss(
             parts, batch.identity, batch.modality, s.center_squared, s.center_normalize, s.center_reduction

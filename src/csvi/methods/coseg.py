@@ -79,7 +79,6 @@ class CoSegPlusSettings(DecodeSettings):
     """Settings of the Baseline, of the decoder and of the co-segmentation branch (Section 3.2)."""
 
     name: str = "coseg+"
-    """Name of the method: one of `csvi methods`, or module:Class."""
     activation: Literal["none", "sigmoid"] = "none"
     """Activation of the weights of Eq. 12; the paper has none."""
     weights_to: Literal["both", "decoder", "head"] = "both"
@@ -101,7 +100,6 @@ class CoSegSettings(CoSegPlusSettings):
     """Settings of the Baseline, of the decoder and of the co-segmentation branch (Section 3.2)."""
 
     name: str = "coseg"
-    """Name of the method: one of `csvi methods`, or module:Class."""
     weights_from: Literal["own", "leave-one-out", "other-modality"] = "own"
     """Images of the identity whose center gives an image its weights (Eq. 10): all, as in the paper; all but the image
     itself; or those of the other modality."""

@@ -19,7 +19,6 @@ class DecodeSettings(BaselineSettings):
     """Settings of the Baseline, of the decoder and of the segmentation loss (Section 3.2)."""
 
     name: str = "decode"
-    """Name of the method: one of `csvi methods`, or module:Class."""
     segmentation_weight: float = 1.0
     """Weight of the segmentation loss (Eq. 17)."""
     widths: tuple[int, int] | None = None

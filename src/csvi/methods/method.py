@@ -74,7 +74,7 @@ class Method(nn.Module):
         return None
 
     def load_pretrained(self, state: dict[str, Tensor]) -> None:
-        """Take over what `pretrained` fetched."""
+        """Load the weights that `pretrained` fetched."""
 
     def views(self, data: DataConfig) -> Views:
         """Say how images of each modality are augmented, and how many views a batch holds of each image."""
@@ -89,7 +89,7 @@ class Method(nn.Module):
         return None
 
     def predict_masks(self, batch: Batch) -> Tensor | None:
-        """Predict the probability of a person at each pixel, (B, 1, H, W), or None; identities may be unknown ones."""
+        """Predict the probability of a person at each pixel, (B, 1, H, W), or None; identities need not be classes."""
         return None
 
     @property

@@ -1,7 +1,7 @@
 """Baseline+Seg_ReID of Table 3: segmentation beside re-identification (Figure 3b, Eq. 22, 23).
 
-After the paper's reference 8, of which the paper says this much: a segmentation sub-network on the task-shared
-features, whose features help the re-identification and stay for testing. Its size is ours.
+After the paper's reference 8; the paper says only: a segmentation sub-network on the task-shared features, whose
+features help the re-identification and stay for testing. Its size is ours.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from csvi.model.two_stream import Route
 
 
 class SegmentationGuide(nn.Module):
-    """The segmentation sub-network S as far as it is kept for testing.
+    """The part of the segmentation sub-network S that is kept for testing.
 
     Args:
         specific_channels: C, of the task-shared features.
@@ -70,7 +70,6 @@ class SegmentSettings(DecodeSettings):
     """Settings of the Baseline, of the decoder and of the segmentation loss."""
 
     name: str = "segment"
-    """Name of the method: one of `csvi methods`, or module:Class."""
 
 
 class Segment(Decode):

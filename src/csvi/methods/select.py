@@ -15,7 +15,6 @@ class SelectSettings(BaselineSettings):
     """Settings of the Baseline; the selection has none."""
 
     name: str = "select"
-    """Name of the method: one of `csvi methods`, or module:Class."""
 
 
 class Select(Baseline):

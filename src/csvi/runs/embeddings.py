@@ -1,4 +1,4 @@
-"""Embeddings on disk: those that an evaluation leaves, and those of any other code, in one form."""
+"""Embeddings: made of images, and on disk, those that an evaluation leaves and those of any other code in one form."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -6,28 +6,53 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 
+from csvi.data.batch import Batch, prepare
 from csvi.data.files import path_inside
 from csvi.data.records import ImageRecord
 from csvi.errors import CsviError
 from csvi.evaluate.scoring import check_embeddings
+from csvi.fabric import keep_freed_memory
+from csvi.model.folding import folded
+from csvi.model.net import EmbeddingNet
 from csvi.paths import open_file
+from csvi.progress import progress
 from csvi.writing import replacing
 
 
-def write_embeddings(file: Path, embeddings: Tensor, paths: Sequence[str], key: str) -> None:
-    """Write embeddings so that `read_embeddings` and `csvi evaluate --features` read them.
+def embed(net: EmbeddingNet, batches: Iterable[Batch], fabric: Fabric, flip: bool = False) -> Tensor:
+    """Embed all images, in the order of the batches.
+
+    Every image goes through the stream of its own modality, whichever images stand beside it.
 
     Args:
-        file: .npz.
-        embeddings: (n, d).
-        paths: of the images, relative to the root of their dataset.
-        key: what they were computed from, see `key_of`.
+        net: on the device of `fabric`; left in evaluation mode.
+        batches: as a loader gives them.
+        fabric: device and precision.
+        flip: average the embedding of each image with that of its mirror image, as the network does it.
 
-    Raises:
-        CsviError: it cannot be written.
+    Returns:
+        (n, D) float32 on the CPU.
     """
+    net.eval()
+    lean = folded(net)
+    keep_freed_memory(fabric.device)
+    embeddings: list[Tensor] = []
+    with torch.inference_mode(), fabric.autocast():
+        for batch in progress(batches, "Embedding"):
+            batch = prepare(batch, fabric.device)
+            route = batch.route or batch.modality
+            embedding = lean(batch.image, route).float()
+            if flip:
+                embedding = lean.average([embedding, lean(batch.image.flip(3), route).float()])
+            embeddings.append(embedding)  # on the device, which waits for nobody until it has done them all
+    return torch.cat(embeddings).cpu()
+
+
+def write_embeddings(file: Path, embeddings: Tensor, paths: Sequence[str], key: str) -> None:
+    """Write embeddings (n, d) of the images at these paths; `key` says what they were computed from, see `key_of`."""
     with replacing(file) as partial, partial.open("wb") as opened:
         np.savez(opened, embedding=embeddings.numpy(), path=np.array(paths), key=np.array(key))
 
@@ -36,21 +61,14 @@ def kept_embeddings(file: Path, paths: Sequence[str], key: str) -> Tensor | None
     """Read embeddings if they were computed from what this key says, and None if not, or if the file is damaged."""
     try:
         with np.load(file, allow_pickle=False) as arrays:
-            if str(arrays["key"]) != key:
-                return None
-        return read_embeddings(file, paths)
+            same = str(arrays["key"]) == key
+        return read_embeddings(file, paths) if same else None
     except Exception:  # a file that is missing, damaged or another's fails in NumPy and zipfile in every way
         return None
 
 
 def key_of(weights: Path, root: Path, records: Iterable[ImageRecord], *settings: object) -> str:
-    """Say what embeddings are computed from.
-
-    Args:
-        weights: file of the network.
-        root, records: the images: their paths, modalities, lengths and times of change count.
-        settings: whatever else they depend on.
-    """
+    """Digest the weights of a network and its images (path, modality, length, time of change), and add settings."""
     with weights.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256")
     for record in records:

@@ -13,11 +13,10 @@ from torch import Tensor
 
 import csvi
 from csvi.config import DataConfig
-from csvi.data import Benchmark, Modality, find_layout, protocols_of, read_benchmark
+from csvi.data import Benchmark, Modality, protocols_of, read_benchmark
 from csvi.data.cache import cached_masks
 from csvi.data.files import fingerprint
 from csvi.errors import CsviError
-from csvi.evaluate import GalleryDraw
 from csvi.evaluate.mask_iou import best_constant_mask, mask_iou
 from csvi.evaluate.refine import NO_REFINEMENT
 from csvi.evaluate.scoring import CameraPair, Result, evaluate_camera_pairs, evaluate_protocols
@@ -106,24 +105,15 @@ class Evaluation:
 
     def check(self) -> None:
         """Raises `ValueError` if what it says of each identity does not fit together."""
-        if not self.protocols:
-            raise ValueError("it has no protocols")
-        for result in self.protocols:
-            of = result.by_identity
+        damaged = not self.protocols
+        for of, metrics in ((result.by_identity, result.metrics) for result in self.protocols):
             lengths = {len(of.queries), *map(len, of.sums.values())}
-            if (
-                lengths != {len(of.identity)}
-                or not set(of.sums) >= set(result.metrics)
-                or min(of.queries, default=0) < 1
-            ):
-                raise ValueError("what it says of each identity is damaged")
+            damaged |= lengths != {len(of.identity)} or not {*metrics} <= {*of.sums} or min(of.queries, default=0) < 1
+        if damaged:
+            raise ValueError("what it says of each identity is damaged")
 
     def result(self, protocol: str | None = None) -> Result:
-        """Pick what was found under a protocol, by default the first.
-
-        Raises:
-            CsviError: there is no such protocol.
-        """
+        """Pick the result under a protocol, by default the first; raises `CsviError` if there is none."""
         results = {result.protocol: result for result in self.protocols}
         protocol = protocol or next(iter(results))
         if protocol not in results:
@@ -140,35 +130,24 @@ class Evaluation:
 def evaluate_run(run: Run) -> Evaluation:
     """Evaluate a run on the test split of a dataset, as its options say.
 
-    What is known of the embeddings is kept: those of an earlier evaluation are used again if weights, images and
-    settings are the same, and after it `run.embeddings` are the ones that were evaluated.
-
-    Raises:
-        CsviError: no trained model, or bad data.
+    Embeddings of an earlier evaluation are used again if weights, images and settings are the same; afterwards
+    `run.embeddings` are the ones that were evaluated.
     """
-    benchmark, options, results = run.benchmark, run.options, None
+    benchmark, options = run.benchmark, run.options
     protocols_of(benchmark, "test", options.gallery)  # what cannot be asked is found before anything is embedded
     embeddings, seconds = run.kept_embeddings(), 0.0
     if embeddings is None:
         start = time.perf_counter()
         embeddings = run.embed()
         seconds = time.perf_counter() - start
-        embeddings, results = _as_short_as_harmless(embeddings, benchmark)
-        if _draw(benchmark, options) != _draw(benchmark, Options()) or options.refinement != NO_REFINEMENT:
-            results = None
+        embeddings = _as_short_as_harmless(embeddings, benchmark)
     run.embeddings = embeddings
     masks = _evaluate_masks(run)
-    return _evaluate(embeddings, benchmark, options, run.path, evaluation_key(run), seconds, masks, results)
+    return _evaluate(embeddings, benchmark, options, run.path, evaluation_key(run), seconds, masks)
 
 
 def save_evaluation(evaluation: Evaluation, run: Run) -> Path | None:
-    """Save an evaluation and the embeddings it is of in the run folder, RUN/evaluation.json and RUN/embeddings.npz.
-
-    Their names say what is not as by default. Returns the file of the evaluation; None for a model of the Hub.
-
-    Raises:
-        CsviError: they cannot be written.
-    """
+    """Save an evaluation, RUN/evaluation.json, and its embeddings; returns its file, None for a model of the Hub."""
     file, embeddings = evaluation_file(run), run.embeddings_file
     if file is None or embeddings is None:
         return None
@@ -195,9 +174,9 @@ def evaluation_key(run: Run) -> str:
     if not run.key:
         return ""
     benchmark, options = run.benchmark, run.options
-    masks = [record.mask for record in benchmark.test if record.mask] if run.has_method else []
-    files = [*masks, Path(run.path) / METHOD] if run.has_method else []
-    changed = [(file.name, file.stat().st_mtime_ns if file.is_file() else 0) for file in files]
+    files = [record.mask for record in benchmark.test if record.mask] if run.has_method else []
+    changed = [(str(file), file.stat().st_mtime_ns if file.is_file() else 0) for file in files]
+    changed.append((METHOD, (Path(run.path) / METHOD).stat().st_mtime_ns if run.has_method else 0))
     labels = [(record.identity, record.camera) for record in benchmark.test]
     asked = protocols_of(benchmark, "test", options.gallery), labels, changed, options.refinement.names()
     return f"{run.key} {hashlib.sha256(repr(asked).encode(errors='surrogateescape')).hexdigest()[:24]}"
@@ -225,15 +204,10 @@ def evaluated(run: Run) -> Evaluation:
 
 
 def evaluate_features(file: Path, options: Options) -> Evaluation:
-    """Evaluate embeddings from elsewhere.
-
-    Args:
-        file: .npz with the arrays `embedding` (n, d) and `path` (n,), relative to the dataset's root, in any order;
-            every image of the test split must be there, others are left out.
-        options: with a root; `flip` is the matter of whoever made the embeddings.
+    """Evaluate embeddings from elsewhere: those of all test images from a file as `read_embeddings` reads it.
 
     Raises:
-        CsviError: the file is none such, lacks a test image, names one twice or a path outside the root; or bad data.
+        CsviError: the options name no root, or ask for flipping; or as `read_embeddings` does; or bad data.
     """
     if not options.root:
         raise CsviError("features need the dataset whose images they describe: give its folder with --data.root")
@@ -252,12 +226,10 @@ def _evaluate(
     key: str,
     seconds: float,
     masks: dict[str, MaskResult],
-    results: list[Result] | None = None,
 ) -> Evaluation:
     protocols = protocols_of(benchmark, "test", options.gallery)
     start = time.perf_counter()
-    if results is None:
-        results = evaluate_protocols(protocols, embeddings, benchmark.test, options.refinement)
+    results = evaluate_protocols(protocols, embeddings, benchmark.test, options.refinement)
     ranking = time.perf_counter() - start
     pairs = []
     if options.refinement == NO_REFINEMENT:  # which looks at the whole gallery, and not at one camera of it
@@ -280,23 +252,19 @@ def _evaluate(
     )
 
 
-def _as_short_as_harmless(embeddings: Tensor, benchmark: Benchmark) -> tuple[Tensor, list[Result]]:
-    """Round embeddings to 16 bits if that changes no metric by more than `HARMLESS`; returns their results, too."""
-    protocols = protocols_of(benchmark, "test")
-    full, short = evaluate_protocols(protocols, embeddings, benchmark.test), embeddings.half().float()
+def _as_short_as_harmless(embeddings: Tensor, benchmark: Benchmark) -> Tensor:
+    """Round embeddings to 16 bits if that changes no metric of the default protocols by more than `HARMLESS`."""
+    short = embeddings.half().float()
     if not short.isfinite().all():
-        return embeddings, full
-    rounded = evaluate_protocols(protocols, short, benchmark.test)
+        return embeddings
+    protocols = protocols_of(benchmark, "test")
+    full, rounded = (evaluate_protocols(protocols, values, benchmark.test) for values in (embeddings, short))
     worst = max(
         abs(one.metrics[name].mean - other.metrics[name].mean)
         for one, other in zip(full, rounded, strict=True)
         for name in one.metrics
     )
-    return (short, rounded) if worst <= HARMLESS else (embeddings, full)
-
-
-def _draw(benchmark: Benchmark, options: Options) -> GalleryDraw:
-    return options.gallery or find_layout(benchmark.layout).draws[0]
+    return short if worst <= HARMLESS else embeddings
 
 
 def _evaluate_masks(run: Run) -> dict[str, MaskResult]:

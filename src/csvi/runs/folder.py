@@ -44,13 +44,7 @@ def checkpoints_to_resume(run: Path, resume: str | None) -> list[Path]:
 def check_same_settings(config: Config, theirs: Mapping[str, object], run: Path) -> None:
     """Refuse to resume: raises if a setting that shapes batches or losses has changed.
 
-    Args:
-        config: to resume with.
-        theirs: settings of the run, by name such as `data.height`.
-        run: its folder or checkpoint, for errors.
-
-    Raises:
-        CsviError: a setting has changed, or is one of another version.
+    `theirs` are the settings of the run, by name such as `data.height`; `run` is its folder or checkpoint, for errors.
     """
     ours = flatten(config)
     method = theirs.get("method.name", config.method.name)

@@ -65,22 +65,12 @@ class MetricsLog:
         """Images a second, of the last steps."""
 
     def losses(self, step: int, lr: float, terms: dict[str, Tensor], finite: Tensor) -> dict[str, float] | None:
-        """Keep the loss terms of a step, counted from 1; every `FLUSH_EVERY`-th step write them and return the last.
-
-        Args:
-            step, lr: number and learning rate.
-            terms: () each.
-            finite: () bool, whether the gradient is.
-        """
+        """Keep the loss terms of a step, counted from 1; every `FLUSH_EVERY`-th step write them and return the last."""
         self.pending.append((step, lr, {name: term.detach() for name, term in terms.items()}, finite))
         return self.flush() if step % FLUSH_EVERY == 0 else None
 
     def flush(self) -> dict[str, float] | None:
-        """Write what is kept; returns the terms of the last step. Whoever saves weights calls this first.
-
-        Raises:
-            CsviError: a loss or gradient was not finite and the run must stop, or the file cannot be written.
-        """
+        """Write what is kept; returns the terms of the last step. Call it before weights are saved."""
         if not self.pending:
             return None
         pending, self.pending = self.pending, []
@@ -100,11 +90,7 @@ class MetricsLog:
         return self.latest
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
-        """Append one line, and one point for each metric.
-
-        Raises:
-            CsviError: the file cannot be written.
-        """
+        """Append one line, and one point for each metric."""
         if self.file is None:
             return
         try:
@@ -123,7 +109,7 @@ class MetricsLog:
                 self.board = None
 
     def restart_clock(self) -> None:
-        """Do not count the time since the last flush: it went into something else than training."""
+        """Do not count the time since the last flush, which was not training."""
         self.started = time.perf_counter()
 
     def force_to_disk(self) -> None:

@@ -31,12 +31,7 @@ OF_NET = "net."
 
 
 def save_method(method: Method, classes: Sequence[int], run: Path) -> None:
-    """Write a trained method into a run folder; when all files are complete each replaces the one before.
-
-    Args:
-        method: to write.
-        classes: identity of each class, in the order of the classes.
-        run: the folder.
+    """Write a trained method, and the identity of each class; when all files are complete they replace those before.
 
     Raises:
         CsviError: they cannot be written; the ones before are as they were.
@@ -132,11 +127,7 @@ def load_method(run: Path, config: Config, net: EmbeddingNet) -> tuple[Method, l
 
 
 def read_classes(run: Path) -> list[int]:
-    """Read from a run folder which identity each class is, in the order of the classes.
-
-    Raises:
-        OSError, ValueError, KeyError, SafetensorError: the file is missing or another's.
-    """
+    """Read from a run folder which identity each class is; raises as reading, JSON and safetensors do."""
     with safe_open(run / METHOD, "pt") as opened:
         return [int(identity) for identity in json.loads((opened.metadata() or {})["classes"])]
 

@@ -29,8 +29,7 @@ from csvi.methods import Method, find_method
 from csvi.model.net import EmbeddingNet
 from csvi.paths import expanded
 from csvi.progress import progress
-from csvi.runs.embed import embed
-from csvi.runs.embeddings import kept_embeddings, key_of
+from csvi.runs.embeddings import embed, kept_embeddings, key_of
 from csvi.runs.network_files import has_method, load_method, load_net, model_file
 from csvi.runs.settings import load_config
 
@@ -178,11 +177,7 @@ class Run:
 
     @property
     def method(self) -> Method:
-        """The whole method as it was trained, on the device, in evaluation mode.
-
-        Raises:
-            CsviError: the folder does not hold it any more.
-        """
+        """The whole method as it was trained, on the device; a CsviError if the folder does not hold it any more."""
         return self._method_and_classes[0]
 
     @cached_property
@@ -229,12 +224,7 @@ class Run:
         return known != fingerprint(self.benchmark.root, self.benchmark.test)
 
     def file_of(self, kind: str, *words: str) -> Path | None:
-        """Name a file of the run folder about these options; the name says what is not as usual.
-
-        Args:
-            kind: such as `evaluation.json`.
-            words: what else is not as usual.
-        """
+        """Name a file of this kind (`evaluation.json`) in the run folder; the name says what is not as usual."""
         if self.folder is None:
             return None
         stem, _, suffix = kind.partition(".")
@@ -274,11 +264,7 @@ class Run:
             return embed(self.net, loader, self.fabric, self.options.flip)
 
     def batch(self, records: Sequence[ImageRecord]) -> Batch:
-        """Prepare these images as one batch on the device, not augmented.
-
-        Returns:
-            A batch with the dataset's numbers of identities, and with masks if all images have one.
-        """
+        """Prepare images as one batch on the device: not augmented, the dataset's identities, masks if all have one."""
         size = self.data.height, self.data.width
         images = np.stack([read_image(self.benchmark.file(record), *size, "RGB") for record in records])
         masks = [read_image(record.mask, *size, "L") for record in records if record.mask]
@@ -291,14 +277,9 @@ class Run:
         return prepare(batch, self.fabric.device)
 
     def masks_by_identity(self, only: Collection[int] | None = None) -> Iterator[tuple[list[int], Tensor]]:
-        """Predict the masks of test images; a method may look at all images of an identity together.
+        """Predict the masks of test images, of all identities or some; a method may look at an identity's together.
 
-        Args:
-            only: identities; by default all.
-
-        Yields:
-            For each identity the numbers of its test images, and their probabilities of person, (images, H, W) float32
-            on the CPU.
+        Yields the numbers of each identity's test images, and their probabilities of person: (images, H, W) float32.
         """
         members: dict[int, list[int]] = {}
         for i, record in enumerate(self.benchmark.test):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,6 @@ def add_settings(parser: ArgumentParser, method: str) -> None:
     parser.add_class_arguments(Config, skip={"method"})
 
 
-def method_in(settings: Mapping[str, Any]) -> str:
-    """Name the method of settings as a file holds them, whose section `method` may be wrong."""
-    section = settings.get("method", {})
-    return str(section.get("name", DEFAULT_METHOD)) if isinstance(section, dict) else str(section)
-
-
 def save_config(config: Config, file: Path) -> None:
     """Write a configuration as YAML, readable by `load_config` and by `csvi train --config`."""
     plain = json.loads(json.dumps(dataclasses.asdict(config)))  # tuples as lists
@@ -44,27 +38,25 @@ def load_config(file: Path) -> Config:
         CsviError: there is no such file or method, or it holds an unknown setting or a value of the wrong type.
     """
     settings = read_settings(file)
-    method = method_in(settings)
+    method = str(settings.get("method", {}).get("name", DEFAULT_METHOD))
     find_method(method)
     try:
-        return _parsed(method, lambda parser: parser.parse_object(settings))
+        return _parsed(method, settings)
     except Exception as error:  # jsonargparse raises several of its own
         raise CsviError(f"{file} is not a configuration of csvi: {in_one_line(error)}") from error
 
 
 def with_settings(config: Config, settings: Mapping[str, str]) -> Config:
-    """Copy a configuration with other values.
+    """Copy a configuration with other values: name such as `data.height` → text, as on the command line.
 
     With another method, the settings that both methods have keep their values.
-
-    Args:
-        config: to copy.
-        settings: name such as `data.height` → text, as on the command line.
 
     Raises:
         CsviError: there is no such method or setting, or a value of the wrong type.
     """
-    config = dataclasses.replace(config, method=as_method(config.method, settings.get("method.name")))
+    config = dataclasses.replace(
+        config, method=as_method(config.method, settings.get("method.name", config.method.name))
+    )
     plain = dataclasses.asdict(config)
     for name in settings:
         if name not in flatten(config):
@@ -73,23 +65,21 @@ def with_settings(config: Config, settings: Mapping[str, str]) -> Config:
         for name, text in settings.items():
             section, _, key = name.rpartition(".")
             (plain[section] if section else plain)[key] = yaml.safe_load(text)
-        return _parsed(config.method.name, lambda parser: parser.parse_object(plain))
+        return _parsed(config.method.name, plain)
     except CsviError:
         raise
     except Exception as error:
         raise CsviError(f"{dict(settings)} are no settings of csvi: {in_one_line(error)}") from error
 
 
-def as_method(settings: MethodSettings, name: str | None) -> MethodSettings:
-    """Give another method those of these settings that it has too; None for the same method."""
-    if name in (None, settings.name):
-        return settings
-    kind = find_method(str(name)).Settings
+def as_method(settings: MethodSettings, name: str) -> MethodSettings:
+    """Give a method those of these settings that it has too."""
+    kind = find_method(name).Settings
     shared = {f.name: getattr(settings, f.name) for f in dataclasses.fields(kind) if hasattr(settings, f.name)}
-    return kind(**shared | {"name": str(name)})
+    return kind(**shared | {"name": name})
 
 
-def _parsed(method: str, parse: Callable[[Any], Any]) -> Config:
+def _parsed(method: str, plain: dict[str, Any]) -> Config:
     parser = ArgumentParser(exit_on_error=False)
     add_settings(parser, method)
-    return Config(**vars(parser.instantiate(parse(parser))))
+    return Config(**vars(parser.instantiate(parser.parse_object(plain))))

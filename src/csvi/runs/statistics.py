@@ -135,12 +135,7 @@ def differing_settings(configs: Sequence[Config]) -> list[str]:
 def compare_groups(
     groups: Sequence[Sequence[Evaluation]], names: Sequence[str], protocol: str | None = None
 ) -> Comparison:
-    """Compare groups of runs, as several seeds or RegDB's ten models: how each one's mean differs from the first one's.
-
-    Args:
-        groups: of evaluations; a group may be a single run.
-        names: what to call them.
-        protocol: by default the first of the first evaluation.
+    """Compare groups of runs (seeds, folds, or one run each) with the first: how each one's mean differs from its mean.
 
     Raises:
         CsviError: as `difference_of_groups` does; it names the groups.
@@ -170,10 +165,6 @@ def difference_of_groups(
     a dataset has several folds, the share of each must be the same in both. People of different folds are resampled
     apart, although a person may be in several.
 
-    Args:
-        first, other: evaluations.
-        protocol: by default the first of the first evaluation.
-
     Raises:
         CsviError: not all were asked the same: other data, galleries, identities or queries, or no such protocol.
             Refinements may differ.
@@ -196,10 +187,7 @@ def difference_of_groups(
 def check_same_data(evaluations: Sequence[Evaluation], protocol: str, always: Iterable[str] = ()) -> list[int]:
     """Raise `CsviError` unless all were asked the same under a protocol; returns the folds that they are of.
 
-    Args:
-        evaluations: to compare with the first, and with the first of the same fold.
-        protocol: by name.
-        always: attributes that must agree even where the test images are known to be the same.
+    Attributes in `always` must agree even where the test images are known to be the same.
     """
     first, of_fold = evaluations[0], dict[int, Evaluation]()
     for evaluation in evaluations:

@@ -48,11 +48,7 @@ class Position:
 
 
 def save_checkpoint(fabric: Fabric, run: Path, method: nn.Module, optimizer: Optimizer, position: Position) -> None:
-    """Write RUN/last.ckpt; the one before is kept as RUN/previous.ckpt, and at every instant one of them is whole.
-
-    Raises:
-        CsviError: it cannot be written; the checkpoints are as they were.
-    """
+    """Write RUN/last.ckpt; the one before is kept as RUN/previous.ckpt, and at every instant one of them is whole."""
     if not fabric.is_global_zero:
         return
     state = {
@@ -74,7 +70,7 @@ def load_checkpoint(
     """Restore method and optimiser; returns how far they are, and the file that says so.
 
     Args:
-        files: of which the first that is not damaged counts; one before it is renamed to damaged.ckpt.
+        files: the first undamaged one is used; damaged ones before it are renamed to damaged.ckpt.
         start: position of the run that is resumed, at its start.
         config: its settings.
 
@@ -110,11 +106,7 @@ def load_checkpoint(
 
 
 def epochs_done(run: Path) -> int | None:
-    """Read from RUN/last.ckpt how many epochs are done, validation included; None without a checkpoint.
-
-    Raises:
-        CsviError: it is no checkpoint.
-    """
+    """Read from RUN/last.ckpt how many epochs are done, validation included; None without a checkpoint."""
     file = run / CHECKPOINT
     return int(_read(file, whole=False)["position"]["epoch"]) if file.exists() else None
 

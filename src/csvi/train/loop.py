@@ -30,7 +30,7 @@ from csvi.fabric import check_compiler, choose_precision, keep_freed_memory, mak
 from csvi.methods import Method, build_method, find_method
 from csvi.model.net import EmbeddingNet
 from csvi.paths import expanded
-from csvi.runs.embed import embed
+from csvi.runs.embeddings import embed
 from csvi.runs.folder import CHECKPOINT, PREVIOUS, check_same_settings, checkpoints_to_resume, locked
 from csvi.runs.metrics_log import FLUSH_EVERY, MetricsLog
 from csvi.runs.network_files import save_method
@@ -169,11 +169,7 @@ class _Training:
         return self.position.epoch * self.steps + self.position.step
 
     def to_the_end(self) -> None:
-        """Train until all epochs are done.
-
-        Raises:
-            StoppedError: a signal or the time limit came before; all is saved.
-        """
+        """Train until all epochs are done; a StoppedError says that a signal or the time limit came before."""
         epochs = self.config.train.epochs
         with stop_signal() as self.stop, contextlib.closing(self.metrics):
             while self.position.epoch < epochs:
@@ -241,7 +237,6 @@ class _Training:
             self.metrics.write(self.done, metrics)
 
     def _validates(self) -> bool:
-        """Whether there is a validation at the end of this epoch."""
         return validates(self.config, self.position.epoch + 1)
 
     def _must_stop(self, save_first: bool = False) -> bool:
@@ -283,14 +278,10 @@ def train_step(
     step: int,
     skip: bool = False,
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Train one step on one batch.
+    """Train one step, counted from 0, on one batch as a loader gives it.
 
-    Args:
-        method, wrapped: as it is, and as Fabric has wrapped it.
-        batch: as a loader gives it.
-        step: number of the step, from 0.
-        skip: leave weights, running statistics and optimiser as they were if a loss or a gradient is not finite; it
-            takes waiting for the device.
+    With `skip`, weights, running statistics and optimiser stay as they were if a loss or a gradient is not finite; it
+    takes waiting for the device.
 
     Returns:
         The weighted loss terms by name (Eq. 19 is their sum), and whether the gradient is finite, () bool.

@@ -22,7 +22,7 @@ AT_MOST, OF_LAST = 10, 100
 
 
 def gradients_are_finite(network: nn.Module) -> Tensor:
-    """Whether all gradients are finite: () bool on the device, which nobody waits for."""
+    """Whether all gradients are finite: () bool on the device, without synchronising."""
     gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
     return torch.nn.utils.get_total_norm(gradients, float("inf")).isfinite()
 
@@ -61,12 +61,7 @@ class NonFinite:
         self.skipped = deque(skipped, maxlen=OF_LAST)
 
     def check(self, step: int, terms: dict[str, float], gradient: bool) -> bool:
-        """Decide whether the step was skipped; called once for every step, in their order.
-
-        Args:
-            step: from 1.
-            terms: losses by name.
-            gradient: whether all of it is finite.
+        """Decide whether a step, counted from 1, was skipped; called once for every step, in their order.
 
         Raises:
             CsviError: the run must stop.

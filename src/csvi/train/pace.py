@@ -9,7 +9,7 @@ log = logging.getLogger(__name__)
 STEPS = 10
 """Steps that are looked at together."""
 SLOWER = 3.0
-"""Factor from which slower steps are worth a word."""
+"""Factor from which slower steps are reported."""
 
 
 class Pace:

@@ -103,11 +103,7 @@ def any_process(fabric: Fabric, condition: bool | Tensor) -> bool:
 def works_ahead(left: int, at_once: int, validates: bool, save_first: bool) -> list[str]:
     """List what there must be time for before the run can next be stopped.
 
-    Args:
-        left: steps of the epoch.
-        at_once: steps between two occasions to stop.
-        validates: at the end of the epoch; it saves before that, too.
-        save_first: a checkpoint is due now.
+    There are `left` steps of the epoch, and an occasion to stop after every `at_once`. A validation saves before it.
     """
     steps = min(left, at_once)
     last = ["saving", "validation"] if validates and steps == left else []
