@@ -218,11 +218,7 @@ class _SettingsLoader(yaml.SafeLoader):
 
 
 def read_settings(file: Path) -> dict[str, Any]:
-    """Read a YAML file of settings: name → value, or section → names and values; both may be wrong.
-
-    Raises:
-        CsviError: there is no such file, or it holds something else.
-    """
+    """Read a YAML file: name → value, or section → names and values, none checked; raises `CsviError` if it is none."""
     if not file.is_file():
         raise CsviError(f"no such file: {file}")
     try:

@@ -13,11 +13,7 @@ from csvi.errors import CsviError
 
 
 def make_fabric(precision: str = "auto", devices: int = 1, nodes: int = 1) -> Fabric:
-    """Set up Fabric on the machine's accelerator, or its CPU, in the precision that a run's settings ask for.
-
-    Raises:
-        CsviError: there are fewer devices.
-    """
+    """Set up Fabric on the machine's accelerator or CPU; raises `CsviError` if there are fewer devices."""
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # we say ourselves what was chosen
     try:
         fabric = Fabric(devices=devices, num_nodes=nodes, precision=choose_precision(precision))  # type: ignore[arg-type]
@@ -36,14 +32,9 @@ def _as_it_is(data: Any) -> Any:
 def keep_freed_memory(device: torch.device) -> bool:
     """Ask glibc to keep freed memory for the next step. Returns whether it agreed.
 
-    By default it gives large tensors back to the kernel at once, which clears every page of them when the next step
-    asks again. That takes up to a third of a step on a CPU (docs/performance.md). Other libraries are left as they are,
-    and so is glibc with `CSVI_KEEP_MEMORY=0` in the environment, or with any setting of its own there.
-
-    Call it after loader processes were forked, which need not keep any. Later calls do nothing.
-
-    Args:
-        device: that the steps run on; only a CPU's memory is the C library's.
+    By default it gives large tensors back to the kernel, which clears every page of them when the next step asks again:
+    up to a third of a step on a CPU (docs/performance.md). `CSVI_KEEP_MEMORY=0` in the environment, or any setting of
+    glibc's own there, leaves it as it is. Call it after loader processes were forked, which need not keep any.
     """
     decided = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
     if device.type != "cpu" or decided or os.environ.get("CSVI_KEEP_MEMORY") == "0":
@@ -57,11 +48,7 @@ def keep_freed_memory(device: torch.device) -> bool:
 
 
 def check_compiler(device: torch.device) -> None:
-    """Compile next to nothing, to see whether a network can be compiled.
-
-    Raises:
-        CsviError: there is no compiler that torch.compile can use for this device.
-    """
+    """Compile next to nothing; raises `CsviError` if torch.compile finds no compiler for this device."""
     try:
         torch.compile(torch.neg)(torch.ones(2, device=device))
     except Exception as error:  # of whichever compiler it is

@@ -11,11 +11,7 @@ from csvi.errors import CsviError
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
-    """Write out the folder that `~` or `~name` stands for.
-
-    Raises:
-        CsviError: there is no such user.
-    """
+    """Write out the folder that `~` or `~name` stands for; raises `CsviError` if there is no such user."""
     try:
         return Path(path).expanduser()
     except RuntimeError as error:

@@ -14,10 +14,8 @@ def find(name: str, known: Mapping[str, str], kind: type, what: str) -> type[Any
     does): it may be a stranger's, and so may the file that names the class.
 
     Args:
-        name: a key of `known`, or `module:Class`.
-        known: short name → `module:Class`.
-        kind: class that it must derive from.
-        what: how to call it in errors: `method`, `layout`.
+        name: a key of `known` (short name → `module:Class`), or `module:Class`.
+        kind: class that it must derive from, called `what` in errors.
 
     Raises:
         CsviError: no such name, module or class, or it derives from something else.

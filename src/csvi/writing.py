@@ -16,12 +16,7 @@ NO_FOLDERS = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF}
 def replacing(file: Path, keep: Path | None = None) -> Iterator[Path]:
     """Give a path to write to, which takes the place of `file` when the block ends and is removed when the block fails.
 
-    Args:
-        file: to write.
-        keep: what the file before is renamed to, if there is one.
-
-    Raises:
-        CsviError: it cannot be written; `file` is as it was.
+    The file before, if there is one, is renamed to `keep`. Raises `CsviError` if it cannot be written; it then stays.
     """
     partial = file.with_name(f".{file.name}.partial")  # always the same, so that what a kill leaves is written over
     try:

@@ -99,8 +99,6 @@ def test_an_identity_of_one_modality_has_no_distance(runs, with_test):
     only_visible = with_test(runs[0], [record for record in test if record.modality == Modality.VISIBLE])
     with pytest.raises(CsviError, match="fewer than two identities of both modalities"):
         tsne([only_visible])
-    with pytest.raises(CsviError, match="at least two"):
-        tsne(runs, identities=1)
 
 
 def test_figure_and_table_say_the_numbers(runs):

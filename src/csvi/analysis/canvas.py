@@ -1,4 +1,4 @@
-"""The look of figures: style, pictures and text at places in inches, and names below groups of bars."""
+"""The look of figures: style, pictures and text at places in inches, and groups of bars."""
 
 import textwrap
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
 STYLE: Any = {"svg.fonttype": "none", "axes.spines.top": False, "axes.spines.right": False, "font.size": 10}
@@ -38,11 +39,25 @@ def outline(axes: Axes, probability: np.ndarray) -> None:
         axes.contour(probability, levels=[0.5], colors="#e8590c", linewidths=0.9)
 
 
-def name_groups(axes: Axes, names: Sequence[str]) -> None:
-    """Write names below groups of bars, whose middles are at 0, 1, 2..."""
+def grouped_bars(
+    axes: Axes, names: Sequence[str], bars: Sequence[tuple[Sequence[float], dict[str, Any]]], width: float, floor: float
+) -> list[BarContainer]:
+    """Draw bars side by side, a group for each name, in the middle of which the name stands.
+
+    Args:
+        names: of the groups.
+        bars: of each kind of bar, its value in every group and its style.
+        width: of a bar and the gap beside it; groups are 1 apart.
+        floor: the value that bars begin at.
+    """
     axes.set_xticks(range(len(names)), names)
     axes.tick_params("x", length=0)
     axes.set_xlim(-0.5, len(names) - 0.5)
+    drawn = []
+    for number, (values, style) in enumerate(bars):
+        at = np.arange(len(names)) + (number - (len(bars) - 1) / 2) * width
+        drawn.append(axes.bar(at, np.maximum(values, floor) - floor, 0.9 * width, floor, **style))
+    return drawn
 
 
 def in_lines(run: str, width: int) -> str:

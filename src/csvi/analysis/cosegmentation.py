@@ -76,55 +76,36 @@ class Pair:
 
 
 def cosegmentation(run: Run, pairs: int = 50, seed: int = 0, many: int = MANY, few: int = FEW) -> Cosegmentation:
-    """Mask IoU, at threshold 0.5 and the size of the images, of pairs of test identities given alone and mixed.
+    """Measure mask IoU, at threshold 0.5 and the size of the images, of pairs of identities given alone and mixed.
 
-    A method that looks at each image by itself (`decode`, `segment`) finds the same mixed as alone.
-
-    Args:
-        run: one that predicts masks.
-        pairs: ordered pairs of identities, drawn with replacement.
-        seed: of the identities and of their images.
-        many, few: images of each modality of the first and of the second identity.
+    A method that looks at each image by itself (`decode`, `segment`) finds the same mixed as alone. For the arguments
+    see `draw_pairs`.
 
     Raises:
         CsviError: the run predicts no masks, or the test images have none or are too few.
     """
     check_masks(run)
-    if pairs < 1:
-        raise CsviError(f"{pairs} pairs of identities were asked for: it takes at least one")
     drawn = draw_pairs(run, pairs, seed, many, few)
     iou = np.zeros((pairs, 4))  # first alone, first mixed, second alone, second mixed
     seen: tuple[list[Tensor], list[Tensor]] = [], []
     for row, pair in zip(iou, progress(drawn, "Mixing identities"), strict=True):
-        records = [*pair.first, *pair.second]
-        first, second, mixed = predict_sets(run, records, pair.sets)
-        true = true_masks(run, records)
-        of_first, of_second = true[: len(first)], true[len(first) :]
-        of_mixed = _iou(mixed, true)
-        row[:] = (
-            _iou(first, of_first).mean(),
-            of_mixed[: len(first)].mean(),
-            _iou(second, of_second).mean(),
-            of_mixed[len(first) :].mean(),
-        )
-        seen[0].append(of_first)
-        seen[1].append(of_second)
+        true, alone, mixed = _masks(run, pair)
+        of_alone, of_mixed, n = mask_iou(alone > 0.5, true), mask_iou(mixed > 0.5, true), len(pair.first)
+        row[:] = of_alone[:n].mean(), of_mixed[:n].mean(), of_alone[n:].mean(), of_mixed[n:].mean()
+        seen[0].append(true[:n])
+        seen[1].append(true[n:])
     one = np.ones(pairs, dtype=np.int64)
-    change, low, high = paired_difference((iou[:, [0, 2]], iou[:, [1, 3]]), (one, one))
-    alone, mixed_mean = iou[:, [0, 2]].mean(0), iou[:, [1, 3]].mean(0)
-    roles = [
+    change = paired_difference((iou[:, [0, 2]], iou[:, [1, 3]]), (one, one))  # and the ends of its interval
+    first, second = (
         Role(
-            sum(map(len, seen[i])) / pairs,
-            float(alone[i]),
-            float(mixed_mean[i]),
-            float(change[i]),
-            float(low[i]),
-            float(high[i]),
-            best_constant_mask(torch.cat(seen[i]))[1],
+            sum(map(len, true)) / pairs,
+            *(float(column) for column in iou[:, [2 * i, 2 * i + 1]].mean(0)),
+            *(float(each[i]) for each in change),
+            best_constant_mask(torch.cat(true))[1],
         )
-        for i in (0, 1)
-    ]
-    return Cosegmentation(run.name, run.net.method, pairs, *roles)
+        for i, true in enumerate(seen)
+    )
+    return Cosegmentation(run.name, run.net.method, pairs, first, second)
 
 
 def cosegmentation_table(results: Sequence[Cosegmentation]) -> Table:
@@ -153,10 +134,7 @@ def cosegmentation_figure(run: Run, seed: int = 0, shown: int = 2, many: int = M
     its IoU). Columns: visible and infrared images of (a) the identity of many images and (b) the one of few.
 
     Args:
-        run: one that predicts masks.
-        seed: of the pair.
         shown: images of each modality and identity that are drawn; all are given to the network.
-        many, few: images of each modality that are given.
 
     Raises:
         CsviError: as `cosegmentation`.
@@ -164,10 +142,8 @@ def cosegmentation_figure(run: Run, seed: int = 0, shown: int = 2, many: int = M
     check_masks(run)
     (pair,) = draw_pairs(run, 1, seed, many, few)
     records = [*pair.first, *pair.second]
-    true = true_masks(run, records)
-    first, second, mixed = predict_sets(run, records, pair.sets)
-    alone = torch.cat([first, second])
-    iou = {"alone": _iou(alone, true), "mixed": _iou(mixed, true)}
+    true, alone, mixed = _masks(run, pair)
+    iou = {"alone": mask_iou(alone > 0.5, true), "mixed": mask_iou(mixed > 0.5, true)}
 
     columns = [[[i for i in part if records[i].modality == m][:shown] for m in Modality] for part in pair.sets[:2]]
     height, width = true.shape[1:]
@@ -199,8 +175,7 @@ def cosegmentation_figure(run: Run, seed: int = 0, shown: int = 2, many: int = M
                         show(axes, pixels)
                         if row >= 2:
                             outline(axes, pixels)
-                            value = iou["alone" if row == 2 else "mixed"][i]
-                            text = f"{value:.2f}"
+                            text = f"{iou['alone' if row == 2 else 'mixed'][i]:.2f}"
                             write(figure, x + cell[0] / 2, tops[row] + cell[1] + 0.01, text, ha="center", va="top")
                     x += cell[0] + 0.03
                 x += modality_gap
@@ -217,13 +192,17 @@ def cosegmentation_figure(run: Run, seed: int = 0, shown: int = 2, many: int = M
 
 
 def draw_pairs(run: Run, pairs: int, seed: int, many: int = MANY, few: int = FEW) -> list[Pair]:
-    """Pairs of test identities with some of their images; with the same seed, fewer pairs are the first of more.
+    """Draw pairs of test identities and some of their images; with the same seed, fewer pairs are the first of more.
+
+    Args:
+        run: of whose dataset.
+        pairs: ordered pairs of identities, drawn with replacement.
+        seed: of the identities and of their images.
+        many, few: images of each modality of the first and of the second identity.
 
     Raises:
         CsviError: there are no two identities with images in both modalities, one of them with more than `few`.
     """
-    if not 0 < few < many:
-        raise CsviError(f"{many} and {few} images: the first identity must have more than the second, which has some")
     records = run.benchmark.test
     members = both_modalities(records)
     rich = [identity for identity, both in members.items() if min(map(len, both)) > few]
@@ -246,5 +225,8 @@ def draw_pairs(run: Run, pairs: int, seed: int, many: int = MANY, few: int = FEW
     return drawn
 
 
-def _iou(probability: Tensor, true: Tensor) -> Tensor:
-    return mask_iou(probability > 0.5, true)
+def _masks(run: Run, pair: Pair) -> tuple[Tensor, Tensor, Tensor]:
+    """True masks (n, H, W) of the images of a pair, and those predicted alone and mixed, in [0, 1]."""
+    records = [*pair.first, *pair.second]
+    first, second, mixed = predict_sets(run, records, pair.sets)
+    return true_masks(run, records), torch.cat([first, second]), mixed

@@ -21,11 +21,12 @@ from matplotlib.figure import Figure
 from rich.table import Column, Table
 from torch import Tensor, nn
 
-from csvi.analysis.canvas import STYLE, in_lines, name_groups
+from csvi.analysis.canvas import STYLE, grouped_bars, in_lines
 from csvi.analysis.plain_table import plain_table
 from csvi.data import Modality
 from csvi.data.batch import Batch, prepare
 from csvi.data.sampler import CrossModalitySampler
+from csvi.data.training_set import check_masks
 from csvi.errors import CsviError
 from csvi.methods.baseline import Baseline
 from csvi.methods.decode import Decode
@@ -78,24 +79,24 @@ def gradients(run: Run, batches: int = 8, seed: int = 0) -> Gradients:
 
     Args:
         run: of a method of Table 3.
-        batches: how many; fewer if an epoch has no more.
+        batches: at most so many of an epoch, at least one.
         seed: draws them.
 
     Raises:
-        CsviError: the method is another or was not kept, its images are not what they were, or no batch is asked for.
+        CsviError: the method is another or was not kept, or its images and masks are not what they were.
     """
-    if batches < 1:
-        raise CsviError(f"gradients are measured on at least one batch, not on {batches}")
     method, images = run.method, run.training_set
     if not isinstance(method, Baseline):
         raise CsviError(f"{run.path} was trained with {run.net.method}: this figure is about the rows of Table 3")
+    if method.needs_masks:
+        check_masks(run.benchmark, run.data)
     sampler = CrossModalitySampler(images.records, run.data.identities, run.data.images, seed, skipped=images.skipped)
     drawn = [[sample.image for sample in batch] for batch in itertools.islice(sampler, batches)]
-    measured = [
-        batch_gradients(method, prepare(images.images[index], run.fabric.device))
+    norms = [
+        _norms(method, prepare(images.images[index], run.fabric.device))
         for index in progress(drawn, f"Gradients of {run.name}")
     ]
-    shared, task = (_mean(kind) for kind in zip(*measured, strict=True))
+    shared, task = _named(torch.stack(norms).mean(0))
     return Gradients(run.name, run.net.method, isinstance(method, Decode), len(drawn), len(drawn[0]), shared, task)
 
 
@@ -109,81 +110,75 @@ def batch_gradients(method: Baseline, batch: Batch) -> tuple[FeatureGradients, F
     Returns:
         Norms for F_s and for F_task. Where there is no path, or no such loss, they are exactly 0.
     """
+    return _named(_norms(method, batch))
+
+
+def _norms(method: Baseline, batch: Batch) -> Tensor:
+    """Measure norms (2, 4, 2): of F_s and F_task, losses as in `FeatureGradients`, at either modality."""
     if method.training:
         raise CsviError("gradients are measured in evaluation mode: call method.eval() first")
     method = copy.copy(method)  # with the same weights
     method.settings = dataclasses.replace(method.settings, identity_weight=1.0)
     visible, infrared = (batch.modality == m for m in Modality)
 
-    def norms_of(loss: Tensor | None, features: list[Tensor]) -> list[dict[str, float]]:
-        """Norms at the images of each modality, for F_s and for F_task."""
-        return [
-            {"visible": _norm(gradient[visible]), "infrared": _norm(gradient[infrared])}
-            for gradient in _gradient(loss, features)
-        ]
+    def norms_of(loss: Tensor, features: list[Tensor]) -> Tensor:  # (2, 2): of F_s and F_task, at either modality
+        found = torch.autograd.grad(loss, features, retain_graph=True, materialize_grads=True)
+        return torch.stack(
+            [torch.stack([gradient[some].double().norm() for some in (visible, infrared)]) for gradient in found]
+        ).cpu()
 
     with torch.enable_grad():
         with _features_of(method) as features:
             identity = norms_of(method(batch, step=method.settings.center_ramp)["identity"], features)
+        if not isinstance(method, Decode):
+            none = torch.zeros_like(identity)
+            return torch.stack([none, none, none, identity], 1)
         with _features_of(method) as features:
-            logits = method.mask_logits(batch) if isinstance(method, Decode) else None
-            if logits is None:
-                method.features(batch)
-        whole, of_visible, of_infrared = (
-            norms_of(_segmentation_loss(method, logits, batch, chosen), features)
-            for chosen in (visible | infrared, visible, infrared)
+            logits = method.mask_logits(batch)
+        assert batch.mask is not None
+        whole, *terms = (  # xi_Seg, and its terms for either modality (Eq. 17)
+            norms_of(
+                method.decoder.loss(logits[some], batch.mask[some], batch.identity[some], batch.modality[some]),
+                features,
+            )
+            for some in (visible | infrared, visible, infrared)
         )
-    shared, task = (
-        FeatureGradients(
-            segmentation=Norms(**whole[kind]),
-            within=Norms(of_visible[kind]["visible"], of_infrared[kind]["infrared"]),
-            across=Norms(of_infrared[kind]["visible"], of_visible[kind]["infrared"]),
-            identity=Norms(**identity[kind]),
-        )
-        for kind in (0, 1)
-    )
+    of_term = torch.stack(terms)  # (2, 2, 2): term, features, modality that it reaches
+    within, across = (of.diagonal(dim1=0, dim2=2) for of in (of_term, of_term.flip(0)))
+    return torch.stack([whole, within, across, identity], 1)
+
+
+def _named(norms: Tensor) -> tuple[FeatureGradients, FeatureGradients]:
+    """Name what `_norms` measures."""
+    shared, task = (FeatureGradients(*(Norms(*of_loss) for of_loss in of)) for of in norms.tolist())
     return shared, task
 
 
 def gradients_figure(results: Sequence[Gradients]) -> Figure:
     """Draw six bars a run on a log scale, exact zeros as "0": above with respect to F_s, below to F_task."""
-    kinds = [
+    losses = [
         ("ξ$_{Seg}$", "segmentation", ("#4c78a8", "#d6453d"), ""),
         ("other modality's ξ$_{Seg}$", "across", ("#c3d4e6", "#f4c4c1"), "////"),
         ("ξ$_{ID}$", "identity", ("#8d8d8d", "#c9c9c9"), ""),
     ]
-    width = 0.14
-    bars = [
-        (f"{loss} at {modality} features", kind, modality, colors[m], hatch)
-        for loss, kind, colors, hatch in kinds
-        for m, modality in enumerate(("visible", "infrared"))
-    ]
+    names = [in_lines(result.run, 18) + ("" if result.masks else "\n(no ξ$_{Seg}$)") for result in results]
 
     def draw(axes: Axes, features: str, title: str) -> None:
-        values = {
-            (kind, modality): [getattr(getattr(getattr(result, features), kind), modality) for result in results]
-            for _, kind, modality, _, _ in bars
-        }
-        floor, ceiling = _limits([value for several in values.values() for value in several])
-        for number, (label, kind, modality, color, hatch) in enumerate(bars):
-            at = [group + (number - (len(bars) - 1) / 2) * width for group in range(len(results))]
-            found = values[kind, modality]
-            axes.bar(
-                at,
-                [max(value, floor) - floor for value in found],
-                0.88 * width,
-                floor,
-                label=label,
-                color=color,
-                hatch=hatch,
-                edgecolor="#555555" if hatch else color,
-                linewidth=0.5,
-            )
-            for x, value in zip(at, found, strict=True):
+        bars = []
+        for loss, kind, colors, hatch in losses:
+            for modality, color in zip(("visible", "infrared"), colors, strict=True):
+                values = [getattr(getattr(getattr(result, features), kind), modality) for result in results]
+                edge = "#555555" if hatch else color
+                label = f"{loss} at {modality} features"
+                bars.append((values, {"label": label, "color": color, "hatch": hatch, "edgecolor": edge, "lw": 0.5}))
+        above_zero = [value for values, _ in bars for value in values if value > 0] or [1.0]
+        floor = min(above_zero) / 2
+        for drawn, (values, _) in zip(grouped_bars(axes, names, bars, 0.14, floor), bars, strict=True):
+            for bar, value in zip(drawn, values, strict=True):
                 if value == 0:
-                    axes.annotate("0", (x, floor), (0, 2), textcoords="offset points", ha="center", fontsize=8)
-        axes.set(yscale="log", ylim=(floor, ceiling), ylabel=title)
-        name_groups(axes, [_group(result) for result in results])
+                    at = bar.get_x() + bar.get_width() / 2, floor
+                    axes.annotate("0", at, (0, 2), textcoords="offset points", ha="center", fontsize=8)
+        axes.set(yscale="log", ylim=(floor, max(above_zero) * 1.5), ylabel=title)
 
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(max(7.2, 0.8 + 1.5 * len(results)), 5.6), layout="constrained")
@@ -191,7 +186,7 @@ def gradients_figure(results: Sequence[Gradients]) -> Figure:
         draw(above, "shared", "‖∂ξ / ∂F$_s$‖")
         draw(below, "task", "‖∂ξ / ∂F$_{task}$‖")
         handles, labels = above.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=len(kinds), frameon=False, fontsize=8)
+        figure.legend(handles, labels, loc="outside upper center", ncols=len(losses), frameon=False, fontsize=8)
     return figure
 
 
@@ -220,10 +215,8 @@ def gradients_table(results: Sequence[Gradients]) -> Table:
 
 @contextlib.contextmanager
 def _features_of(method: Baseline) -> Iterator[list[Tensor]]:
-    """Keep F_s and F_task of what the method computes in the block.
-
-    Segment adds features to those of the shared layers to get F_s; the gradients of both are the same.
-    """
+    """Keep F_s and F_task of what the method computes in the block."""
+    # Segment adds features to those of the shared layers to get F_s; the gradients of both are the same
     features: list[Tensor] = []
 
     def keep(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
@@ -236,42 +229,5 @@ def _features_of(method: Baseline) -> Iterator[list[Tensor]]:
         hook.remove()
 
 
-def _segmentation_loss(method: Baseline, logits: Tensor | None, batch: Batch, chosen: Tensor) -> Tensor | None:
-    """Compute xi_Seg (Eq. 17) of some images, (B,) bool; None if the method predicts no masks."""
-    if logits is None or not isinstance(method, Decode) or batch.mask is None:
-        return None
-    return method.decoder.loss(logits[chosen], batch.mask[chosen], batch.identity[chosen], batch.modality[chosen])
-
-
-def _gradient(loss: Tensor | None, features: list[Tensor]) -> list[Tensor]:
-    """Compute gradients with respect to the features; 0 where the loss is none or does not depend on them."""
-    if loss is None:
-        return [torch.zeros_like(feature) for feature in features]
-    return list(torch.autograd.grad(loss, features, retain_graph=True, materialize_grads=True))
-
-
-def _norm(gradient: Tensor) -> float:
-    return float(torch.linalg.vector_norm(gradient.double()))
-
-
-def _mean(several: Sequence[FeatureGradients]) -> FeatureGradients:
-    def mean(name: str) -> Norms:
-        norms = [getattr(one, name) for one in several]
-        return Norms(*(sum(getattr(n, m) for n in norms) / len(norms) for m in ("visible", "infrared")))
-
-    return FeatureGradients(**{field.name: mean(field.name) for field in dataclasses.fields(FeatureGradients)})
-
-
-def _limits(values: list[float]) -> tuple[float, float]:
-    """Choose the ends of a log axis: from half the least value that is not 0 to a little above the greatest."""
-    above_zero = [value for value in values if value > 0] or [1.0]
-    return min(above_zero) / 2, max(above_zero) * 1.5
-
-
 def _short(norm: float) -> str:
     return "0" if norm == 0 else f"{norm:.1e}"
-
-
-def _group(result: Gradients) -> str:
-    name = in_lines(result.run, 18)
-    return name if result.masks else f"{name}\n(no ξ$_{{Seg}}$)"

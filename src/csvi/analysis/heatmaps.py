@@ -6,7 +6,6 @@ image is and not how strong it is. What that looks like in a few images, `person
 """
 
 import random
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -19,7 +18,7 @@ from rich.table import Column, Table
 from torch import Tensor
 from torch.nn import functional as F
 
-from csvi.analysis.canvas import STYLE, outline, place, show, write
+from csvi.analysis.canvas import STYLE, in_lines, outline, place, show, write
 from csvi.analysis.images import (
     both_modalities,
     check_masks,
@@ -121,15 +120,12 @@ def _net(run: Run) -> PartNet:
 
 
 def person_cells(mask: Tensor, height: int, width: int, cell: int) -> Tensor:
-    """Compute how much of each cell is person; cells that reach beyond the image have no person there.
+    """Compute how much of each cell of `cell` x `cell` pixels is person, none beyond the image: (B, height, width).
 
     Args:
         mask: (B, 1, H, W) in [0, 1].
         height, width: of the features.
         cell: pixels on a side of a cell.
-
-    Returns:
-        (B, height, width) in [0, 1].
     """
     return mask_target(mask, height, width, cell)[:, 0]
 
@@ -151,12 +147,7 @@ def share_inside(energy: Tensor, person: Tensor) -> Tensor:
 
 
 def inside(energy: Tensor, person: Tensor) -> Inside:
-    """Average over images in random order, each also compared with the person of the one before it.
-
-    Args:
-        energy: (B, h, w), not negative.
-        person: (B, h, w) of `person_cells`.
-    """
+    """Average `share_inside` over images in random order, each also compared with the person of the one before it."""
     of_image, of_other = share_inside(energy, person), share_inside(energy, person.roll(1, 0))
     return Inside(float(of_image.mean()), float(of_other.mean()), float(person.mean()), len(energy))
 
@@ -215,7 +206,7 @@ def heatmaps_figure(
     records = same_test_images(runs)
     chosen = random.Random(seed)
     members = both_modalities(records)
-    if not members or rows < 1:
+    if not members:
         raise CsviError(f"there are no images to draw: {rows} of each modality, of {len(members)} identities")
     identities = chosen.sample(list(members), min(2 * rows, len(members)))
     modalities = [m for m in Modality for _ in range(rows)]
@@ -231,22 +222,14 @@ def heatmaps_figure(
         activation = F.interpolate(activation[:, None], (height, width), mode="bilinear")[:, 0]
         columns.append((run.name, [_overlay(*pair) for pair in zip(images, activation.numpy(), strict=True)]))
     predicting = next((run for run in runs if predicts_masks(run)), None)
-    outlined = None
-    if predicting is not None:
-        outlined = len(columns)
-        masks = []
-        for i in drawn:
-            together = [i]
-            for of_modality in members[records[i].identity]:
-                rest = [j for j in of_modality if j != i]
-                together += chosen.sample(rest, min(len(rest), TOGETHER - (i in of_modality)))
-            (predicted,) = predict_sets(predicting, [records[j] for j in together], [range(len(together))])
-            masks.append(predicted[0].numpy())
-        columns.append((f"mask by\n{predicting.name}", masks))
+    outlined = len(columns) if predicting else None
+    if predicting:
+        masks = [_predicted(predicting, i, members[records[i].identity], chosen) for i in drawn]
+        columns.append((f"mask by {predicting.name}", masks))
     if all(record.mask for record in shown):
         columns.append(("true mask", list(true_masks(runs[0], shown).numpy())))
 
-    titles = [_in_lines(title) for title, _ in columns]
+    titles = [in_lines(title, 14) for title, _ in columns]
     cell, gap = (0.85, 0.85 * height / width), 0.05
     left, above, below = 0.95, 0.15 + 0.14 * max(1 + title.count("\n") for title in titles), 0.8 if shares else 0.25
     page = (max(left + len(columns) * (cell[0] + gap) + 0.05, 4.6), above + len(shown) * (cell[1] + gap) + below)
@@ -266,12 +249,10 @@ def heatmaps_figure(
             middle = left + column * (cell[0] + gap) + cell[0] / 2
             write(figure, middle, above - 0.05, title, ha="center", va="bottom", fontsize=7)
             if shares and column <= len(runs):
-                share = shares[max(column - 1, 0)]
-                lines = ["activation" if column else "area"]
-                for part in (share.visible, share.infrared):
-                    lines.append(
-                        f"{100 * part.person:.0f} ({100 * part.other:.0f}) %" if column else f"{100 * part.area:.0f} %"
-                    )
+                both = shares[max(column - 1, 0)].visible, shares[max(column - 1, 0)].infrared
+                lines = ["area", *(f"{100 * part.area:.0f} %" for part in both)]
+                if column:
+                    lines = ["activation", *(f"{100 * part.person:.0f} ({100 * part.other:.0f}) %" for part in both)]
                 write(figure, middle, below_images, "\n".join(lines), ha="center", va="top", fontsize=8)
         if shares:
             text = "in the person:\nvisible\ninfrared"
@@ -283,9 +264,14 @@ def heatmaps_figure(
     return figure
 
 
-def _in_lines(title: str) -> str:
-    """Break a title into lines as narrow as a column, the folder of a run above its name."""
-    return "\n".join(textwrap.fill(part, 14) for part in title.replace("/", "/\n").splitlines())
+def _predicted(run: Run, image: int, members: tuple[list[int], list[int]], chosen: random.Random) -> np.ndarray:
+    """Predict the mask (H, W) of a test image, given with others of its identity."""
+    together = [image]
+    for of_modality in members:
+        rest = [i for i in of_modality if i != image]
+        together += chosen.sample(rest, min(len(rest), TOGETHER - (image in of_modality)))
+    (predicted,) = predict_sets(run, [run.benchmark.test[i] for i in together], [range(len(together))])
+    return predicted[0].numpy()
 
 
 def _overlay(image: np.ndarray, activation: np.ndarray) -> np.ndarray:

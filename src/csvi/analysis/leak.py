@@ -10,13 +10,12 @@ from dataclasses import dataclass
 
 import matplotlib
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.table import Column, Table
 from torch import Tensor
 from torch.nn import functional as F
 
-from csvi.analysis.canvas import STYLE, in_lines, name_groups
+from csvi.analysis.canvas import STYLE, grouped_bars, in_lines
 from csvi.analysis.plain_table import plain_table
 from csvi.data import Modality
 from csvi.data.batch import prepare
@@ -150,20 +149,15 @@ def leak_figure(results: Sequence[Leak]) -> Figure:
         ("another's w: right", "other", "#f2b447"),
         ("another's w: names the other", "other_named", "#d6453d"),
     ]
-    width = 0.17
-
-    def draw(axes: Axes) -> None:
-        for number, (label, name, color) in enumerate(bars):
-            values = [100 * getattr(result, name).all for result in results]
-            at = [group + (number - (len(bars) - 1) / 2) * width for group in range(len(results))]
-            drawn = axes.bar(at, values, 0.9 * width, color=color, label=label)
-            axes.bar_label(drawn, [f"{value:.3g}" for value in values], fontsize=8, padding=1)
-        name_groups(axes, [_group(result) for result in results])
-        axes.set(ylim=(0, 105), ylabel="training images (%)")
-
+    names = [in_lines(r.run, 22) + ("" if r.reads_weights else "\n(head reads F$_s$)") for r in results]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(max(6.4, 0.8 + 1.9 * len(results)), 3.8), layout="constrained")
-        draw(figure.subplots())
+        axes = figure.subplots()
+        values = [[100 * getattr(result, name).all for result in results] for _, name, _ in bars]
+        styles = [{"label": label, "color": color} for label, _, color in bars]
+        for drawn in grouped_bars(axes, names, list(zip(values, styles, strict=True)), 0.17, 0):
+            axes.bar_label(drawn, fmt="%.3g", fontsize=8, padding=1)
+        axes.set(ylim=(0, 105), ylabel="training images (%)")
         figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=9)
     return figure
 
@@ -235,8 +229,3 @@ def _shares(hit: Tensor, modality: Tensor) -> Shares:
     """Compute shares of (B,) bool, in all images and in those of each modality."""
     of = [hit, *(hit[modality == m] for m in Modality)]
     return Shares(*(float(part.double().mean()) for part in of))
-
-
-def _group(result: Leak) -> str:
-    name = in_lines(result.run, 22)
-    return name if result.reads_weights else f"{name}\n(head reads F$_s$)"

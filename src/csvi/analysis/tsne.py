@@ -79,7 +79,7 @@ class Planes:
 
 
 def tsne(runs: Sequence[Run], identities: int = 12, seed: int = 0) -> Planes:
-    """Embed the test images with each run, measure between modality centers, and lay some identities out in a plane.
+    """Embed the test images with each run, measure between modality centers, and lay out some identities in a plane.
 
     A center is the mean of the embeddings of all test images of an identity in one modality.
 
@@ -95,8 +95,6 @@ def tsne(runs: Sequence[Run], identities: int = 12, seed: int = 0) -> Planes:
     members = both_modalities(records)
     if len(members) < 2:
         raise CsviError(f"the test split of {runs[0].benchmark.root} has fewer than two identities of both modalities")
-    if identities < 2:
-        raise CsviError(f"{identities} identities were asked for: the plane takes at least two")
     chosen = random.Random(seed)
     drawn = sorted(chosen.sample(list(members), min(identities, len(members))))
     index = [
@@ -123,15 +121,7 @@ def tsne(runs: Sequence[Run], identities: int = 12, seed: int = 0) -> Planes:
 
 
 def modality_centers(embeddings: Tensor, members: Sequence[tuple[list[int], list[int]]]) -> Tensor:
-    """Average the embeddings of each identity and modality.
-
-    Args:
-        embeddings: (n, d).
-        members: of each identity, the indices of its visible and of its infrared images.
-
-    Returns:
-        (identities, 2, d).
-    """
+    """Average embeddings (n, d) over the visible and over the infrared images of each identity: (identities, 2, d)."""
     return torch.stack([torch.stack([embeddings[images].mean(0) for images in both]) for both in members])
 
 

@@ -38,9 +38,7 @@ def prepare(batch: Batch, device: torch.device) -> Batch:
     """Move a batch to a device, normalise it there, and add its route.
 
     Nothing waits for the device: the route is made while the modalities are still on the CPU, where loaders leave them.
-
-    Returns:
-        A batch whose images lie in memory as the networks want, `channels_last`.
+    Images then lie in memory as the networks want, `channels_last`.
     """
     route = Route.of(batch.modality, device)
     non_blocking = device.type not in ("cpu", "mps")  # MPS would read what is not there yet
@@ -50,10 +48,9 @@ def prepare(batch: Batch, device: torch.device) -> Batch:
 
 
 def normalize(batch: Batch) -> Batch:
-    """Turn bytes into numbers, on whatever device they are; a batch of numbers is returned as it is.
+    """Turn bytes into float32: images normalised by ImageNet's mean and standard deviation, masks in [0, 1].
 
-    Returns:
-        The batch with float32 images of ImageNet's mean and standard deviation, and float32 masks in [0, 1].
+    A batch of numbers is returned as it is.
     """
     if batch.image.dtype != torch.uint8:
         return batch

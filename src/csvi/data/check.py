@@ -77,9 +77,8 @@ def check_dataset(root: Path, layout: str | None = None, masks: Path | None = No
     """Look at every list, every file and every mask of a dataset, with a bar of progress on standard error.
 
     Args:
-        root: folder of the dataset.
-        layout: name of its layout, see `find_layout`; by default the one that the folder looks like.
-        masks: folder of masks, by default ROOT/masks where it exists.
+        root, masks: see `Layout.read`.
+        layout: name of the layout, see `find_layout`; by default the one that the folder looks like.
         decode: decode every image and mask, and not only read its header.
 
     Raises:

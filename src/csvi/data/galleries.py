@@ -10,11 +10,7 @@ from csvi.errors import CsviError
 
 
 def images_of(records: Sequence[ImageRecord], modality: Modality, why: str) -> list[int]:
-    """Indices of the images of a modality.
-
-    Raises:
-        CsviError: there are none; `why` says in the sentence what they are needed for.
-    """
+    """Indices of the images of a modality; raises `CsviError` if there are none, with `why` they are needed."""
     indices = [i for i, record in enumerate(records) if record.modality == modality]
     if not indices:
         raise CsviError(f"no {modality.name.lower()} images: {why}")

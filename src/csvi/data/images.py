@@ -46,11 +46,7 @@ class TroubleReading(BadImage):
 
 
 def read_image(file: Path, height: int, width: int, mode: Literal["RGB", "L"]) -> np.ndarray:
-    """Decode and resize (antialiased, bilinear): (height, width, 3) uint8 for mode RGB, (height, width) for L.
-
-    Raises:
-        BadImage, MemoryError: as `load_image`.
-    """
+    """Decode and resize (antialiased, bilinear): (height, width, 3) uint8, for L (height, width); see `load_image`."""
     return np.asarray(load_image(file, mode).resize((width, height), Image.Resampling.BILINEAR))
 
 
@@ -69,11 +65,7 @@ def load_image(file: Path, mode: Literal["RGB", "L"]) -> Image.Image:
 
 
 def size_of(file: Path) -> tuple[int, int]:
-    """Width and height in pixels of the upright image that `load_image` gives, from its header.
-
-    Raises:
-        BadImage, MemoryError: as `load_image`, as far as the header tells.
-    """
+    """Width and height in pixels of the upright image that `load_image` gives, from its header; raises as it does."""
     with _opened(file) as image:
         if image.format == "PNG" and _has_metadata_behind_pixels(file):
             image.load()  # Pillow comes to them then

@@ -98,11 +98,7 @@ LAYOUTS = {
 
 
 def find_layout(name: str) -> Layout:
-    """The layout of this name: one of `LAYOUTS`, or `module:Class`.
-
-    Raises:
-        CsviError: there is no such layout.
-    """
+    """The layout of this name: one of `LAYOUTS`, or `module:Class`; raises `CsviError` if there is none."""
     layout: Layout = find(name, LAYOUTS, Layout, "layout")()
     return layout
 
@@ -139,16 +135,10 @@ def read_fold(layout: str, root: Path, masks: Path | None = None, fold: int = 1)
 def protocols_of(
     benchmark: Benchmark, split: Literal["val", "test"] = "test", gallery: GalleryDraw | None = None, trials: int = 10
 ) -> list[Protocol]:
-    """The protocols of a benchmark's layout on one of its splits; the first is the one that results are headed by.
+    """The protocols of a benchmark's layout on one of its splits, see `Layout.protocols`.
 
-    Args:
-        benchmark: the dataset.
-        split: whose images.
-        gallery: how galleries are drawn; by default as the layout's first choice.
-        trials: galleries of each protocol that draws.
-
-    Raises:
-        CsviError: the layout's protocols have no such draw, or as `Layout.protocols` does.
+    Galleries are drawn as `gallery` says, by default as the layout's first choice. Raises `CsviError` if the layout has
+    no such draw, or as `Layout.protocols` does.
     """
     layout = find_layout(benchmark.layout)
     if gallery is not None and gallery not in layout.draws:

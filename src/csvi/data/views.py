@@ -30,7 +30,7 @@ MEAN_COLOR = 124, 116, 104
 
 
 class Operation:
-    """One step of augmentation: a frozen dataclass, random by the given generator alone, so that runs can be resumed."""
+    """One step of augmentation: a frozen dataclass, random by the given generator alone, so that runs can resume."""
 
     def happens(self, rng: np.random.Generator, epoch: int) -> bool:
         """Decide whether an image is changed at all, in this epoch (from 0); draws once if this is left to chance."""

@@ -27,7 +27,7 @@ def bootstrap(
 
     Args:
         sums: (identities, metrics), each metric summed over the queries of each identity.
-        queries: (identities,) number of those queries; identities without any are left out, as nobody asked for them.
+        queries: (identities,) number of those queries; identities without any are left out.
         seed: of the resamples.
     """
     asked = queries > 0
@@ -43,12 +43,8 @@ def paired_difference(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Second minus first mean of the same identities, and its 95 % interval: three arrays (metrics,).
 
-    Both are resampled together, so that identities which are hard for both cancel.
-
-    Args:
-        sums: two arrays (identities, metrics), their rows in the same order of identities.
-        queries: two arrays (identities,); identities that lack queries in either are left out, as they make no pair.
-        seed: of the resamples.
+    Both are resampled together, so that identities which are hard for both cancel. Arguments are pairs of those of
+    `bootstrap`, in one order of identities; identities that lack queries in either are left out.
     """
     asked = (queries[0] > 0) & (queries[1] > 0)
     (a, b), (n, m) = (both[asked] for both in sums), (both[asked] for both in queries)

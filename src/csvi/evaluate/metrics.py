@@ -199,11 +199,9 @@ def index_gallery(identity: Tensor, camera: Tensor, column: Tensor | None = None
 
 
 def rank(distance: Tensor, query_identity: Tensor, query_camera: Tensor, gallery: Gallery, rules: Rules) -> Ranks:
-    """Rank one gallery for some queries.
+    """Rank one gallery for some queries, whose labels are (queries,) integers.
 
-    Args:
-        distance: (queries, images) float32 or float64, finite; the gallery is `gallery.column` of the images.
-        query_identity, query_camera: (queries,) integers.
+    The distances, (queries, images) float32 or float64, are finite; the gallery is `gallery.column` of the images.
     """
     rows = distance.contiguous().cpu().numpy()
     identity, camera = query_identity.cpu().numpy(), query_camera.cpu().numpy()

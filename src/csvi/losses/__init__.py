@@ -1,6 +1,7 @@
 """Losses as pure functions of tensors. They go by label, never by position in the batch; none knows a setting.
 
-A loss of your own is decorated with `full_precision`, which computes it in at least 32 bits whatever the network uses.
+Of B images `identity` is (B,), labels, and `modality` (B,), 0 visible and 1 infrared. Every loss is a scalar. A loss of
+your own is decorated with `full_precision`: it is computed in at least 32 bits where the network is computed in fewer.
 """
 
 from csvi.losses.center import hetero_center_loss

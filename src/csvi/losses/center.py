@@ -20,14 +20,12 @@ def hetero_center_loss(
 
     Args:
         features: part features F^p, (B, P, C2).
-        identity: (B,), any labels.
-        modality: (B,), 0 visible and 1 infrared.
+        identity, modality: see `csvi.losses`.
         squared: square the norm of Eq. 7, as the code of the paper's reference 24 does.
         normalize: L2-normalise the features first, as that code does.
         reduction: `sum` over the identities (Eq. 7) or their `mean`.
 
-    Returns:
-        A scalar; identities with one modality only do not count, and without any other it is 0.
+    Identities with one modality only do not count; without any other the loss is 0.
     """
     if normalize:
         features = F.normalize(features, dim=2)

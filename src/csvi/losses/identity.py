@@ -10,15 +10,8 @@ from csvi.losses.loss import full_precision, sum_of_modality_means
 def identity_loss(scores: Tensor, identity: Tensor, modality: Tensor) -> Tensor:
     """Cross-entropy summed over the parts, the mean of the visible images plus that of the infrared ones (Eq. 4, 15).
 
-    Eq. 5 also divides by the number of classes: a constant, to be had through the weight of this loss.
-
-    Args:
-        scores: (B, P, L), before the softmax.
-        identity: (B,), labels in 0...L-1.
-        modality: (B,), 0 visible and 1 infrared.
-
-    Returns:
-        A scalar; a modality that is not in the batch adds nothing.
+    Eq. 5 also divides by the number of classes, a constant that the weight of this loss may hold. A modality that is
+    not in the batch adds nothing. The scores, (B, P, L), come before the softmax; identities are labels in 0...L-1.
     """
     labels = identity[:, None].expand(scores.shape[:2])
     entropy = F.cross_entropy(scores.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape)

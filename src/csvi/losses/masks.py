@@ -14,10 +14,7 @@ def mask_loss(logits: Tensor, mask: Tensor, modality: Tensor) -> Tensor:
     Args:
         logits: (B, 1, h, w).
         mask: (B, 1, h, w) in [0, 1]; soft where a cell is partly person.
-        modality: (B,), 0 visible and 1 infrared.
-
-    Returns:
-        A scalar, the visible term plus the infrared one.
+        modality: see `csvi.losses`; the visible term and the infrared one are added.
     """
     entropy = F.binary_cross_entropy_with_logits(logits, mask, reduction="none")
     return sum_of_modality_means(entropy.mean((1, 2, 3)), modality)
@@ -29,12 +26,8 @@ def identity_mask_loss(logits: Tensor, mask: Tensor, identity: Tensor, modality:
 
     Args:
         logits: (B, 1 + L, h, w); channel 0 is the background, 1 + n the identity n.
-        mask: (B, 1, h, w) in [0, 1]; a cell that is partly person has a soft target.
-        identity: (B,), labels in 0...L-1.
-        modality: (B,), 0 visible and 1 infrared.
-
-    Returns:
-        A scalar, the visible term plus the infrared one.
+        identity: labels in 0...L-1.
+        mask, modality: see `mask_loss`.
     """
     log_probability = F.log_softmax(logits, 1)
     own = log_probability[torch.arange(len(identity), device=identity.device), identity + 1].unsqueeze(1)
@@ -44,18 +37,10 @@ def identity_mask_loss(logits: Tensor, mask: Tensor, identity: Tensor, modality:
 
 @full_precision
 def mask_target(mask: Tensor, height: int, width: int, cell: int) -> Tensor:
-    """Average masks over the cells of a coarser grid, the target of Eq. 17.
+    """Average masks (B, 1, H, W) in [0, 1] over cells of so many pixels a side: (B, 1, height, width), for Eq. 17.
 
-    Where the cells reach beyond the image there is no person. Stretching the mask over them instead would shift its
-    right side by up to a cell of the features.
-
-    Args:
-        mask: (B, 1, H, W) in [0, 1].
-        height, width: of the grid, at least H / cell and W / cell.
-        cell: pixels on a side of a cell.
-
-    Returns:
-        (B, 1, height, width) in [0, 1].
+    The grid has at least H / cell and W / cell cells. Where they reach beyond the image there is no person: stretching
+    the mask over them instead would shift its right side by up to a cell of the features.
     """
     beyond = (0, cell * width - mask.shape[3], 0, cell * height - mask.shape[2])
     return F.avg_pool2d(F.pad(mask, beyond), cell)

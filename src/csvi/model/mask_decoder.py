@@ -17,7 +17,7 @@ class MaskDecoder(nn.Sequential):
             for any person.
 
     Raises:
-        ValueError: the blocks give more resolution than the image has, or 2 to their number does not divide the stride.
+        ValueError: 2 to the number of blocks does not divide the stride.
     """
 
     def __init__(self, channels: int, stride: int, widths: tuple[int, ...] | None = None, identities: int = 0):
@@ -32,38 +32,22 @@ class MaskDecoder(nn.Sequential):
         self.by_identity = identities > 0
 
     def loss(self, logits: Tensor, mask: Tensor, identity: Tensor, modality: Tensor) -> Tensor:
-        """Compute the segmentation loss (Eq. 17).
-
-        Args:
-            logits: what this decoder made of a batch.
-            mask: (B, 1, H, W) in [0, 1], at the size of the images.
-            identity, modality: (B,).
-        """
+        """Segmentation loss (Eq. 17) of this decoder's logits, given masks (B, 1, H, W) of the images' size."""
         target = mask_target(mask, *logits.shape[2:], self.cell)
         if self.by_identity:
             return identity_mask_loss(logits, target, identity, modality)
         return mask_loss(logits, target, modality)
 
     def probability(self, logits: Tensor, height: int, width: int) -> Tensor:
-        """Turn logits into the probability of a person, whoever it is, at the size of the images.
-
-        Returns:
-            (B, 1, height, width) in [0, 1].
-        """
+        """Turn logits into the probability of a person, whoever it is, at the images' size: (B, 1, height, width)."""
         coarse = 1 - logits.softmax(1)[:, :1] if self.by_identity else logits.sigmoid()
         return full_size(coarse, height, width, self.cell)
 
 
 def full_size(coarse: Tensor, height: int, width: int, cell: int) -> Tensor:
-    """Interpolate what is known of cells at the size of the images, the inverse of `csvi.losses.mask_target`.
+    """Interpolate values of cells, (B, C, h, w), at the size of the images, (B, C, height, width) float32.
 
-    Args:
-        coarse: (B, C, h, w); the cells may reach beyond the image.
-        height, width: of the images, in pixels.
-        cell: pixels on a side of a cell.
-
-    Returns:
-        (B, C, height, width) float32.
+    This is the inverse of `csvi.losses.mask_target`: cells have so many pixels a side and may reach beyond the image.
     """
     return F.interpolate(coarse.float(), scale_factor=cell, mode="bilinear")[:, :, :height, :width]
 

