@@ -24,14 +24,14 @@ COMMANDS = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status.
 
-    0; 1 for a CsviError or what a check finds; 2 for wrong arguments; 75 for what stopped, or was ended by SIGTERM, and
-    can be resumed; 130 for what was interrupted.
+    0 for success; 1 for a CsviError, or problems that a check finds; 2 for wrong arguments; 75 for a command that was
+    stopped, by itself or SIGTERM, and can be resumed; 130 for one that was interrupted.
     """
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("csvi").setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, _terminate)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # what its encoding lacks is shown as a question mark
+        sys.stdout.reconfigure(errors="replace")  # a character that its encoding lacks becomes a question mark
     let_threads_sleep()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     name = "csvi"
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (CsviError, OSError) as error:  # an OSError is a full disk or a folder that cannot be written
         _say(f"{name}: {error}")
         if isinstance(error, StoppedError):
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # all is saved: nothing is to be gained from a second one
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # all is saved: a second one changes nothing
             return 75
         return 1
     except (MemoryError, RuntimeError) as error:  # PyTorch's are RuntimeErrors, and known by their words alone
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: Sequence[str]) -> ModuleType:
-    """Import the command that the arguments begin with, or print help or what is wrong, and exit."""
+    """Import the command that the arguments begin with; without one, print help or the error, and exit."""
     if arguments and arguments[0] in COMMANDS:
         return importlib.import_module(f"csvi.commands.{arguments[0]}")
     from csvi.commands.parser import Parser
@@ -74,7 +74,7 @@ def _command(arguments: Sequence[str]) -> ModuleType:
         summary = importlib.import_module(f"csvi.commands.{name}").SUMMARY
         subcommands.add_subcommand(name, Parser(prog=f"csvi {name}"), help=summary)
     parser.parse_args(arguments)
-    raise AssertionError(f"{arguments} name no command, and were taken for one")
+    raise AssertionError(f"{arguments} name no command")
 
 
 def _run(command: ModuleType, name: str, arguments: list[str]) -> int | None:
@@ -91,7 +91,7 @@ def _run(command: ModuleType, name: str, arguments: list[str]) -> int | None:
 
 
 class TerminatedError(KeyboardInterrupt):
-    """SIGTERM ended the command, as clusters do; like Ctrl-C it ends what was started, too."""
+    """SIGTERM, which clusters send, ended the command; like Ctrl-C it ends child processes, too."""
 
 
 def _terminate(number: int, frame: object) -> None:
@@ -99,7 +99,7 @@ def _terminate(number: int, frame: object) -> None:
 
 
 def _let_go_of_broken_pipes() -> None:
-    """Flush both streams; Python would try once more to write to a broken one as it ends, and end with status 120."""
+    """Flush both streams and drop broken ones: Python would write to them as it exits, and end with status 120."""
     for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
             stream.flush()

@@ -183,7 +183,7 @@ def _is_done(config: Config, run: Path) -> bool:
     there = load_config(run / "config.yaml")
     check_same_settings(config, flatten(there), run)
     epochs = epochs_done(run)
-    if epochs is None:  # somebody needed the room
+    if epochs is None:  # last.ckpt was deleted
         epochs = there.train.epochs
     return epochs == config.train.epochs and evaluated.stat().st_mtime_ns >= model.stat().st_mtime_ns
 
@@ -207,7 +207,7 @@ def _val(run: Path, metric: str) -> float:
 
 
 def _cost(variant: Variant, config: Config, out: Path) -> Cost:
-    """Measure the cost of a variant, once, as it takes a quiet machine."""
+    """Read the cost of a variant, or measure it once: that takes a quiet machine."""
     file = out / str(variant) / "cost.json"
     with contextlib.suppress(FileNotFoundError, ValueError, TypeError):  # not there, or damaged
         return Cost(**json.loads(file.read_text()))

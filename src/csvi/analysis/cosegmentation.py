@@ -95,21 +95,17 @@ def cosegmentation(run: Run, pairs: int = 50, seed: int = 0, many: int = MANY, f
         seen[0].append(true[:n])
         seen[1].append(true[n:])
     one = np.ones(pairs, dtype=np.int64)
-    change = paired_difference((iou[:, [0, 2]], iou[:, [1, 3]]), (one, one))  # and the ends of its interval
-    first, second = (
-        Role(
-            sum(map(len, true)) / pairs,
-            *(float(column) for column in iou[:, [2 * i, 2 * i + 1]].mean(0)),
-            *(float(each[i]) for each in change),
-            best_constant_mask(torch.cat(true))[1],
-        )
-        for i, true in enumerate(seen)
-    )
+    alone_mixed = iou[:, [0, 2]], iou[:, [1, 3]]
+    means = [of.mean(0) for of in alone_mixed]
+    images = [sum(map(len, true)) / pairs for true in seen]
+    constant = [best_constant_mask(torch.cat(true))[1] for true in seen]
+    numbers = np.stack([images, *means, *paired_difference(alone_mixed, (one, one)), constant])  # (7, 2)
+    first, second = (Role(*of_identity) for of_identity in numbers.T.tolist())
     return Cosegmentation(run.name, run.net.method, pairs, first, second)
 
 
 def cosegmentation_table(results: Sequence[Cosegmentation]) -> Table:
-    """Two rows a run: the identity of many images and the one of few."""
+    """Make two rows a run: the identity of many images and the one of few."""
     table = plain_table(
         Column("masks (IoU)", overflow="fold"), "alone", "mixed", "change", "95 % interval", "constant", "images"
     )
@@ -128,7 +124,7 @@ def cosegmentation_table(results: Sequence[Cosegmentation]) -> Table:
 
 
 def cosegmentation_figure(run: Run, seed: int = 0, shown: int = 2, many: int = MANY, few: int = FEW) -> Figure:
-    """Figure 4 for the first of the pairs that `cosegmentation` draws with the same seed, whatever came out.
+    """Draw Figure 4 for the first of the pairs that `cosegmentation` draws with the same seed, whatever came out.
 
     Rows: image, true mask, mask predicted alone, mask predicted mixed (probability of person, outlined at 0.5, with
     its IoU). Columns: visible and infrared images of (a) the identity of many images and (b) the one of few.

@@ -66,8 +66,8 @@ def _print_counts(console: Console, check: Check) -> None:
 
 def _split_table(splits: list[Split]) -> Table:
     """Make a row for folds that hold the same; where found and expected numbers differ, both are shown."""
-    table = plain_table("split", "identities", "visible images", "infrared images")
     many = len({split.fold for split in splits}) > 1
+    table = plain_table("split, folds" if many else "split", "identities", "visible images", "infrared images")
     for name in ("train", "val", "test"):
         alike: dict[tuple[str, ...], list[int]] = defaultdict(list)
         for split in splits:
@@ -104,13 +104,7 @@ def _cameras(cameras: dict[int, int]) -> str:
 
 
 def _findings(listed: list[tuple[str, list[Finding], str]], lines: int, width: int) -> list[tuple[str, str | None]]:
-    """Choose lines and their styles: as many findings of each kind as fit, or a line for each kind.
-
-    Args:
-        listed: heading, findings and style of each kind.
-        lines: that there is room for.
-        width: columns.
-    """
+    """Write so many lines, with styles: as many findings of each kind as fit, or a line for each kind."""
     for shown, apart in product(range(SHOWN, 0, -1), (True, False)):
         full = [line for kind in listed for line in _list(*kind, shown, apart, width)]
         if len(full) <= lines:

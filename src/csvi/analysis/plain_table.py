@@ -1,4 +1,4 @@
-"""The form of what is printed on the terminal: nothing in it is markup, as names of folders may hold anything."""
+"""Tables on the terminal, in which nothing is markup: names of folders may hold anything."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from rich.text import Text
 
 
 def plain_console() -> Console:
-    """Prints every text as it is."""
+    """Make a console that prints every text as it is."""
     return Console(markup=False, emoji=False, highlight=False)
 
 
@@ -21,14 +21,13 @@ class PlainTable(Table):
 
 
 def plain_table(first: str | Column, *others: str | Column) -> Table:
-    """Names to the left, figures to the right, no line but the one below the head.
+    """Make a table of names to the left and numbers to the right, with one line, below the head.
 
     Args:
         first: heading of the names.
-        others: headings of the figures.
-
-    A `Column` in place of a heading is taken as it is: for long names, which fold, or for text among the figures.
+        others: headings of the numbers. A `Column` in place of a heading is taken as it is: for long names, which fold,
+            or for text among the numbers.
     """
     names = first if isinstance(first, Column) else Column(first, no_wrap=True)
-    figures = [c if isinstance(c, Column) else Column(c, justify="right", no_wrap=True) for c in others]
-    return PlainTable(names, *figures, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    numbers = [c if isinstance(c, Column) else Column(c, justify="right", no_wrap=True) for c in others]
+    return PlainTable(names, *numbers, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)

@@ -41,12 +41,7 @@ def print_evaluation(evaluation: Evaluation) -> None:
 
 
 def print_summary(summary: Summary, evaluation: Evaluation) -> None:
-    """Print the mean of several runs of the same settings.
-
-    Args:
-        summary: of all of them.
-        evaluation: of one, for what they have in common.
-    """
+    """Print the mean of several runs of the same settings; `evaluation` is that of any of them."""
     console = plain_console()
     runs = len(summary.models)
     table = plain_table(f"mean of {runs} runs (%)", *next(iter(summary.metrics.values())))
@@ -70,7 +65,7 @@ def print_summary(summary: Summary, evaluation: Evaluation) -> None:
 
 
 def print_one_fold(evaluation: Evaluation) -> None:
-    """Say so, if the dataset wants a model for each of several folds and this is one."""
+    """Warn that one fold is not the protocol's result, if the dataset has several."""
     folds = find_layout(evaluation.layout).folds
     if folds > 1:
         sentence = f"One fold of {folds}: the protocol's result is the mean over a model for each of them."
@@ -88,9 +83,9 @@ def protocol_table(results: list[Result]) -> Table:
 
 
 def camera_table(pairs: list[CameraPair]) -> Table:
-    """Make a table of R1, and mAP where there is room, of one camera's queries in one other's images.
+    """Make a table of R1, and mAP where there is room, by camera of the query and of the gallery.
 
-    Of more cameras than fit, the pairs that find least.
+    Of more cameras than fit, it lists the ten worst pairs.
     """
     across = sorted({pair.gallery for pair in pairs})
     if len(across) > MOST_CAMERAS:

@@ -43,7 +43,6 @@ class _Look(NamedTuple):
 LOOKS = {Modality.VISIBLE: _Look("o", "*", 95), Modality.INFRARED: _Look("^", "^", 48)}
 """Centers are pentagrams and triangles, as in the paper."""
 COLOURS = [*matplotlib.colormaps["tab10"](range(10)), *matplotlib.colormaps["tab20b"](range(0, 20, 4))]
-"""Colours of identities."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,6 @@ class Plane:
     ratio: float
     """Same over different: 1 where the identity plays no part, 0 where the modalities of an identity coincide."""
     points: list[Point]
-    """Points of the images."""
     centers: list[tuple[Point, Point]]
     """Visible and infrared, of the chosen identities; they are points of the same t-SNE, not means in the plane."""
 
@@ -142,7 +140,7 @@ def center_distances(centers: Tensor) -> tuple[float, float]:
 
 
 def tsne_table(planes: Planes) -> Table:
-    """A row a run; distances in the embedding space."""
+    """Make a row a run: distances in the embedding space."""
     table = plain_table(Column("visible to infrared center", overflow="fold"), "same identity", "different", "ratio")
     for plane in planes.runs:
         table.add_row(plane.run, f"{plane.same:.3f}", f"{plane.different:.3f}", f"{plane.ratio:.3f}")
@@ -150,7 +148,7 @@ def tsne_table(planes: Planes) -> Table:
 
 
 def tsne_figure(planes: Planes) -> Figure:
-    """Figure 5: a panel a run, at most three in a line; a colour an identity, a marker a modality."""
+    """Draw Figure 5: a panel a run, at most three in a line; a colour an identity, a marker a modality."""
     across = min(3, len(planes.runs))
     down = -(-len(planes.runs) // across)
     identity, modality = np.array(planes.identity), np.array(planes.modality)
@@ -177,15 +175,14 @@ def tsne_figure(planes: Planes) -> Figure:
             axes.set_xlabel(f"center distance {plane.same:.2f}\n{scale}", fontsize=9)
         for axes in figure.axes[len(planes.runs) :]:
             axes.remove()
+        handles = []
+        for of, look in LOOKS.items():
+            center = look.size**0.5
+            for what, marker, size, edge in (("image", look.dot, 4.0, "none"), ("center", look.center, center, "k")):
+                label = f"{of.name.lower()} {what}"
+                handles.append(Line2D([], [], ls="", marker=marker, ms=size, color="0.45", mec=edge, label=label))
         legend = figure.legend(
-            handles=[
-                Line2D([], [], linestyle="", marker=marker, color="0.45", markersize=size, label=label, **edge)
-                for of, look in LOOKS.items()
-                for marker, size, label, edge in (
-                    (look.dot, 4, f"{of.name.lower()} image", {"markeredgewidth": 0}),
-                    (look.center, look.size**0.5, f"{of.name.lower()} center", {"markeredgecolor": "black"}),
-                )
-            ],
+            handles=handles,
             title=f"{len(planes.identities)} of {planes.all_identities} test identities, a colour each\n"
             f"distances are of the embeddings, over all {planes.all_identities}",
             title_fontsize=9,
@@ -201,6 +198,6 @@ def tsne_figure(planes: Planes) -> Figure:
 
 
 def _plane(embeddings: Tensor, seed: int) -> list[Point]:
-    """t-SNE of (n, d) to n points; the exact method, which is the same on any number of cores."""
+    """Lay out (n, d) by exact t-SNE, which is the same on any number of cores."""
     plane = TSNE(perplexity=min(20, (len(embeddings) - 1) / 3), init="pca", method="exact", random_state=seed)
     return [(float(x), float(y)) for x, y in plane.fit_transform(embeddings.numpy())]

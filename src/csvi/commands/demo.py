@@ -23,17 +23,11 @@ def run(settings: Namespace) -> None:
 
 
 def run_demo(out: Path, seed: int = 0) -> Path:
-    """Write the benchmark to OUT/benchmark and the run to OUT/run; nothing is rendered or trained twice.
-
-    Args:
-        out: folder to write.
-        seed: of the benchmark and of training.
-
-    Returns:
-        The report.
+    """Write OUT/benchmark and OUT/run, and return the report; nothing is rendered or trained twice.
 
     Raises:
-        CsviError: the seed is none, or weights are not installed, before anything is rendered; or what the steps say.
+        CsviError: the seed is out of range or weights are not installed, before anything is rendered; or what the
+            steps raise.
     """
     from csvi.analysis.report import write_report
     from csvi.analysis.tables import print_evaluation

@@ -30,7 +30,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(settings: Namespace) -> None:
-    """Evaluate, save beside what was evaluated, then print: a pipe that nobody reads any more loses nothing."""
+    """Evaluate, save, then print, so that a closed pipe loses nothing."""
     from csvi.analysis.tables import print_one_fold, print_summary
     from csvi.runs import Evaluation, Run, evaluate_features, evaluate_run
     from csvi.runs.evaluation import save_evaluation
@@ -70,7 +70,7 @@ def run(settings: Namespace) -> None:
 def _save_and_print(
     evaluation: "Evaluation", save: Callable[[], Path | None], quiet: bool, following: str | None = None
 ) -> list[str]:
-    """Save and print, or the one that can be done; returns why it was not saved, if it should have been and was not."""
+    """Save and print; if saving fails, print all the same and return the reason."""
     from csvi.analysis.tables import print_evaluation
 
     lines, unsaved = [], []

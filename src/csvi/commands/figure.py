@@ -8,6 +8,7 @@ from csvi.paths import expanded
 
 SUMMARY = "The paper's Figures 4, 5, 6, Eq. 20-24 measured, and how much identity leaks through w."
 FIGURES = ("cosegmentation", "tsne", "heatmaps", "gradients", "leak")
+"""The names of `csvi.analysis.make_figure.FIGURES`, which help can tell without torch."""
 
 
 def add_arguments(parser: Parser) -> None:

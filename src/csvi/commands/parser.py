@@ -44,7 +44,7 @@ class Parser(ArgumentParser):
 
 @contextlib.contextmanager
 def refusing(parser: ArgumentParser) -> Iterator[None]:
-    """End as wrong arguments do, in whatever way jsonargparse fails on them."""
+    """Turn any failure of jsonargparse into the exit of wrong arguments."""
     try:
         yield
     except CsviError:
@@ -62,7 +62,7 @@ def add_config_option(parser: Parser) -> None:
 
 class _ConfigFile(ActionConfigFile):
     def __call__(self, parser: Any, settings: Any, file: Any, option: str | None = None) -> None:
-        """Apply a file of settings, and say what is wrong with it: jsonargparse does not even give its name."""
+        """Apply a file of settings; errors name the file, which those of jsonargparse do not."""
         found = read_settings(expanded(file))
         if parser.method is not None and "method" in found:
             found["method"] = _of_method(parser.method, found["method"])
@@ -94,7 +94,7 @@ def add_run_settings(parser: Parser) -> None:
 
 
 def _spelled_out(argument: str) -> str:
-    """`--method` names the method: in the settings it is `method.name`."""
+    """Write `--method` as `--method.name`, which it is in the settings."""
     name, equals, value = argument.partition("=")
     return f"--method.name{equals}{value}" if name == "--method" else argument
 
@@ -114,7 +114,7 @@ def _last_value(arguments: Sequence[str], option: str) -> str | None:
 
 
 def _of_method(name: str, section: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a section that this method has, if they were written for another."""
+    """Keep the settings of a section that this method has, if the section was written for another method."""
     from csvi.methods import find_method
 
     if section.get("name", name) == name:

@@ -35,7 +35,7 @@ def run(settings: Namespace) -> None:
 
 
 def config_of(settings: Namespace) -> Config:
-    """The settings of a run among those of a command."""
+    """Pick the settings of a run from those of a command."""
     return Config(**{field.name: settings[field.name] for field in dataclasses.fields(Config)})
 
 
