@@ -43,6 +43,7 @@ from csvi.runs import load_config
 from csvi.train.cost import random_training
 
 config = load_config(shipped_config("demo"))
+config.precision = sys.argv[5]
 for name, value in size.items():
     setattr(config.data, name, value)
 _, step = random_training(config, IDENTITIES)
@@ -78,7 +79,7 @@ def training(way: str, options: argparse.Namespace) -> Iterator[Callable[[], flo
     environment = {name: value for name, value in os.environ.items() if name not in WAITING}
     environment["OMP_NUM_THREADS"] = str(options.threads)
     size = json.dumps({"height": 48, "width": 24, "identities": 2, "images": 2} if options.quick else {})
-    command = [sys.executable, "-c", STEPS, way, str(options.steps), str(options.seconds), size]
+    command = [sys.executable, "-c", STEPS, way, str(options.steps), str(options.seconds), size, options.precision]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env=environment, **pipes) as process:
 
@@ -101,6 +102,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=15, help="after which a process begins no further step")
     parser.add_argument("--busy", type=int, default=2, help="processes that keep cores busy")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of a step")
+    parser.add_argument("--precision", default="auto", help="auto asks the processor, also in a simulation of AVX2")
     parser.add_argument("--quick", action="store_true", help="one step of small images, to see that it runs")
     return parser
 
