@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from csvi import __version__
-from csvi.errors import CsviError, StoppedError
+from csvi.errors import CsviError, StoppedError, in_one_line
 from csvi.threads import let_threads_sleep
 
 COMMANDS = (
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not (isinstance(error, MemoryError) or re.search(r"(out of|not enough|allocate) memory", str(error))):
             raise
         less = "smaller batches (--data.identities, --data.images) or images (--data.height, --data.width) take less"
-        _say(f"{name}: not enough memory, {less}: {' '.join(str(error).split())[:300]}")
+        _say(f"{name}: not enough memory, {less}: {in_one_line(error)}")
         return 1
     except TerminatedError:
         _say(f"{name}: ended by SIGTERM, the same command resumes or begins anew")

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import yaml
 
-from csvi.errors import CsviError
+from csvi.errors import CsviError, in_one_line
 
 Varies = Literal["machine", "repetition", "length"]
 """The ways in which a setting may differ between runs that count as the same.
@@ -226,7 +226,7 @@ def read_settings(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise CsviError(f"cannot read {file}: {error.strerror}") from error
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise CsviError(f"{file} is not a configuration of csvi: {in_one_line(error)}") from error
+        raise CsviError(f"{file} is not a configuration of csvi: {in_one_line(error, 500)}") from error
     settings = settings or {}
     if not isinstance(settings, dict):
         raise CsviError(f"{file} is not a configuration of csvi: it must hold names and values")
@@ -234,8 +234,3 @@ def read_settings(file: Path) -> dict[str, Any]:
         if dataclasses.is_dataclass(section.type) and not isinstance(settings.get(section.name, {}), dict):
             raise CsviError(f"{file} is not a configuration of csvi: {section.name} must hold names and values")
     return settings
-
-
-def in_one_line(error: Exception) -> str:
-    """Put what an exception says on one line that is not too long."""
-    return " ".join(str(error).split())[:500]

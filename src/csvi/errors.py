@@ -1,4 +1,4 @@
-"""The exceptions that users are meant to read."""
+"""The exceptions that users are meant to read, and the words of others in them."""
 
 
 class CsviError(Exception):
@@ -11,3 +11,8 @@ class NothingToScoreError(CsviError):
 
 class StoppedError(CsviError):
     """Stopped before the end with nothing lost: the same command goes on. Exit status 75, "try again" of sysexits.h."""
+
+
+def in_one_line(error: BaseException, most: int = 300) -> str:
+    """Put what an exception says on one line of so many characters at most."""
+    return " ".join(str(error).split())[:most]

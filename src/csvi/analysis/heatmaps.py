@@ -109,7 +109,7 @@ def activation_energy(run: Run, batch: Batch) -> Tensor:
         CsviError: the network has no such features.
     """
     with torch.inference_mode(), run.fabric.autocast():
-        shared = _net(run).features(batch.image, batch.route or batch.modality)
+        shared = _net(run).features(batch.image, batch.streams)
     return shared.float().square().sum(1).cpu()
 
 

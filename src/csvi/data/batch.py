@@ -28,6 +28,11 @@ class Batch(NamedTuple):
     route: Route | None = None
     """Streams of the network that the rows go through; only in a prepared batch."""
 
+    @property
+    def streams(self) -> Route | Tensor:
+        """The route of the rows through the streams or, in a batch that is not prepared, their modalities."""
+        return self.route or self.modality
+
     def subset(self, index: Tensor) -> "Batch":
         """Select rows, by their numbers (n,) or by a bool for each (B,); those of a prepared batch have their route."""
         some = Batch(*(None if rows is None else rows[index] for rows in self[:-1]))  # type: ignore[arg-type]

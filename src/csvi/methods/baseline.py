@@ -85,7 +85,7 @@ class Baseline(Method):
 
     def features(self, batch: Batch) -> Tensor:
         """Compute F_s of a batch (Eq. 1, 2): (B, C1, h, w)."""
-        return self.net.features(batch.image, batch.route or batch.modality)
+        return self.net.features(batch.image, batch.streams)
 
     def reid_losses(self, parts: Tensor, scores: Tensor, batch: Batch, step: int) -> dict[str, Tensor]:
         """Compute the weighted terms of a part head from parts (B, P, C2) and scores (B, P, L): Eq. 9, 15, 16."""

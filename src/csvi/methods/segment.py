@@ -87,7 +87,7 @@ class Segment(Decode):
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The terms of Eq. 9 and the segmentation loss (Eq. 17)."""
-        features, segmentation = self.net.guided(batch.image, batch.route or batch.modality)
+        features, segmentation = self.net.guided(batch.image, batch.streams)
         parts, scores = self.net.head(features)
         logits = self.decoder(segmentation)
         return self.reid_losses(parts, scores, batch, step) | {
@@ -96,7 +96,7 @@ class Segment(Decode):
 
     def mask_logits(self, batch: Batch) -> Tensor:
         """Decode the masks of a batch from F_Seg."""
-        _, segmentation = self.net.guided(batch.image, batch.route or batch.modality)
+        _, segmentation = self.net.guided(batch.image, batch.streams)
         return self.decoder(segmentation)
 
 

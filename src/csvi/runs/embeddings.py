@@ -43,10 +43,9 @@ def embed(net: EmbeddingNet, batches: Iterable[Batch], fabric: Fabric, flip: boo
     with torch.inference_mode(), fabric.autocast():
         for batch in progress(batches, "Embedding"):
             batch = prepare(batch, fabric.device)
-            route = batch.route or batch.modality
-            embedding = lean(batch.image, route).float()
+            embedding = lean(batch.image, batch.streams).float()
             if flip:
-                embedding = lean.average([embedding, lean(batch.image.flip(3), route).float()])
+                embedding = lean.average([embedding, lean(batch.image.flip(3), batch.streams).float()])
             embeddings.append(embedding)  # on the device, which waits for nobody until it has done them all
     return torch.cat(embeddings).cpu()
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from csvi.config import Config
-from csvi.errors import CsviError
+from csvi.errors import CsviError, in_one_line
 from csvi.methods import METHODS, Method, build_method, find_method
 from csvi.model.net import EmbeddingNet
 from csvi.writing import put_in_place
@@ -47,7 +47,7 @@ def save_method(method: Method, classes: Sequence[int], run: Path) -> None:
         for name in (CONFIG, MODEL, METHOD):
             put_in_place(partial / name, run / name)
     except (OSError, SafetensorError) as error:
-        raise CsviError(f"cannot write the network to {run}: {_in_short(error)}") from error
+        raise CsviError(f"cannot write the network to {run}: {in_one_line(error)}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -78,7 +78,7 @@ def load_net(run: str | Path) -> EmbeddingNet:
         net.to_empty(device="cpu").load_state_dict(load_file(file))
         return net.eval()
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, MemoryError, SafetensorError) as error:
-        raise CsviError(f"{CONFIG} and {MODEL} of {run} are no network: {_in_short(error)}") from error
+        raise CsviError(f"{CONFIG} and {MODEL} of {run} are no network: {in_one_line(error)}") from error
 
 
 def model_file(run: Path) -> Path:
@@ -94,7 +94,7 @@ def _downloaded(model: str) -> Path:
     try:
         folder = snapshot_download(name, revision=revision or None, allow_patterns=[CONFIG, MODEL])
     except (OSError, ValueError) as error:
-        raise CsviError(f"{model} is neither a run folder nor a model of the Hub: {_in_short(error)}") from error
+        raise CsviError(f"{model} is neither a run folder nor a model of the Hub: {in_one_line(error)}") from error
     log.info("%s is commit %s", model, Path(folder).name)
     return Path(folder)
 
@@ -121,7 +121,7 @@ def load_method(run: Path, config: Config, net: EmbeddingNet) -> tuple[Method, l
             raise ValueError("it holds other tensors")
         method.load_state_dict(added, strict=False)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, MemoryError, SafetensorError) as error:
-        raise CsviError(f"{file} is not of the settings in {run}: {_in_short(error)}") from error
+        raise CsviError(f"{file} is not of the settings in {run}: {in_one_line(error)}") from error
     method.net = net
     return method.eval(), classes
 
@@ -135,7 +135,3 @@ def read_classes(run: Path) -> list[int]:
 def _added(method: Method) -> dict[str, Tensor]:
     """The tensors of a method that are not kept for testing."""
     return {name: t.contiguous() for name, t in method.state_dict().items() if not name.startswith(OF_NET)}
-
-
-def _in_short(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

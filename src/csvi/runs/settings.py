@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser
 
-from csvi.config import Config, MethodSettings, flatten, in_one_line, read_settings
-from csvi.errors import CsviError
+from csvi.config import Config, MethodSettings, flatten, read_settings
+from csvi.errors import CsviError, in_one_line
 from csvi.methods import find_method
 from csvi.writing import replacing
 
@@ -43,7 +43,7 @@ def load_config(file: Path) -> Config:
     try:
         return _parsed(method, settings)
     except Exception as error:  # jsonargparse raises several of its own
-        raise CsviError(f"{file} is not a configuration of csvi: {in_one_line(error)}") from error
+        raise CsviError(f"{file} is not a configuration of csvi: {in_one_line(error, 500)}") from error
 
 
 def with_settings(config: Config, settings: Mapping[str, str]) -> Config:
@@ -69,7 +69,7 @@ def with_settings(config: Config, settings: Mapping[str, str]) -> Config:
     except CsviError:
         raise
     except Exception as error:
-        raise CsviError(f"{dict(settings)} are no settings of csvi: {in_one_line(error)}") from error
+        raise CsviError(f"{dict(settings)} are no settings of csvi: {in_one_line(error, 500)}") from error
 
 
 def as_method(settings: MethodSettings, name: str) -> MethodSettings:

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from csvi.config import Config, flatten
 from csvi.data.training_set import TrainingSet
-from csvi.errors import CsviError
+from csvi.errors import CsviError, in_one_line
 from csvi.runs.folder import CHECKPOINT, DAMAGED, PREVIOUS, check_same_settings
 from csvi.writing import replacing
 
@@ -98,8 +98,7 @@ def load_checkpoint(
         if saved.get("scaler"):
             fabric.strategy.precision.load_state_dict(saved["scaler"])
     except (RuntimeError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise CsviError(f"the checkpoint {file} does not fit the settings of this run: {reason}") from error
+        raise CsviError(f"the checkpoint {file} does not fit the settings of this run: {in_one_line(error)}") from error
     log.info("resuming at epoch %d, step %d, from %s", position.epoch + 1, position.step + 1, file)
     position.settings = start.settings
     return position, file
