@@ -98,7 +98,7 @@ def test_add_a_metric(monkeypatch):
 
 
 FLOORS = [
-    {"cli"}, {"commands"}, {"analysis"}, {"train"}, {"runs"}, {"methods"}, {"synth"}, {"data"}, {"model"},
+    {"cli"}, {"commands"}, {"masks"}, {"analysis"}, {"train"}, {"runs"}, {"methods"}, {"synth"}, {"data"}, {"model"},
     {"losses", "evaluate"},
 ]  # fmt: skip
 """Rooms from the top down; what is in none of them is below."""

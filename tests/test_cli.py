@@ -1,11 +1,14 @@
 """The commands as a user types them."""
 
 import json
+import os
 import resource
 import shlex
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -15,9 +18,11 @@ import yaml
 import csvi
 from csvi.cli import COMMANDS, main
 from csvi.commands.train import name_of
-from csvi.config import Config, DataConfig, shipped_config
+from csvi.config import Config, DataConfig, flatten, shipped_config
 from csvi.data import Layout, read_benchmark
+from csvi.errors import StoppedError
 from csvi.methods import METHODS, find_method
+from csvi.signals import ENDING
 
 SLOWEST = 0.5
 """Seconds of a processor that help may take."""
@@ -232,14 +237,84 @@ def test_a_file_of_settings_that_is_none(content, why, sysu_root, tmp_path, caps
     assert len(message) < 1000
 
 
-def test_sigterm_before_there_is_anything_to_save(monkeypatch, capsys):
-    before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr("csvi.train.loop.train", lambda *_: signal.raise_signal(signal.SIGTERM))
+@pytest.mark.parametrize("name", flatten(Config(find_method("coseg").Settings())))
+@pytest.mark.parametrize("value", ["null", "[[1], 2, 3]"])
+def test_null_or_a_list_where_a_value_is_needed_is_one_sentence(name, value, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("csvi.train.loop.train", lambda *_: None)
+    section, _, key = name.rpartition(".")
+    file = tmp_path / "my.yaml"
+    file.write_text(f"{section}: {{{key}: {value}}}" if section else f"{key}: {value}")
     try:
-        assert run("train") == 75
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert capsys.readouterr().err == "csvi train: ended by SIGTERM, the same command resumes or begins anew\n"
+        status = run("train", "--config", file)
+    except SystemExit as exit:
+        status = exit.code
+    message = capsys.readouterr().err
+    if value == "null" and name in ("data.masks", "method.widths"):
+        assert (status, message) == (0, "")
+    else:
+        assert status in (1, 2)
+        assert message.count("\n") == 1
+        assert name in message or name == "method.name"
+
+
+@pytest.fixture
+def signals_as_before():
+    before = {number: signal.getsignal(number) for number in ENDING}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("signals_as_before")
+@pytest.mark.parametrize("number", ENDING)
+def test_a_signal_before_there_is_anything_to_save(number, monkeypatch, capsys):
+    monkeypatch.setattr("csvi.train.loop.train", lambda *_: signal.raise_signal(number))
+    assert run("train") == 75
+    expected = f"csvi train: ended by {number.name}, the same command resumes or begins anew\n"
+    assert capsys.readouterr().err == expected
+
+
+@pytest.mark.usefixtures("signals_as_before")
+def test_a_run_that_was_stopped_and_saved_is_not_ended_by_another_signal(monkeypatch):
+    def stopped(*_):
+        raise StoppedError("saved")
+
+    monkeypatch.setattr("csvi.train.loop.train", stopped)
+    assert run("train") == 75
+    for number in ENDING:
+        signal.raise_signal(number)
+
+
+def test_sighup_that_nohup_ignores_stays_ignored():
+    code = "from csvi.cli import main; import signal; main(['check', 'nowhere']); signal.raise_signal(signal.SIGHUP)"
+    command = ["sh", "-c", 'trap \'\' HUP; exec "$0" -c "$1"', sys.executable, code]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_command_in_a_thread_is_a_command(capsys):
+    """Python lets only the main thread handle signals."""
+    status = []
+    thread = threading.Thread(target=lambda: status.append(run("check", "nowhere")))
+    thread.start()
+    thread.join()
+    assert status == [1]
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_signal_to_all_processes_that_render_ends_them_without_a_word(tmp_path):
+    arguments = ["synth", str(tmp_path / "data"), "--processes=2", "--height=48", "--width=24"]
+    code = f"import sys; from csvi.cli import main; sys.exit(main({arguments}))"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True) as process:
+        until = time.monotonic() + 60
+        while len(list(tmp_path.rglob("*.jpg"))) < 25 and time.monotonic() < until:  # the first person has 20
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGHUP)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 75
+    assert said == "csvi synth: ended by SIGHUP, the same command resumes or begins anew\n"
 
 
 def test_too_little_memory(monkeypatch, capsys):

@@ -90,7 +90,9 @@ def test_flattened_names_are_those_of_the_command_line():
 
 def test_settings_that_may_differ_are_named_as_on_the_command_line():
     config = Config(CoSeg.Settings())
-    assert varying(config, "repetition") == {"seed", "data.fold", "devices", "nodes"}
+    assert varying(config, "repetition") == {
+        "seed", "data.fold", "data.visible_range", "data.infrared_range", "devices", "nodes",
+    }  # fmt: skip
     assert varying(config, "length") == {"train.epochs"}
     machine = varying(config, "machine")
     assert {"data.root", "data.cache", "data.workers", "precision", "train.validate_every"} <= machine

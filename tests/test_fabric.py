@@ -39,6 +39,33 @@ def test_devices_that_are_not_there_are_one_sentence():
     assert "\n" not in str(caught.value)
 
 
+SRUN = {"SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "0", "SLURM_JOB_ID": "7"}
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "7", "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
+
+
+@pytest.mark.parametrize(("name", "started"), [("SLURM", SRUN), ("torchrun", TORCHRUN)])
+def test_more_processes_than_devices_are_one_sentence(name, started, monkeypatch):
+    for variable, value in started.items():
+        monkeypatch.setenv(variable, value)
+    with pytest.raises(CsviError, match=rf"^{name} started 2 processes and csvi was asked for 1 devices: start one .*"):
+        make_fabric("32-true")
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        {"SLURM_NTASKS": "2"},  # a script that does not start its tasks
+        {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "1"},
+        {"SLURM_NTASKS": "1", "SLURM_STEP_NUM_TASKS": "1"},
+        {"SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2", "SLURM_JOB_NAME": "bash"},
+    ],
+)
+def test_one_process_of_a_job_is_one_process(job, monkeypatch):
+    for variable, value in ({"SLURM_JOB_NAME": "mine", "SLURM_JOB_ID": "7", "SLURM_PROCID": "0"} | job).items():
+        monkeypatch.setenv(variable, value)
+    assert make_fabric("32-true").world_size == 1
+
+
 FAULTS = """
 import resource, sys
 import torch

@@ -29,7 +29,7 @@ def test_home(monkeypatch, tmp_path):
         lambda path: read_benchmark(DataConfig(root=path)),
         lambda path: dataset_root(path, "RegDB", "idx"),
         lambda path: attach_masks(expanded("."), {}, path),
-        lambda path: cached_images(expanded("."), [], 8, 4, path),
+        lambda path: cached_images(expanded("."), [], DataConfig(cache=str(path))),
         lambda path: initial_weights("resnet18", path),
     ],
 )

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from csvi import __version__
-from csvi.errors import CsviError, StoppedError, in_one_line
+from csvi.errors import CsviError, StoppedError, TerminatedError, in_one_line
+from csvi.signals import ENDING, handle
 from csvi.threads import let_threads_sleep
 
 COMMANDS = (
@@ -25,11 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status.
 
     0 for success; 1 for a CsviError, or problems that a check finds; 2 for wrong arguments; 75 for a command that was
-    stopped, by itself or SIGTERM, and can be resumed; 130 for one that was interrupted.
+    stopped, by itself or a signal such as SIGTERM, and can be resumed; 130 for one that was interrupted.
     """
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("csvi").setLevel(logging.INFO)
-    signal.signal(signal.SIGTERM, _terminate)
+    handle(_terminate, *ENDING)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a character that its encoding lacks becomes a question mark
     let_threads_sleep()
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (CsviError, OSError) as error:  # an OSError is a full disk or a folder that cannot be written
         _say(f"{name}: {error}")
         if isinstance(error, StoppedError):
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # all is saved: a second one changes nothing
+            handle(signal.SIG_IGN, *ENDING)  # all is saved: a second one changes nothing
             return 75
         return 1
     except (MemoryError, RuntimeError) as error:  # PyTorch's are RuntimeErrors, and known by their words alone
@@ -51,8 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         less = "smaller batches (--data.identities, --data.images) or images (--data.height, --data.width) take less"
         _say(f"{name}: not enough memory, {less}: {in_one_line(error)}")
         return 1
-    except TerminatedError:
-        _say(f"{name}: ended by SIGTERM, the same command resumes or begins anew")
+    except TerminatedError as signalled:
+        _say(f"{name}: ended by {signalled}, the same command resumes or begins anew")
         return 75
     except KeyboardInterrupt:
         _say(f"{name}: interrupted")
@@ -79,23 +80,22 @@ def _command(arguments: Sequence[str]) -> ModuleType:
 
 def _run(command: ModuleType, name: str, arguments: list[str]) -> int | None:
     from csvi.commands.parser import Parser, add_config_option, refusing
+    from csvi.config import check_nulls
 
     parser = Parser(prog=name, description=command.SUMMARY)
     with refusing(parser):
         add_config_option(parser)
         parser.arguments = arguments
         command.add_arguments(parser)
-        settings = parser.instantiate(parser.parse_args(parser.arguments))
+        parsed = parser.parse_args(parser.arguments)
+        check_nulls(parser, parsed)
+        settings = parser.instantiate(parsed)
     status: int | None = command.run(settings)
     return status
 
 
-class TerminatedError(KeyboardInterrupt):
-    """SIGTERM, which clusters send, ended the command; like Ctrl-C it ends child processes, too."""
-
-
 def _terminate(number: int, frame: object) -> None:
-    raise TerminatedError
+    raise TerminatedError(signal.Signals(number).name)
 
 
 def _let_go_of_broken_pipes() -> None:

@@ -10,11 +10,19 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 
 from csvi.errors import CsviError, in_one_line
+
+MaskValues = Literal[255, 0, "nonzero", "alpha"]
+"""What marks a person in a mask: grey 255, or grey 0 of an inverted mask; any pixel but 0, as the labels of a human
+parser; or opacity, as in a cut-out."""
+
+RANGES = "visible_range", "infrared_range"
+"""Settings of `DataConfig` that say what is black and white in images of more than 8 bits; that of a modality is
+`RANGES[modality]`."""
 
 Varies = Literal["machine", "repetition", "length"]
 """The ways in which a setting may differ between runs that count as the same.
@@ -41,7 +49,15 @@ class DataConfig:
     fold: int = setting(1, "repetition")
     """Fold of the dataset, from 1: a division of its identities into train and test. RegDB has ten, the others one."""
     masks: str | None = setting(None, "machine")
-    """Folder of person masks, 255 = person, that mirrors the images' tree; by default ROOT/masks where it exists."""
+    """Folder of person masks that mirrors the images' tree; by default ROOT/masks where it exists."""
+    mask_values: MaskValues = 255
+    """What marks a person in a mask: 255 (white), 0 (black: an inverted mask), nonzero (any value or palette entry but
+    0, as the part labels of a human parser), alpha (opacity, as in a cut-out)."""
+    visible_range: str = setting("auto", "repetition")
+    """Values that become black and white in visible images of more than 8 bits a pixel; see `infrared_range`."""
+    infrared_range: str = setting("auto", "repetition")
+    """Values that become black and white in infrared images of more than 8 bits a pixel, as `7500,8400`. auto: measured
+    on the training images (docs/data.md) and written to RUN/config.yaml, so that every image is read alike."""
     train_on: Literal["train", "train+val"] = "train+val"
     """Identities to train on. The field trains on train+val (395 in SYSU-MM01); only with `train` can val validate."""
     height: int = 288
@@ -73,6 +89,9 @@ class DataConfig:
         check_range(self, 1, 10_000, "identities", "images", "fold")
         check_range(self, 0, 1, "flip", "erase", "grayscale")
         check_range(self, 0, 1000, "pad", "workers")
+        for name in RANGES:
+            if (found := parse_range(name, getattr(self, name))) is not None:
+                setattr(self, name, written_range(*found))
 
 
 @dataclass
@@ -166,6 +185,24 @@ class Config:
         check_range(self, 1, 10_000, "devices", "nodes")
 
 
+def parse_range(name: str, text: str) -> tuple[float, float] | None:
+    """Parse `7500,8400`, the values that become black and white; None for auto; else raises `CsviError`."""
+    if text == "auto":
+        return None
+    try:
+        black, white = map(float, text.split(","))
+    except (ValueError, AttributeError):
+        black = white = math.nan
+    if not -math.inf < black < white < math.inf:
+        raise CsviError(f"{name} is {text!r}: it must be auto, or two numbers, the lower one first, as 7500,8400")
+    return black, white
+
+
+def written_range(black: float, white: float) -> str:
+    """Write a range as `parse_range` reads it, and every range in one way: `7500,8400`."""
+    return ",".join(repr(float(value)).removesuffix(".0") for value in (black, white))
+
+
 def check_range(settings: object, least: float, most: float, *names: str) -> None:
     """Raises `CsviError` if one of these settings is below `least` or above `most`."""
     for name in names:
@@ -173,6 +210,14 @@ def check_range(settings: object, least: float, most: float, *names: str) -> Non
         if not least <= value <= min(most, sys.float_info.max):
             limits = f"at least {least}" if most == math.inf else f"from {least} to {most}"
             raise CsviError(f"{name} is {value}: it must be {limits}")
+
+
+def check_nulls(parser: Any, settings: Any) -> None:
+    """Raises `CsviError` if one of the settings that a parser of jsonargparse has read is null and may not be."""
+    for action in parser._actions:
+        may_be_null = action.default is None or type(None) in get_args(getattr(action, "_typehint", None))
+        if not may_be_null and settings.get(action.dest, action.default) is None:
+            raise CsviError(f"{action.dest} is null: give it a value, or leave it out for its default")
 
 
 def flatten(config: Config) -> dict[str, object]:
@@ -218,7 +263,11 @@ class _SettingsLoader(yaml.SafeLoader):
 
 
 def read_settings(file: Path) -> dict[str, Any]:
-    """Read a YAML file: name → value, or section → names and values, none checked; raises `CsviError` if it is none."""
+    """Read a YAML file: name → value, or section → names and values, none checked; an empty section is left out.
+
+    Raises:
+        CsviError: it is none.
+    """
     if not file.is_file():
         raise CsviError(f"no such file: {file}")
     try:
@@ -231,6 +280,9 @@ def read_settings(file: Path) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise CsviError(f"{file} is not a configuration of csvi: it must hold names and values")
     for section in dataclasses.fields(Config):
-        if dataclasses.is_dataclass(section.type) and not isinstance(settings.get(section.name, {}), dict):
-            raise CsviError(f"{file} is not a configuration of csvi: {section.name} must hold names and values")
+        if dataclasses.is_dataclass(section.type) and section.name in settings:
+            if settings[section.name] is None:  # as `data:` with nothing below it
+                del settings[section.name]
+            elif not isinstance(settings[section.name], dict):
+                raise CsviError(f"{file} is not a configuration of csvi: {section.name} must hold names and values")
     return settings

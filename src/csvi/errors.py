@@ -9,6 +9,10 @@ class NothingToScoreError(CsviError):
     """No query has an image of its identity in the gallery."""
 
 
+class TerminatedError(KeyboardInterrupt):
+    """A signal of `csvi.signals.ENDING` ended the command; like Ctrl-C it ends child processes, too."""
+
+
 class StoppedError(CsviError):
     """Stopped before the end with nothing lost: the same command goes on. Exit status 75, "try again" of sysexits.h."""
 

@@ -8,19 +8,47 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
 
 from csvi.errors import CsviError
 
 
 def make_fabric(precision: str = "auto", devices: int = 1, nodes: int = 1) -> Fabric:
-    """Set up Fabric on the machine's accelerator or CPU; raises `CsviError` if there are fewer devices."""
+    """Set up Fabric on the machine's accelerator or CPU.
+
+    Raises:
+        CsviError: there are fewer devices, or SLURM or torchrun started another number of processes.
+    """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # we say ourselves what was chosen
+    starter, started = _started_by()
+    if starter and started != devices * nodes:
+        raise CsviError(
+            f"{starter} started {started} processes and csvi was asked for {devices * nodes} devices: start one process"
+            f" for each device (SLURM: srun --ntasks-per-node; cores are --cpus-per-task), or give csvi train --devices"
+        )
+    # A job of several tasks, in a script that does not start them by srun, is one process all the same.
+    plugins = [LightningEnvironment()] if not starter and "SLURM_NTASKS" in os.environ and nodes == 1 else None
+    kind = choose_precision(precision)
     try:
-        fabric = Fabric(devices=devices, num_nodes=nodes, precision=choose_precision(precision))  # type: ignore[arg-type]
+        fabric = Fabric(devices=devices, num_nodes=nodes, precision=kind, plugins=plugins)  # type: ignore[arg-type]
     except (RuntimeError, ValueError) as error:
         raise CsviError(f"cannot use {devices} devices on {nodes} machines: {' '.join(str(error).split())}") from error
     fabric.strategy.precision.convert_input = _as_it_is  # type: ignore[method-assign]
     return fabric
+
+
+def _started_by() -> tuple[str, int]:
+    """Who started this process as one of how many; ("", 1) for nobody."""
+    for starter, sign, processes in (
+        ("torchrun", "TORCHELASTIC_RUN_ID", "WORLD_SIZE"),
+        ("SLURM", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_TASKS"),  # set by srun alone
+    ):
+        if sign in os.environ and os.environ.get(processes, "").isdecimal():
+            # In a job of these names Lightning takes no notice of SLURM.
+            if starter == "SLURM" and os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
+                continue
+            return starter, int(os.environ[processes])
+    return "", 1
 
 
 def _as_it_is(data: Any) -> Any:

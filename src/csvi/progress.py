@@ -1,15 +1,41 @@
 """Progress bars on stderr, so that what a program prints can be piped; they vanish when they are done."""
 
+import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TextIO, TypeVar
 
 from rich.console import Console
 from rich.progress import track
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class _MayBeGone:
+    """A terminal that may be gone when a run is to be saved, as of an SSH connection that dropped."""
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self.stream.flush()
+
+
+def console_on_stderr() -> Console:
+    """Make a console for bars of progress on stderr, which ends no work when its terminal is gone."""
+    return Console(file=_MayBeGone(sys.stderr))  # type: ignore[arg-type]
 
 
 def progress(items: Iterable[Item], description: str, total: int | None = None) -> Iterable[Item]:
@@ -20,7 +46,7 @@ def progress(items: Iterable[Item], description: str, total: int | None = None) 
         description: beside the bar.
         total: how many, if they cannot say themselves.
     """
-    console = Console(stderr=True)
+    console = console_on_stderr()
     return track(items, description, total, transient=True, console=console, disable=not console.is_terminal)
 
 

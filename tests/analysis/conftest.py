@@ -5,6 +5,7 @@ import dataclasses
 
 import pytest
 import torch
+from PIL import Image
 
 from csvi.methods import build_method, find_method
 from csvi.runs import Run, save_config
@@ -47,6 +48,19 @@ def with_statistics():
         return run
 
     return give
+
+
+@pytest.fixture
+def with_nobody(with_test, tmp_path):
+    """Opens the same run with true masks of nobody for some of the test images."""
+
+    def change(run, numbers):
+        empty = tmp_path / "empty.png"
+        Image.new("L", (24, 48)).save(empty)
+        test = enumerate(run.benchmark.test)
+        return with_test(run, [dataclasses.replace(r, mask=empty) if i in numbers else r for i, r in test])
+
+    return change
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from csvi.analysis.cosegmentation import (
     cosegmentation_table,
     draw_pairs,
 )
-from csvi.analysis.images import display_image
 from csvi.data import Modality
 from csvi.errors import CsviError
 
@@ -97,7 +96,7 @@ def test_the_figure_is_the_first_pair(opened):
     assert len(pictures) == 16
     for n, record in enumerate(shown):
         image, true, alone, mixed = pictures[4 * n : 4 * n + 4]
-        assert (image == display_image(run, record)).all()
+        assert (image == run.image(record)).all()
         assert (true == (np.asarray(Image.open(record.mask)) > 127)).all()
         assert alone.shape == mixed.shape == true.shape
     texts = [text.get_text() for text in figure.texts]
@@ -127,6 +126,17 @@ def test_a_run_of_which_only_the_network_was_passed_on(opened, tmp_path):
     (tmp_path / "coseg" / "method.safetensors").unlink()
     with pytest.raises(CsviError, match=r"as its method\.safetensors is gone"):
         cosegmentation(run)
+
+
+def test_images_whose_true_mask_shows_nobody_are_left_out(opened, with_nobody):
+    run = opened("decode")
+    nobody = {run.benchmark.test[i].path for i in range(0, len(run.benchmark.test), 3)}
+    other = with_nobody(run, range(0, len(run.benchmark.test), 3))
+    drawn = {record.path for pair in draw_pairs(other, 20, 0) for record in (*pair.first, *pair.second)}
+    assert drawn
+    assert not drawn & nobody
+    result = cosegmentation(other, pairs=2, many=4, few=1)
+    assert np.isfinite([*dataclasses.astuple(result.first), *dataclasses.astuple(result.second)]).all()
 
 
 def test_what_cannot_be_measured_is_said(opened, with_test):

@@ -17,7 +17,7 @@ from csvi.analysis.heatmaps import (
     person_shares,
     share_inside,
 )
-from csvi.analysis.images import display_image, same_test_images
+from csvi.analysis.images import same_test_images
 from csvi.data import Modality
 from csvi.errors import CsviError
 
@@ -74,6 +74,15 @@ def test_shares_over_all_test_images(runs):
     assert json.loads(json.dumps(dataclasses.asdict(share)))["visible"]["person"] == share.visible.person
 
 
+def test_shares_are_of_images_that_show_a_person(runs, with_nobody):
+    """Nothing is inside nobody, which would lower the share."""
+    whole, *_ = person_shares(runs[:1], images=500)
+    infrared = [i for i, r in enumerate(runs[0].benchmark.test) if r.modality == Modality.INFRARED]
+    some, *_ = person_shares([with_nobody(runs[0], infrared[:8])], images=500)
+    assert (some.infrared.images, some.visible.images) == (whole.infrared.images - 8, whole.visible.images)
+    assert some.infrared.area == pytest.approx(whole.infrared.area, rel=0.05)
+
+
 def test_some_images_drawn_by_seed(runs):
     some = person_shares(runs[:1], images=12, seed=1)
     assert some[0].visible.images == some[0].infrared.images == 6
@@ -102,7 +111,7 @@ def test_columns_of_the_figure(runs):
     figure = heatmaps_figure(runs, shares, seed=3, rows=2)
     rows = pictures(figure, 5)
     assert len(rows) == 4
-    test = {display_image(runs[0], record).tobytes(): record for record in runs[0].benchmark.test}
+    test = {runs[0].image(record).tobytes(): record for record in runs[0].benchmark.test}
     found = [test[row[0].tobytes()] for row in rows]
     assert [record.modality for record in found] == [Modality.VISIBLE] * 2 + [Modality.INFRARED] * 2
     assert len({record.identity for record in found}) == 4

@@ -1,13 +1,16 @@
 """Figures by name, from the command line, on a run of two steps."""
 
 import errno
+import io
 import json
 import os
 import shutil
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
+from csvi.analysis.canvas import write
 from csvi.analysis.make_figure import FIGURES, make_figure
 from csvi.cli import main
 from csvi.commands import figure
@@ -88,3 +91,9 @@ def test_figures_of_a_model_of_the_hub_need_a_folder_to_write_to(tmp_path, monke
     with pytest.raises(CsviError, match="owner/name has no folder for its figures: say where to write with --out"):
         make_figure("tsne", [Run("owner/name", Options(), DataConfig(), None)])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_with_dollars_is_no_formula():
+    figure = Figure()
+    write(figure, 1, 1, r"id $\anna$")
+    figure.savefig(io.BytesIO(), format="svg")

@@ -56,7 +56,7 @@ def test_images_are_shown_as_the_network_sees_them(tmp_path):
     exif[ORIENTATION] = 6  # lies on its side
     Image.new("RGB", (48, 24)).save(tmp_path / "turned.jpg", exif=exif)
     Image.fromarray(np.full((48, 24), 2**15, np.uint16)).save(tmp_path / "16 bits.png")
-    run = Run("", Options(), DataConfig(), None)
+    run = Run("", Options(), DataConfig(visible_range="0,65535"), None)
     run.benchmark = Benchmark("", tmp_path, [], [], [])
     for name, grey in (("turned.jpg", 0), ("16 bits.png", 128)):
         uri = report._thumbnail(run, ImageRecord(name, 1, 1, Modality.VISIBLE))

@@ -44,7 +44,7 @@ def test_rows_of_a_batch_by_number_or_by_condition(batch):
 
 def test_rows_of_a_prepared_batch_have_their_own_route(batch):
     prepared = prepare(batch, CPU)
-    assert prepared.subset(batch.modality == 1).route == Route(0, None)
+    assert prepared.subset(batch.modality == 1).route == Route(0, 4, None)
     mixed = prepared.subset(torch.tensor([5, 2])).route
     assert (mixed.visible, mixed.order.tolist()) == (1, [1, 0])
 

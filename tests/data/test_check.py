@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from rich.cells import cell_len
 
 from csvi.analysis.dataset_table import HEADINGS, print_check
+from csvi.cli import main
 from csvi.data.check import Check, Finding, Split, check_dataset
 from csvi.data.records import Counts
 from csvi.data.sysu import Sysu
@@ -58,7 +60,7 @@ def people(tmp_path):
         for m, modality in enumerate(("visible", "infrared")):
             path = f"{name}/{modality}"
             put(root / f"{path}.png", 50 * n + 20 * m + 5)
-            put(root / f"{path}_mask.png", 255, mode="L")
+            put_mask(root / f"{path}_mask.png", lambda mask: mask)
             lines.append(f"{path}.png,{name},{modality},{split},{path}_mask.png")
     (root / "images.csv").write_text("\n".join(lines))
     return root
@@ -67,6 +69,15 @@ def people(tmp_path):
 def put(file, grey, size=(8, 16), mode="RGB"):
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.new(mode, size, (grey,) * 3 if mode == "RGB" else grey).save(file)
+
+
+def put_mask(file, change):
+    """A person in the middle, changed into what other programs write."""
+    mask = np.zeros((16, 8), np.uint8)
+    mask[2:14, 2:6] = 255
+    changed = change(mask)
+    image = changed if isinstance(changed, Image.Image) else Image.fromarray(changed)
+    image.save(file)
 
 
 def only(findings):
@@ -162,7 +173,7 @@ def test_file_without_permission(people, monkeypatch):
     opened = Image.open
 
     def deny(file, **options):
-        if file.name == "visible.png" and file.parent.name == "ben":
+        if file.name.endswith("ben/visible.png"):
             raise PermissionError(13, "Permission denied", str(file))
         return opened(file, **options)
 
@@ -199,16 +210,66 @@ def test_missing_files(people):
 
 def test_masks(people):
     put(people / "anna/visible_mask.png", 255, size=(8, 15), mode="L")
-    put(people / "ben/visible_mask.png", 1, mode="L")
     put(people / "eve/visible_mask.png", 0, mode="1")
-    put(people / "eve/infrared_mask.png", 2, mode="L")
     size = Finding("mask", "anna/visible_mask.png", "is of 8x15 pixels and its image anna/visible.png of 8x16")
     assert only(check_dataset(people).problems) == size
-    assert sorted(check_dataset(people, decode=True).problems, key=lambda f: f.path) == [
-        size,
-        Finding("mask", "ben/visible_mask.png", "is nowhere brighter than 1: write the person as 255"),
-        Finding("mask", "eve/visible_mask.png", "marks no person: write the person as 255"),
+    check = check_dataset(people, decode=True)
+    assert only(check.problems) == size
+    assert only(check.notes) == Finding("no person", "eve/visible_mask.png", "marks no person")
+
+
+def test_masks_that_are_none_are_said_for_each_modality_with_the_way_out(people, capsys):
+    """Labels of a parser in the visible, cut-outs in the infrared: no header shows it."""
+    for name in ("anna", "ben", "eve"):
+        put_mask(people / name / "visible_mask.png", lambda mask: mask // 255 * np.arange(8, dtype=np.uint8) % 19)
+        cut = Image.open(people / name / "infrared.png")
+        put_mask(people / name / "infrared_mask.png", lambda mask, cut=cut: cut.putalpha(Image.fromarray(mask)) or cut)
+    assert not check_dataset(people).problems
+    check = check_dataset(people, decode=True)
+    assert [(f.kind, f.path, f.message.split(": ")[0]) for f in check.problems] == [
+        ("mask", "visible masks", "need --data.mask_values nonzero"),
+        ("mask", "infrared masks", "need --data.mask_values alpha"),
     ]
+    assert not check.notes  # the labels are too dark for a person: said once, not of each mask
+    assert main(["check", str(people), "--decode", "--data.mask_values", "nonzero"]) == 1
+    shown = capsys.readouterr().out
+    assert "visible masks" not in shown
+    assert "infrared masks need --data.mask_values alpha: they are cut-outs, whose" in shown
+
+
+def test_single_masks_without_an_alpha_are_named(people):
+    for name in ("anna", "ben", "eve"):
+        for modality in ("visible", "infrared"):
+            cut = Image.open(people / name / f"{modality}.png")
+            put_mask(people / name / f"{modality}_mask.png", lambda m, cut=cut: cut.putalpha(Image.fromarray(m)) or cut)
+    put_mask(people / "ben/visible_mask.png", lambda mask: mask)
+    problem = only(check_dataset(people, decode=True, mask_values="alpha").problems)
+    assert (problem.kind, problem.path) == ("mask", "ben/visible_mask.png")
+    assert problem.message.startswith("has no alpha")
+
+
+def test_a_modality_whose_masks_all_mark_nobody(people):
+    for name in ("anna", "ben", "eve"):
+        put_mask(people / name / "infrared_mask.png", np.zeros_like)
+    check = check_dataset(people, decode=True)
+    message = "mark no person: write the person as 255 and all else as 0"
+    assert only(check.problems) == Finding("mask", "infrared masks", message)
+
+
+def test_masks_of_other_names_are_noted_also_where_no_image_has_one(sysu):
+    for mask in sorted((sysu / "masks").glob("*/*/*.png")):
+        mask.rename(mask.with_name(f"{mask.stem}.jpg.png"))
+    check = check_dataset(sysu)
+    assert check.masks == 0
+    note = only(check.notes)
+    assert (note.kind, note.path) == ("no mask", "masks")
+    found = "found cam1/0001/0001.jpg.png where cam1/0001/0001.png, or another suffix, was expected"
+    assert note.message == f"holds none of any image: {found}"
+    right = sysu / "masks/cam1/0001/0001.png"
+    right.with_suffix(".jpg.png").rename(right)
+    notes = {f.path: f.message for f in check_dataset(sysu).notes}
+    assert len(notes) == 239
+    assert notes["cam2/0003/0002.jpg"].startswith("has none: found cam2/0003/0002.jpg.png where cam2/0003/0002.png,")
 
 
 def test_images_without_mask(sysu, tmp_path):
@@ -366,7 +427,7 @@ def test_long_lists_are_cut(sysu, capsys):
     assert shown.endswith("\n10 problems (every header was read; --decode decodes every image)\n")
 
 
-PROBLEMS = ("fold", "count", "missing", "broken", "mask")
+PROBLEMS = ("fold", "count", "missing", "broken", "mask", "depth", "nothing to score")
 
 
 def found(kinds, each=40, splits=(), path="cam1/0001/{:04d}.jpg"):
@@ -380,6 +441,7 @@ def found(kinds, each=40, splits=(), path="cam1/0001/{:04d}.jpg"):
         decoded=False,
         splits=list(splits) or [Split(1, name, COUNTS[name], COUNTS[name]) for name in COUNTS],
         cameras={"visible": {1: 40, 2: 40, 4: 40, 5: 40}, "infrared": {3: 40, 6: 40}},
+        depths={},
         images=240,
         masks=240,
         problems=[finding for finding in findings if finding.kind in PROBLEMS],
@@ -403,8 +465,10 @@ def test_whatever_is_found_fits_a_screen(kinds, each, capsys):
     shown = printed(found(list(HEADINGS)[:kinds], each), capsys)
     assert len(shown.splitlines()) <= 24
     assert max(map(len, shown.splitlines())) <= 80
-    for kind in list(HEADINGS)[:kinds]:
-        assert f"{HEADINGS[kind]}: {each}" in shown
+    headed = [kind for kind in list(HEADINGS)[:kinds] if f"{HEADINGS[kind]}: {each}" in shown]
+    more = re.search(r"and (\d+) more kinds? of findings", shown)
+    assert len(headed) + int(more[1] if more else 0) == kinds
+    assert kinds > 12 or len(headed) == kinds
     named = sum(shown.count(f".jpg is {kind}\n") for kind in HEADINGS)
     assert named >= min(each, 2) * kinds or kinds > 2
     assert "--json lists all" in shown or named == kinds * each
@@ -432,7 +496,7 @@ def test_folds_that_differ_do_not_fill_the_screen(capsys):
     shown = printed(found(HEADINGS, splits=folds(range(10, 20))), capsys)
     assert shown.count("\ntrain ") == shown.count("\ntest ") == 3
     assert shown.count("and 7 more folds") == 2
-    assert "and 3 more kinds of findings (--json lists all)\n" in shown
+    assert f"and {len(HEADINGS) - 7} more kinds of findings (--json lists all)\n" in shown
     assert len(shown.splitlines()) <= 24
     shown = printed(found([], splits=folds([1, 2, 3, 206, 206, 4, *[206] * 4])), capsys)
     rows = [" ".join(line.split()) for line in shown.splitlines() if line.startswith(("train", "and"))]

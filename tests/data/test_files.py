@@ -1,6 +1,7 @@
 """What the readers share: lists of images, names of files, masks."""
 
 import os
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from csvi.data.files import (
     folder_names,
     image_names,
     is_synthetic,
+    other_mask,
     path_inside,
     read_labels,
     read_text,
@@ -26,7 +28,7 @@ from csvi.errors import CsviError
 def listed(tmp_path, content):
     file = tmp_path / "train_vis.txt"
     file.write_bytes(content.encode() if isinstance(content, str) else content)
-    return read_labels(file, "RegDB")
+    return read_labels(tmp_path, file.name, "RegDB")
 
 
 @pytest.mark.parametrize(
@@ -39,8 +41,9 @@ def listed(tmp_path, content):
         "\n\n  a/1.jpg   0  \n \t \nb/2.jpg\t001\n\n",
         "a\\1.jpg 0\n.\\b\\2.jpg 1\n",
         "./a//1.jpg 0\nb/./2.jpg 1\n",
+        "a/1.jpg 0\nb/2.jpg 1\n".encode("utf-16"),
     ],
-    ids=["plain", "CRLF", "CR", "BOM", "blanks and tabs", "backslashes", "dots"],
+    ids=["plain", "CRLF", "CR", "BOM", "blanks and tabs", "backslashes", "dots", "UTF-16"],
 )
 def test_lists_as_people_have_them(tmp_path, content):
     assert list(listed(tmp_path, content).items()) == [("a/1.jpg", 0), ("b/2.jpg", 1)]
@@ -83,7 +86,8 @@ def test_bad_line(tmp_path, line, message):
     [
         (b"", r"train_vis.txt is empty: it must hold a line with path and label for each image"),
         (b" \r\n\r\n", r"train_vis.txt is empty"),
-        (b"\xff\xfea\0", r"cannot read .*train_vis.txt as text \(byte 0 is not UTF-8\): save it as UTF-8"),
+        (b"\xfea.jpg 0", r"cannot read .*train_vis.txt as text \(byte 0 is not UTF-8\): save it as UTF-8"),
+        (b"\xff\xfea", r"cannot read .*train_vis.txt as text \(byte 2 is not UTF-16-LE\): save it as UTF-8"),
         (b"a.jpg 0\nJos\xe9.jpg 1", r"cannot read .*train_vis.txt as text \(byte 11 "),
     ],
 )
@@ -131,16 +135,24 @@ def test_any_list_is_read_or_named(tmp_path, content):
 
 
 def test_image_names(tmp_path):
-    for name in ("b.JPG", "a.webp", "._a.jpg", ".jpg", "c.gif", "notes.txt", "ü.tiff"):
+    for name in ("b.JPG", "a.webp", "d.jfif", "e.PGM", "._a.jpg", ".jpg", "c.gif", "notes.txt", "ü.tiff"):
         (tmp_path / name).touch()
     (tmp_path / "person").mkdir()
     (tmp_path / ".hidden").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "person")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    assert image_names(tmp_path) == ["a.webp", "b.JPG", "ü.tiff"]
+    assert image_names(tmp_path) == ["a.webp", "b.JPG", "d.jfif", "e.PGM", "ü.tiff"]
     assert image_names(tmp_path / "nowhere") == folder_names(tmp_path / "nowhere") == []
     (tmp_path / "loop").unlink()
     assert folder_names(tmp_path) == ["link", "person"]
+
+
+def test_a_list_names_images_in_another_unicode_form_than_the_disk(tmp_path):
+    """As a list from a Mac does, of a folder that was unpacked on Linux; and the reverse."""
+    for name in ("Zo\u00eb.jpg", "Re\u0301mi.jpg"):
+        (tmp_path / name).touch()
+    labels = listed(tmp_path, "Zoe\u0308.jpg 1\nR\u00e9mi.jpg 2\nR\u00e9my.jpg 3")
+    assert labels == {"Zo\u00eb.jpg": 1, "Re\u0301mi.jpg": 2, "R\u00e9my.jpg": 3}
 
 
 def test_folder_that_cannot_be_listed(tmp_path, monkeypatch):
@@ -188,8 +200,52 @@ def test_masks_of_other_images(tmp_path):
     (tmp_path / "other" / "a").mkdir(parents=True)
     (tmp_path / "other" / "a" / "9.png").touch()
     assert attach_masks(tmp_path, {"train": [own]}, None)["train"] == [own]
-    with pytest.raises(CsviError, match=r"no mask of any image in .*other: .* tree, as in a/1.png$"):
+    with pytest.raises(CsviError, match=r"no mask of any image in .*other: found a/9.png where a/1.png, or another"):
         attach_masks(tmp_path, {"train": [own]}, tmp_path / "other")
+
+
+def touch(*files):
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("a/1_mask.png", "a/1.jpg"),
+        ("a/1.jpg.png", "a/1.jpg"),
+        ("a/IMG_1.png", "a/img_1.jpg"),
+        ("masks/a/1.png", "a/1.jpg"),
+        ("dataset/a/1.png", "a/1.jpg"),
+        ("1.png", "a/1.jpg"),
+        ("b/other.png", "a/1.jpg"),
+    ],
+)
+def test_masks_of_other_names_are_named_beside_the_expected_ones(tmp_path, name, path):
+    touch(tmp_path / "given" / name)
+    expected = path.replace(".jpg", ".png")
+    found = f"found {name} where {expected}, or another suffix, was expected"
+    with pytest.raises(CsviError, match=f"^no mask of any image in {tmp_path}/given: {found}$"):
+        attach_masks(tmp_path, {"train": [record(path)]}, tmp_path / "given")
+
+
+def test_one_missing_mask_is_not_taken_for_that_of_another_image(tmp_path):
+    touch(tmp_path / "a/12.png", tmp_path / "a/21.png")
+    assert other_mask(tmp_path, "a/2.jpg") == ""
+    touch(tmp_path / "a/2-mask.png")
+    assert other_mask(tmp_path, "a/2.jpg").startswith("found a/2-mask.png ")
+    touch(tmp_path / "a/2.bmp")
+    assert other_mask(tmp_path, "a/2.jpg") == ""  # it is there, by its right name
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_mask_in_another_unicode_form_is_the_images(tmp_path, forms):
+    of_image, of_mask = (unicodedata.normalize(form, "zoé/é.png") for form in forms)
+    touch(tmp_path / "masks" / of_mask)
+    (found,) = attach_masks(tmp_path, {"train": [record(of_image)]}, None)["train"]
+    assert found.mask is not None
+    assert found.mask.is_file()
 
 
 def test_root(tmp_path, monkeypatch):

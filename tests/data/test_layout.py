@@ -117,6 +117,59 @@ def test_folder_of_another_layout_is_refused(sysu_root):
         read_benchmark(DataConfig())
 
 
+def make(root, *folders):
+    for folder in folders:
+        (root / folder).mkdir(parents=True, exist_ok=True)
+
+
+SYSU = [*(f"cam{camera}" for camera in range(1, 7)), "exp"]
+
+
+@pytest.mark.parametrize(
+    ("folders", "given", "layout", "advice"),
+    [
+        (["DATA/" + name for name in SYSU], ".", "sysu", r"a dataset lies one folder deeper, give .*/DATA$"),
+        (["a/visible", "a/infrared", "b/visible", "b/infrared"], ".", "sysu", r"give .*/a \(or another of 2\)$"),
+        (SYSU, "cam1", "sysu", r"it is a part of a dataset that is laid out as SYSU-MM01, give .*/data$"),
+        ([*SYSU, "cam1/0001"], "cam1/0001", "sysu", r"a part of .* SYSU-MM01, give .*/data$"),
+        (["visible/anna", "infrared"], "visible", "folder", r"a part of .* a folder of people, give .*/data$"),
+        (["Visible", "Infrared"], ".", "folder", r"it holds Visible and Infrared, rename them visible and infrared$"),
+        (["RGB", "IR"], ".", "folder", r"it holds RGB and IR, rename them visible and infrared$"),
+        (["visible", "thermal"], ".", "folder", r"it holds thermal, rename it infrared$"),
+        (["RGB", "nir"], ".", "sysu", r"rename them visible and infrared, for --data.layout folder$"),
+        (["Cam1", "CAM2", *SYSU[2:]], ".", "sysu", r"it holds Cam1 and CAM2, rename them cam1 and cam2$"),
+        (["IDX", "Test_Vis", "test_nir"], ".", "llcm", r"it holds IDX and Test_Vis, rename them idx and test_vis$"),
+    ],
+)  # fmt: skip
+def test_a_folder_that_is_another_one_is_told_what_it_is(tmp_path, folders, given, layout, advice):
+    root = tmp_path / "data"
+    make(root, *folders)
+    title = find_layout(layout).title
+    with pytest.raises(CsviError, match=rf"^{root / given} is not laid out as {title}: .*{advice}"):
+        read_benchmark(DataConfig(root=str(root / given), layout=layout))
+    with pytest.raises(CsviError, match=rf"^{root / given} is not laid out as {title}: .*{advice}"):
+        check_dataset(root / given, layout)
+    with pytest.raises(CsviError, match=rf"^{root / given} looks like no dataset that csvi knows: "):
+        check_dataset(root / given)
+
+
+def test_what_a_folder_lacks_of_its_layout_is_said_by_its_reader(tmp_path):
+    """And not that it should have another name."""
+    make(tmp_path, "Visible", "Thermal", *SYSU[:6])
+    with pytest.raises(CsviError, match=r"^no .*idx/test_visible_1.txt: RegDB comes with it"):
+        read_benchmark(DataConfig(root=str(tmp_path), layout="regdb"))
+    with pytest.raises(CsviError, match=r"^no .*exp/train_id.txt: SYSU-MM01 comes with it"):
+        read_benchmark(DataConfig(root=str(tmp_path)))
+    with pytest.raises(CsviError, match=r"nowhere is not a folder: give the folder of SYSU-MM01"):
+        read_benchmark(DataConfig(root=str(tmp_path / "nowhere")))
+
+
+def test_a_folder_of_which_nothing_is_known_is_told_what_it_holds(tmp_path):
+    make(tmp_path, "photos", "drawings")
+    with pytest.raises(CsviError, match=r"looks like no dataset .*: it holds drawings, photos; name its layout with"):
+        check_dataset(tmp_path)
+
+
 def test_layouts_of_the_package():
     assert [find_layout(name).title for name in LAYOUTS] == ["SYSU-MM01", "RegDB", "LLCM", "a folder of people"]
     assert all(isinstance(find_layout(name), Layout) and find_layout(name).writer for name in LAYOUTS)

@@ -1,13 +1,16 @@
 """From records to batches: what they hold, and that they depend on the seed, the epoch and the position alone."""
 
 import contextlib
+import ctypes
 import dataclasses
 import json
+import multiprocessing.connection
 import os
 import pickle
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -19,7 +22,8 @@ from csvi.data import Modality, read_benchmark
 from csvi.data import loader as module
 from csvi.data.batch import Batch
 from csvi.data.images import read_image
-from csvi.data.loader import evaluation_loader, loader_errors
+from csvi.data.loader import batch_loader, evaluation_loader, loader_errors
+from csvi.data.masks import read_mask
 from csvi.data.training_set import TrainingSet
 from csvi.data.views import Erase, Flip, Grayscale, Shift, augment, standard_views
 from csvi.errors import CsviError
@@ -153,7 +157,7 @@ def test_a_loader_serves_epoch_after_epoch(config, benchmark):
 
 def pixels_of(benchmark, sample):
     record = benchmark.train[sample.image]
-    image, mask = read_image(benchmark.file(record), 48, 24, "RGB"), read_image(record.mask, 48, 24, "L")
+    image, mask = read_image(benchmark.file(record), 48, 24), read_mask(record.mask, 48, 24, 255)
     return torch.tensor(image).permute(2, 0, 1), torch.tensor(mask)[None]
 
 
@@ -182,7 +186,7 @@ def test_evaluation_takes_all_images_once_in_order_as_they_are(config, benchmark
     assert batches[0][3:] == (None, None, None)
     assert batches[0].image.shape == (64, 3, 48, 24)
     assert batches[0].image.is_contiguous(memory_format=torch.channels_last)
-    expected = read_image(benchmark.file(benchmark.test[64]), 48, 24, "RGB")
+    expected = read_image(benchmark.file(benchmark.test[64]), 48, 24)
     assert torch.equal(batches[1].image[0].permute(1, 2, 0), torch.tensor(expected))
     assert_equal(list(loader), batches)
 
@@ -216,7 +220,7 @@ from csvi.data.views import standard_views
 data = DataConfig(**json.loads(sys.argv[1]) | {"workers": 2})
 training_set = TrainingSet(read_benchmark(data), data, masks=False)
 loader, sampler = training_set.loader(standard_views(data), seed=0)
-for number in (signal.SIGINT, signal.SIGTERM):
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
     signal.signal(number, lambda *_: None)
 batches = iter(loader)
 next(batches)
@@ -268,7 +272,7 @@ def ended_within(seconds, numbers):
 def test_a_signal_to_all_processes_is_left_to_the_main_one(iterating):
     process, workers = iterating
     for _ in range(3):
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
             os.killpg(process.pid, number)
         time.sleep(0.2)
     assert all(map(running, workers))
@@ -294,7 +298,7 @@ def test_every_loader_leaves_signals_to_the_main_process(config, benchmark, trai
         loader, _ = training_loader(config, benchmark)
     else:
         loader = evaluation_loader(benchmark.root, benchmark.train, config.data)
-    assert loader.worker_init_fn is module._leave_signals_to_the_main_process
+    assert loader.worker_init_fn is module._begin
 
 
 def first_batch(loader, begun=lambda iterator: None):
@@ -305,6 +309,117 @@ def first_batch(loader, begun=lambda iterator: None):
             return next(iterator)
     finally:
         iterator._shutdown_workers()  # PyTorch waits for seconds when they are garbage, as in a traceback
+
+
+def in_another_process(work):
+    """Run a function in a process of its own, which is not to hang; returns its exit status."""
+    process = multiprocessing.get_context("fork").Process(target=lambda: os._exit(work() or 0))
+    process.start()
+    process.join(30)
+    process.kill()
+    process.join()
+    return process.exitcode
+
+
+def long_tmpdir(folder):
+    """Let this process have temporary files where the path of a socket does not fit."""
+    long = folder / (60 * "d") / (60 * "e")
+    long.mkdir(parents=True)
+    tempfile.tempdir = str(long)
+    multiprocessing.current_process()._config.pop("tempdir", None)
+
+
+def small_shared_memory(size):
+    """Let this process have little room in /dev/shm; returns whether it may."""
+    new_mounts = 0x20000
+    commands = (["mount", "--make-rprivate", "/"], ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", "/dev/shm"])
+    with contextlib.suppress(OSError, AttributeError):
+        if ctypes.CDLL(None).unshare(new_mounts) == 0:
+            return all(subprocess.run(command, check=False).returncode == 0 for command in commands)
+    return False
+
+
+SKIP = 77
+
+
+@pytest.mark.parametrize("place", ["TMPDIR", "/dev/shm"])
+def test_batches_need_neither_a_short_tmpdir_nor_shared_memory(config, benchmark, tmp_path, place):
+    """Both were waited for without end: of what fails as a batch is sent, PyTorch tells the main process nothing."""
+    alone = epoch_of(config, benchmark, workers=0)
+
+    def load():
+        if place == "TMPDIR":
+            long_tmpdir(tmp_path)
+        elif not small_shared_memory("128k"):  # as much as the locks of the processes take; a batch is twice that
+            return SKIP
+        assert_equal(epoch_of(config, benchmark, workers=2), alone)
+
+    status = in_another_process(load)
+    if status == SKIP:
+        pytest.skip("may not mount anything")
+    assert status == 0
+
+
+def test_no_room_for_the_locks_of_loader_processes_is_one_sentence(config, benchmark):
+    def load():
+        if not small_shared_memory("4k"):
+            return SKIP
+        with pytest.raises(
+            CsviError, match=r"^cannot start loader processes \(.*No space left.*\): --data\.workers 0 .*shm"
+        ):
+            epoch_of(config, benchmark, workers=2)
+
+    status = in_another_process(load)
+    if status == SKIP:
+        pytest.skip("may not mount anything")
+    assert status == 0
+
+
+def test_what_goes_wrong_as_a_batch_is_sent_is_one_sentence(tmp_path, monkeypatch, capfd):
+    """As PyTorch sends it, by a socket in TMPDIR; and of a batch that cannot be sent at all."""
+
+    def send(batch):
+        loader = batch_loader([batch], [0], 1, persistent=False)
+        with pytest.raises(
+            CsviError, match=f"^a loader process cannot send its batch .*{why}.*: --data.workers 0.*TMPDIR"
+        ):
+            first_batch(loader)
+
+    rows = torch.zeros(2, 3, 4, 4)
+    why = "requires grad"
+    send(Batch(rows.clone().requires_grad_(), torch.zeros(2), torch.zeros(2)))
+    monkeypatch.setattr(module, "_packed", lambda batch: batch)
+    why = "AF_UNIX path too long"
+    assert in_another_process(lambda: (long_tmpdir(tmp_path), send(Batch(rows, rows, rows)))[2:]) == 0
+    assert "Traceback" not in capfd.readouterr().err
+
+
+class BreakingPipes(Dataset):
+    def __getitem__(self, index):
+        def broken(*_):
+            raise BrokenPipeError
+
+        multiprocessing.connection.Connection._send_bytes = broken  # in the loader process alone
+        return Batch(torch.zeros(2, 3, 4, 4), torch.zeros(2), torch.zeros(2))
+
+
+def test_a_pipe_that_breaks_ends_the_loader_process():
+    with pytest.raises(CsviError, match=r"^a loader process was ended.* exited unexpectedly"):
+        first_batch(batch_loader(BreakingPipes(), [0], 1, persistent=False))
+
+
+def test_a_batch_from_a_loader_process_lies_in_memory_as_it_was_made():
+    image = torch.randint(256, (5, 8, 6, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    masks = torch.randint(256, (5, 1, 8, 6), dtype=torch.uint8)
+    for batch in (
+        Batch(image, torch.arange(5), torch.arange(5), masks, torch.arange(5)),
+        Batch(image, torch.arange(5), torch.arange(5)),
+    ):
+        arrived = pickle.loads(pickle.dumps(module._Parcel(batch)))
+        assert_equal([arrived], [batch])
+        assert arrived.image.stride() == image.stride()
+        assert all(rows is None or rows.dtype == sent.dtype for rows, sent in zip(arrived, batch, strict=True))
+        arrived.image.add_(1)  # it is the caller's own
 
 
 def test_a_killed_loader_process_is_one_sentence(config, benchmark):

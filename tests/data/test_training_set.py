@@ -2,8 +2,10 @@
 
 import dataclasses
 import hashlib
+import shutil
 
 import pytest
+from PIL import Image
 
 from csvi.data import Modality, read_benchmark
 from csvi.data import training_set as module
@@ -132,6 +134,35 @@ def test_missing_masks_are_said_before_anything_is_decoded(config, benchmark, mo
             f"{missing} of {count} training images have no mask, which the method learns from: give their folder with "
             "--data.masks, or train with --method baseline"
         )
+
+
+def test_masks_of_other_names_are_named(config, sysu_root, tmp_path):
+    root = shutil.copytree(sysu_root, tmp_path / "data")
+    for mask in (root / "masks/cam1/0001").iterdir():
+        mask.rename(mask.with_name(f"{mask.stem}_mask.png"))
+    config.data.root = str(root)
+    found = "found cam1/0001/0001_mask.png where cam1/0001/0001.png, or another suffix, was expected"
+    with pytest.raises(
+        CsviError, match=rf"^2 of 96 training images have no mask, .* \({found} in {root}/masks\): give"
+    ):
+        open_set(config, read_benchmark(config.data))
+
+
+def test_masks_of_nobody_are_told_and_a_modality_of_them_is_refused(config, sysu_root, tmp_path, caplog):
+    root = shutil.copytree(sysu_root, tmp_path / "data")
+    config.data.root, config.data.cache = str(root), str(tmp_path / "cache")
+    infrared = sorted((root / "masks").glob("cam[36]/000[1-8]/*.png"))
+    assert len(infrared) == 32
+    for mask in infrared[:2]:
+        Image.new("L", (24, 48)).save(mask)
+    for _ in range(2):  # decoded, and from the cache
+        caplog.clear()
+        open_set(config, read_benchmark(config.data))
+        assert f"2 of 32 infrared masks mark no person, such as {infrared[0]}" in caplog.text
+    for mask in infrared:
+        Image.new("L", (24, 48)).save(mask)
+    with pytest.raises(CsviError, match=r"^no infrared mask marks a person, such as .*: write the person as 255"):
+        open_set(config, read_benchmark(config.data))
 
 
 def test_images_that_cannot_be_read_are_skipped_if_so_set(config, benchmark, tmp_path):

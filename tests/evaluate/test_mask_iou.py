@@ -1,5 +1,7 @@
 """Metrics of masks, worked out by hand."""
 
+from math import nan
+
 import pytest
 import torch
 
@@ -20,17 +22,17 @@ def masks(*rows):
         ("0100", "1111", 1 / 4),
         ("1100", "0011", 0),
         ("0000", "0110", 0),
-        ("0000", "0000", 1),
+        ("0000", "0000", nan),
+        ("0110", "0000", nan),
     ],
 )
 def test_intersection_over_union(predicted, true, iou):
-    assert mask_iou(masks(predicted), masks(true)).tolist() == pytest.approx([iou])
+    assert mask_iou(masks(predicted), masks(true)).tolist() == pytest.approx([iou], nan_ok=True)
 
 
 def test_one_mask_against_many():
-    assert mask_iou(masks("0110"), masks("0110", "0011", "1111", "0000")).tolist() == pytest.approx(
-        [1, 1 / 3, 1 / 2, 0]
-    )
+    iou = mask_iou(masks("0110"), masks("0110", "0011", "1111", "0000"))
+    assert iou.tolist() == pytest.approx([1, 1 / 3, 1 / 2, nan], nan_ok=True)
 
 
 def test_best_constant_mask():
@@ -39,6 +41,11 @@ def test_best_constant_mask():
     mask, iou = best_constant_mask(masks("1000", "1100", "1110"))
     assert mask.tolist() == [[True, True, False, False]]
     assert iou == pytest.approx((1 / 2 + 1 + 2 / 3) / 3)
+
+
+def test_best_constant_mask_leaves_out_masks_of_nobody():
+    mask, iou = best_constant_mask(masks("0110", "0000", "0110", "0000", "0000"))
+    assert (mask.tolist(), iou) == ([[False, True, True, False]], 1)
 
 
 def test_best_constant_mask_of_equal_masks_is_that_mask():

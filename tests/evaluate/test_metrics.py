@@ -16,14 +16,17 @@ from csvi.evaluate import METRICS, Rules, score
 from csvi.evaluate import metrics as m
 from csvi.evaluate.definition import chance, rank_k, ranking_of
 from csvi.evaluate.metrics import score_embeddings
+from csvi.evaluate.protocols import DISTRACTOR
 
 RULES = {name: find_layout(name).rules for name in LAYOUTS}
 
 
 def slow_score(distance, query_identity, gallery_identity, query_camera, gallery_camera, rules):
-    """The definitions, one query and one image at a time; None where no query counts."""
+    """The definitions, one query and one image at a time; None where no query counts, and a distractor never does."""
     rankings = []
     for q, row in enumerate(distance):
+        if query_identity[q] == DISTRACTOR:
+            continue
         seen = []
         for g in range(len(row)):
             same = gallery_identity[g] == query_identity[q]

@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from dataclasses import replace
 from itertools import chain, product
 from math import dist, log2
 from pathlib import Path
@@ -15,7 +16,7 @@ from csvi.data import LAYOUTS, find_layout
 from csvi.data.records import ImageRecord, Modality
 from csvi.errors import NothingToScoreError
 from csvi.evaluate import METRICS, Protocol, Rules, Trial, evaluate_protocol, evaluate_protocols
-from csvi.evaluate.protocols import camera_pairs
+from csvi.evaluate.protocols import DISTRACTOR, answerable, camera_pairs
 from csvi.evaluate.scoring import evaluate_camera_pairs
 
 VISIBLE, INFRARED = Modality
@@ -356,6 +357,53 @@ def test_a_single_camera_pair_is_none():
     records = some_records("regdb")
     for protocol in protocols_in("regdb", records):
         assert evaluate_camera_pairs(protocol, some_embeddings(records, ties=False), records) == []
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("seed", range(3))
+def test_queries_that_have_an_answer_are_those_that_scoring_counts(layout, seed):
+    """Few images of each person, some of them of nobody known, so that many queries find nothing."""
+    records = random.Random(seed).sample(some_records(layout, seed), 60)
+    records = [replace(r, identity=DISTRACTOR) if r.identity % 5 == 0 else r for r in records]
+    for protocol in protocols_in(layout, records):
+        result = evaluate_protocol(protocol, some_embeddings(records, ties=True), records)
+        assert answerable(protocol, records) == (result.queries, result.valid)
+        assert result.valid < result.queries
+
+
+def test_nobody_has_an_answer_where_all_images_are_of_one_camera():
+    records = [ImageRecord(f"{n}.jpg", n // 2, 1, Modality(n % 2)) for n in range(8)]
+    assert [answerable(protocol, records) for protocol in protocols_in("folder", records)] == [(4, 0), (4, 0)]
+    assert [answerable(protocol, records) for protocol in protocols_in("regdb", records)] == [(4, 4), (4, 4)]
+
+
+def test_a_distractor_is_a_wrong_answer_and_never_asked_for():
+    """One query at 0; a distractor at 1, an image of its person at 2, another distractor at 3, another image at 4."""
+    people = [(7, INFRARED, 0), (-1, VISIBLE, 1), (7, VISIBLE, 2), (-1, VISIBLE, 3), (7, VISIBLE, 4), (-1, INFRARED, 9)]
+    records = [ImageRecord(f"{at}.jpg", who, int(modality) + 1, modality) for who, modality, at in people]
+    embeddings = torch.tensor([[float(at), 0.0] for *_, at in people])
+    for layout in ("folder", "regdb"):
+        (found,) = [p for p in protocols_in(layout, records) if p.name.endswith("to visible")]
+        (trial,) = found.trials
+        assert (list(trial.query), sorted(trial.gallery)) == ([0], [1, 2, 3, 4])
+        metrics = evaluate_protocol(found, embeddings, records).metrics
+        assert metrics["R1"].mean == 0
+        assert metrics["mAP"].mean == (1 / 2 + 2 / 4) / 2
+        people_alone = [0, 2, 4]
+        (without,) = [
+            p for p in protocols_in(layout, [records[i] for i in people_alone]) if p.name.endswith("to visible")
+        ]
+        metrics = evaluate_protocol(without, embeddings[people_alone], [records[i] for i in people_alone]).metrics
+        assert metrics["R1"].mean == metrics["mAP"].mean == 1
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_no_layout_asks_for_distractors(layout):
+    records = some_records(layout)
+    with_some = [replace(r, identity=DISTRACTOR) if r.identity % 2 else r for r in records]
+    for protocol in protocols_in(layout, with_some)[:2]:
+        assert DISTRACTOR in {with_some[i].identity for trial in protocol.trials for i in trial.gallery}
+        assert DISTRACTOR not in {with_some[i].identity for trial in protocol.trials for i in trial.query}
 
 
 def test_every_protocol_has_the_rules_of_its_layout():

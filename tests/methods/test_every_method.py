@@ -169,7 +169,7 @@ def test_a_step_does_not_wait_for_the_device(build, batch, name, modality):
             batch = batch._replace(
                 image=torch.empty(8, 3, 48, 40), mask=torch.empty(8, 1, 48, 40),
                 identity=torch.empty(8, dtype=torch.int64), modality=torch.empty(8, dtype=torch.int64),
-                route=Route.of(modality, torch.device("cuda")),
+                route=Route.of(modality, len(modality), torch.device("cuda")),
             )  # fmt: skip
             terms = method(batch, 0)
         assert {term.device.type for term in terms.values()} == {"cuda"}

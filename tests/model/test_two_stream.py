@@ -1,9 +1,13 @@
 """The two-stream backbone (Eq. 1 and 2): strides, shapes, and that each image goes through its own stream."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 import torchvision
 
+from csvi.data.records import Modality
 from csvi.errors import CsviError
 from csvi.model.two_stream import Route, TwoStream
 from csvi.model.weights import initial_weights
@@ -77,11 +81,74 @@ def test_batches_of_one_modality(small, modality):
 @pytest.mark.parametrize("modality", [[0, 0, 1, 1], [1, 0, 1, 0], [1, 1, 1, 1], [0, 0, 0, 0]])
 def test_a_route_is_the_modalities_counted_beforehand(small, modality):
     image, modality = torch.randn(4, 3, 64, 32), torch.tensor(modality)
-    route = Route.of(modality)
-    assert route.visible == (modality == 0).sum()
+    route = Route.of(modality, 4, image.device)
+    assert (route.visible, route.infrared) == ((modality == 0).sum(), modality.sum())
     assert (route.order is None) == modality.equal(modality.sort().values)
     with torch.inference_mode():
         assert torch.equal(small(image, route), small(image, modality))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [1, 0, 0],
+        (1, 0, 0),
+        [Modality.INFRARED, Modality.VISIBLE, Modality.VISIBLE],
+        np.array([1, 0, 0], np.uint8),
+        torch.tensor([True, False, False]),
+        torch.tensor([1.0, 0.0, 0.0]),
+    ],
+    ids=repr,
+)
+def test_modalities_in_whatever_holds_numbers(small, given):
+    image = torch.randn(3, 3, 64, 32)
+    with torch.inference_mode():
+        assert torch.equal(small(image, given), small(image, torch.tensor([1, 0, 0])))
+
+
+@pytest.mark.parametrize("given", [0, 1, True, Modality.INFRARED, np.int64(1), torch.tensor(0)], ids=repr)
+def test_one_modality_for_all_images(small, given):
+    image = torch.randn(3, 3, 64, 32)
+    with torch.inference_mode():
+        assert torch.equal(small(image, given), small(image, torch.full((3,), int(given))))
+
+
+@pytest.mark.parametrize(
+    ("modality", "message"),
+    [
+        ([1, 2, 1], r"holds 2: it must be 0 for visible and 1 for infrared \(public code often writes 1 and 2\)$"),
+        (torch.tensor([0, 1, -1]), "holds -1: it must be 0"),
+        (torch.tensor([0, 1, 255], dtype=torch.uint8), "holds 255: it must be 0"),
+        (torch.tensor([0, 0.5, 1]), r"holds 0\.5: it must be 0"),
+        (torch.tensor([0, math.nan, 1]), "holds nan: it must be 0"),
+        (2, "holds 2: it must be 0"),
+        ([0, 1], "^there are 3 images and modality is 2: it must be one number for each$"),
+        ([0, 1, 0, 1], "^there are 3 images and modality is 4"),
+        ([], "^there are 3 images and modality is 0"),
+        (torch.tensor([[0], [1], [1]]), r"modality is of shape \(3, 1\): it must be one number for each$"),
+        ("visible", "^modality is 'visible': it must be 0 for visible and 1 for infrared, for each image$"),
+        (["visible", "infrared", "visible"], "it must be 0 for visible"),
+        (None, "^modality is 'None': it must be 0"),
+        (Route(1, 1, None), "^there are 3 images and the route is of 2: make one of these$"),
+    ],
+    ids=str,
+)
+def test_what_is_no_modality_of_these_images_is_one_sentence(modality, message):
+    with torch.device("meta"):
+        backbone, image = TwoStream("resnet18"), torch.empty(3, 3, 64, 32)
+    with pytest.raises(CsviError, match=message):
+        backbone(image, modality)
+
+
+@pytest.mark.parametrize(
+    "image", [torch.zeros(2, 3, 64, 32, dtype=torch.uint8), torch.zeros(3, 64, 32), torch.zeros(2, 1, 64, 32)]
+)
+@pytest.mark.parametrize("cut", [0, 3])
+def test_images_that_are_not_prepared_are_one_sentence(image, cut):
+    with pytest.raises(
+        CsviError, match=r"they must be \(B, 3, H, W\) and normalised, as csvi\.data\.batch\.prepare makes"
+    ):
+        TwoStream("resnet18", cut)(image, 0)
 
 
 @pytest.mark.parametrize("cut", range(6))

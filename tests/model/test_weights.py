@@ -92,10 +92,55 @@ def test_code_in_a_file_of_weights_does_not_run(tmp_path, save):
 
 def test_what_is_no_state_dict_is_refused(tmp_path):
     file = tmp_path / "weights.pth"
-    for content in ([torch.ones(2)], torch.ones(2), {"state_dict": {"a": torch.ones(2)}}, {"epoch": 3}):
+    for content, holds in (
+        ([torch.ones(2)], "a list"),
+        (torch.ones(2), "a Tensor"),
+        ({"epoch": 3}, "epoch"),
+        (
+            {"epoch": 3, "state_dict": {"a": 1}, "conv1.weight": torch.ones(2)},
+            "epoch, state_dict beside 1 tensors such",
+        ),
+    ):
         torch.save(content, file)
-        with pytest.raises(CsviError, match=r"weights\.pth is no state dict"):
+        with pytest.raises(CsviError, match=rf"weights\.pth is no state dict: .* and holds {holds}"):
             initial_weights("resnet18", str(file))
+
+
+RESNET = {"conv1.weight": torch.ones(1), "layer1.0.conv1.weight": torch.ones(2), "fc.weight": torch.ones(3)}
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [
+        {f"module.{name}": tensor for name, tensor in RESNET.items()},
+        {"head.weight": torch.ones(9)} | {f"module.backbone.{name}": tensor for name, tensor in RESNET.items()},
+        {"epoch": 3, "state_dict": {f"module.{name}": tensor for name, tensor in RESNET.items()}},
+        {"model": RESNET, "optimizer": {"state": {}}},
+        {"net": RESNET},
+        {"model_state_dict": RESNET, "arguments": {"lr": 0.1}},
+        {"model": {"state_dict": RESNET, "epoch": 1}},
+    ],
+    ids=lambda saved: ",".join(saved)[:30],
+)
+def test_what_stands_around_a_state_dict_is_dropped(tmp_path, saved):
+    torch.save(saved, tmp_path / "weights.pth")
+    loaded = initial_weights("resnet18", str(tmp_path / "weights.pth"))
+    assert loaded.keys() == RESNET.keys()
+    assert all(torch.equal(loaded[name], RESNET[name]) for name in RESNET)
+
+
+def test_weights_of_two_networks_in_one_file_are_refused_with_what_they_are(tmp_path):
+    file = tmp_path / "weights.pth"
+    torch.save({f"{net}.{name}": tensor for net in ("rgb", "ir") for name, tensor in RESNET.items()}, file)
+    with pytest.raises(CsviError, match=r"conv1\.weight is missing among 6 tensors such as rgb\.conv1\.weight"):
+        TwoStream("resnet18").load_pretrained(initial_weights("resnet18", str(file)))
+
+
+def test_mobilenets_names_with_a_prefix(tmp_path, packaged):
+    torch.save({"model": {f"module.features.{name}": tensor for name, tensor in packaged.items()}}, tmp_path / "w.pth")
+    backbone = TwoStream("mobilenet_v2")
+    backbone.load_pretrained(initial_weights("mobilenet_v2", str(tmp_path / "w.pth")))
+    assert torch.equal(backbone.visible[0][0].weight, packaged["0.0.weight"])
 
 
 @pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])

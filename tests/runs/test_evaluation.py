@@ -8,8 +8,10 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import csvi
+from csvi.analysis.tables import print_evaluation
 from csvi.data import protocols_of
 from csvi.data.batch import Batch
 from csvi.errors import CsviError
@@ -251,6 +253,77 @@ def test_masks_from_elsewhere_are_compared_anew(coseg_run, sysu_root, tmp_path, 
     assert kept_evaluation(run) is None
     assert evaluated(run).masks == first.masks
     assert not counted
+
+
+@pytest.fixture
+def compared(own, coseg_run, tmp_path):
+    """Opens the run on the dataset that a test has changed."""
+    folder = shutil.copytree(coseg_run, tmp_path / "run")
+    return lambda **options: Run.open(folder, Options(root=str(own), cache=str(tmp_path / "cache"), **options))
+
+
+def masks_of(root, cameras, identities="*"):
+    return sorted((root / "masks").glob(f"cam[{cameras}]/{identities}/*.png"))
+
+
+@pytest.fixture
+def left_half(monkeypatch):
+    """The left half of every image is predicted as a person."""
+    half = torch.zeros(48, 24)
+    half[:, :12] = 1
+    monkeypatch.setattr(
+        Run, "masks_by_identity", lambda run: [([i], half[None]) for i in range(len(run.benchmark.test))]
+    )
+    return half.numpy() > 0.5
+
+
+def test_masks_of_nobody_have_no_part_in_the_iou_and_are_counted(own, compared, left_half, capsys):
+    nobody = masks_of(own, "36", "0013")
+    infrared = [file for file in masks_of(own, "36") if file.parent.name >= "0013"]  # who is tested
+    for file in nobody:
+        Image.new("L", (24, 48)).save(file)
+    evaluation = evaluate_run(compared())
+    found = evaluation.masks["infrared"]
+    true = [np.asarray(Image.open(file)) > 127 for file in infrared if file not in nobody]
+    ious = [(mask & left_half).sum() / (mask | left_half).sum() for mask in true]
+    assert (found.images, found.without_person, found.predicted_without) == (28, 4, 0.5)
+    assert found.iou == pytest.approx(np.mean(ious), abs=1e-6)
+    assert found.constant_iou < 1
+    print_evaluation(evaluation)
+    shown = capsys.readouterr().out
+    assert "4 of 32 infrared masks show nobody and are left out; 50.0 % of the pixels" in shown
+    assert "visible masks show nobody" not in shown
+
+
+def test_a_modality_whose_masks_show_nobody_has_no_iou_and_that_is_said(own, compared, caplog):
+    for file in masks_of(own, "36"):
+        Image.new("L", (24, 48)).save(file)
+    assert set(evaluate_run(compared()).masks) == {"visible"}
+    assert "no mask of the infrared test images shows a person" in caplog.text
+
+
+def test_masks_that_are_none_are_said_before_anything_is_embedded(own, compared, counted):
+    """Labels are black as grey, and black masks against black ones had an intersection over union of 1.000."""
+    for file in masks_of(own, "1-6"):
+        Image.fromarray(np.asarray(Image.open(file)) // 255 * 7).save(file)
+    with pytest.raises(CsviError, match=r"^the visible masks need --data\.mask_values nonzero: "):
+        evaluate_run(compared())
+    assert not counted
+    by_setting = evaluate_run(compared(mask_values="nonzero"))
+    assert by_setting.masks == evaluated(Run.open(compared().folder)).masks
+
+
+def test_masks_that_some_images_lack_are_told(own, compared, caplog):
+    masks_of(own, "3", "0013")[0].unlink()
+    assert evaluate_run(compared()).masks == {}
+    assert "1 of 96 test images have no mask, such as cam3/0013/0001.jpg: predicted ones are not" in caplog.text
+
+
+def test_another_reading_of_masks_is_another_evaluation(compared):
+    run = compared()
+    evaluation = evaluated(run)
+    assert kept_evaluation(compared()) == evaluation
+    assert kept_evaluation(compared(mask_values="nonzero")) is None
 
 
 def test_embeddings_stay_in_32_bits_where_16_would_change_a_metric(baseline_run, tmp_path, monkeypatch):

@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import shutil
 
 import pytest
 import torch
 
+from csvi.analysis.tables import print_evaluation
 from csvi.errors import CsviError
 from csvi.runs import Options, Run
 from csvi.runs.evaluation import evaluate_run, evaluated, kept_evaluation, save_evaluation
@@ -51,6 +53,22 @@ def test_other_cameras_in_the_table(run, table):
     table.write_text(table.read_text().replace(",4,visible", ",5,visible"))
     assert kept_evaluation(opened(run, table)) is None
     assert opened(run, table).kept_embeddings() is not None  # the same images through the same streams
+
+
+def test_cameras_that_have_names_are_printed_with_them(run, table, capsys):
+    text = table.read_text()
+    for camera, name in ((1, "gate"), (4, "hall"), (6, "roof")):
+        text = re.sub(rf",{camera},(visible|infrared)", rf",{name},\1", text)
+    table.write_text(text)
+    saved(run, table)
+    evaluation = kept_evaluation(opened(run, table))
+    assert evaluation.cameras == {"1": "2", "2": "3", "3": "5", "4": "gate", "5": "hall", "6": "roof"}
+    print_evaluation(evaluation)
+    printed = capsys.readouterr().out
+    assert all(f"in {name}" in printed for name in ("2", "5", "gate", "hall"))
+    assert all(f"\n of {name} " in printed or f"\nof {name} " in printed for name in ("3", "roof"))
+    table.write_text(text.replace(",gate,", ",port,"))
+    assert kept_evaluation(opened(run, table)) is None
 
 
 def test_other_identities_in_the_table(run, table):

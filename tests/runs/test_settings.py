@@ -66,6 +66,30 @@ def test_a_wrong_setting_is_named_in_one_sentence(tmp_path, text, named):
     assert "\n" not in str(caught.value)
 
 
+MAY_BE_NULL = {"data.masks", "method.widths"}
+
+
+@pytest.mark.parametrize("name", flatten(Config(CoSeg.Settings())))
+def test_null_is_refused_by_name_where_a_setting_needs_a_value(tmp_path, name):
+    section, _, key = name.rpartition(".")
+    file = tmp_path / "config.yaml"
+    file.write_text(f"{section}: {{{key}: null}}\n" if section else f"{key}: null\n")
+    if name in MAY_BE_NULL:
+        assert flatten(load_config(file))[name] is None
+        return
+    with pytest.raises(CsviError, match=f"^{file} is not a configuration of csvi: {name} is null: give it a value"):
+        load_config(file)
+    if name != "method.name":
+        with pytest.raises(CsviError, match=f"^{name} is null: give it a value, or leave it out for its default$"):
+            with_settings(Config(CoSeg.Settings()), {name: "null"})
+
+
+@pytest.mark.parametrize("text", ["data:\n", "data: null\n", "data: {}\n", "method:\ntrain: ~\ndata:\n"])
+def test_an_empty_section_is_all_defaults(tmp_path, text):
+    (tmp_path / "config.yaml").write_text(text)
+    assert load_config(tmp_path / "config.yaml") == Config(CoSeg.Settings())
+
+
 @pytest.mark.parametrize("name", ["cosegment", "3", "nowhere:Method"])
 def test_an_unknown_method_is_named(tmp_path, name):
     file = tmp_path / "config.yaml"

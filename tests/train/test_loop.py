@@ -8,15 +8,18 @@ import shutil
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
+from PIL import Image
 from safetensors.torch import load_file
 
 from csvi.config import Config, TrainConfig
 from csvi.data import read_benchmark
 from csvi.data.loader import evaluation_loader
 from csvi.errors import CsviError, StoppedError
+from csvi.methods.baseline import Baseline
 from csvi.methods.coseg import CoSeg
 from csvi.model.weights import initial_weights
 from csvi.runs import Run, evaluate_run, load_config, load_net
@@ -388,6 +391,28 @@ def test_validation_on_identities_that_are_not_trained_on(config, tmp_path, monk
     assert modes == 6 * [True]  # validation leaves nothing switched off
 
 
+def test_what_a_run_would_be_tested_on_is_said_before_its_first_step(config, sysu_root, tmp_path, caplog):
+    """One number for all cameras, and a person under two names in train and in test."""
+    lines = ["path,identity,modality,split,camera"]
+    for camera, modality in ((1, "visible"), (3, "infrared")):
+        (tmp_path / f"cam{camera}").symlink_to(sysu_root / f"cam{camera}")
+        lines += [
+            f"cam{camera}/{person:04d}/0001.jpg,{name},{modality},{split},1"
+            for person, name, split in ((1, "anna", "train"), (13, "Anna", "test"), (14, "-1", "train"))
+        ]
+    (tmp_path / "images.csv").write_text("\n".join(lines))
+    config.data = dataclasses.replace(config.data, root=str(tmp_path), layout="folder")
+    config.method = Baseline.Settings(backbone="mobilenet_v2", weights="none")
+    with pytest.raises(CsviError, match=r"^a batch needs 8 identities .* there are 1"):  # and -1 is none
+        train(config, tmp_path / "run")
+    said = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert [sentence.split(":")[0] for sentence in said[:3]] == [
+        "Anna and anna look alike and are in train and test",
+        "train has 2 images of -1, distractors, never trained on and in no gallery",
+        "test has no query with anything to find",
+    ]
+
+
 def test_trained_identities_are_never_validated_on(config, tmp_path, caplog):
     config.data.train_on, config.train.validate_every = "train+val", 1
     with caplog.at_level(logging.INFO):
@@ -459,6 +484,27 @@ def test_only_who_learns_from_masks_decodes_them(config, tmp_path, name, kinds):
     config.method, config.data.cache = as_method(config.method, name), str(tmp_path / "cache")
     train(config, tmp_path / "run")
     assert {file.name.split("-")[0] for file in (tmp_path / "cache").iterdir()} == kinds
+
+
+def test_labels_end_a_run_before_it_begins_and_by_their_setting_train_as_the_masks_do(
+    config, coseg_run, sysu_root, tmp_path
+):
+    """The palette of a human parser, as it is written: pixels are labels, and colours are for people to look at."""
+    root = Path(shutil.copytree(sysu_root, tmp_path / "root"))
+    for file in (root / "masks").glob("*/*/*.png"):
+        person = np.asarray(Image.open(file)) > 127
+        image = Image.fromarray((person * (np.arange(48)[:, None] // 12 + 1)).astype(np.uint8))
+        image.putpalette([0, 0, 0, 128, 0, 0, 255, 0, 0, 0, 85, 0, 170, 0, 51])
+        image.save(file)
+    config.data.root, config.data.cache = str(root), str(tmp_path / "cache")
+    with pytest.raises(CsviError, match=r"^the visible masks need --data\.mask_values nonzero: they look like "):
+        train(config, tmp_path / "refused")
+    assert not (tmp_path / "refused" / "metrics.jsonl").exists()
+    config.data.mask_values = "nonzero"
+    train(config, tmp_path / "run")
+    assert metrics(tmp_path / "run") == metrics(coseg_run)
+    assert same_model(tmp_path / "run", coseg_run)
+    assert evaluate_run(Run.open(tmp_path / "run")).masks == evaluate_run(Run.open(coseg_run)).masks
 
 
 def test_what_cannot_be_read_ends_a_run_or_is_skipped_and_listed(config, sysu_root, tmp_path, caplog):

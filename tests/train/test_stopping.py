@@ -1,5 +1,7 @@
 """Stopping with nothing lost: before a limit, at a signal, and in all processes at once."""
 
+import io
+import logging
 import math
 import signal
 import threading
@@ -9,8 +11,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from csvi.cli import main
-from csvi.errors import CsviError, StoppedError
+from csvi.cli import _terminate, main
+from csvi.errors import CsviError, StoppedError, TerminatedError
+from csvi.signals import ENDING, handled
 from csvi.train import loop
 from csvi.train.loop import train
 from csvi.train.stopping import TimeLimit, any_process, seconds, stop_signal, works_ahead
@@ -157,6 +160,60 @@ def test_signals_mean_what_they_meant_when_the_run_is_over(number, caplog):
         assert stop.requested
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
     assert "stopping when this step, or this validation, is over" in caplog.text
+
+
+@pytest.mark.parametrize("number", [*ENDING, signal.SIGINT])
+def test_every_signal_that_ends_a_command_requests_a_stop(number, caplog):
+    with stop_signal() as stop:
+        signal.raise_signal(number)
+        assert stop.requested
+    assert caplog.text.count("stopping when this step") == 1
+
+
+def test_a_second_sigterm_ends_at_once_if_it_is_another_one(monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    with handled(_terminate, signal.SIGTERM), stop_signal() as stop:
+        for number, at in (
+            (signal.SIGUSR1, 0.0),  # of SLURM, minutes before it sends
+            (signal.SIGTERM, 60.0),
+            (signal.SIGTERM, 60.5),  # to the group, after the process
+            (signal.SIGHUP, 70.0),
+            (signal.SIGUSR1, 70.0),
+        ):
+            clock[0] = 1000 + at
+            signal.raise_signal(number)
+        assert stop.requested
+        clock[0] = 1070
+        with pytest.raises(TerminatedError, match="SIGTERM"):
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_signal_in_the_middle_of_writing():
+    """As of the bar of progress: Python lets nobody write who is interrupted as he writes."""
+
+    class Interrupted(io.RawIOBase):
+        def writable(self):
+            return True
+
+        def write(self, text):
+            written.append(bytes(text))
+            if len(written) == 1:
+                signal.raise_signal(signal.SIGTERM)
+            return len(text)
+
+    written = []
+    stream = io.TextIOWrapper(io.BufferedWriter(Interrupted()), write_through=True)
+    handler = logging.StreamHandler(stream)
+    logging.getLogger("csvi").addHandler(handler)
+    try:
+        with stop_signal() as stop:
+            stream.write("bar\n")
+            stream.flush()
+            assert stop.requested
+        assert b"".join(written).startswith(b"bar\nstopping when")
+    finally:
+        logging.getLogger("csvi").removeHandler(handler)
 
 
 def test_a_run_in_a_thread_leaves_signals_alone():

@@ -113,6 +113,10 @@ def markdown(ablation: Ablation) -> str:
         "it); \\* excludes 0.\n"
     )
     parts.append(_table_3(ablation.rows))
+    masks = next((masks for row in ablation.rows for masks in row.masks if masks), {})
+    nobody = [f"{m.without_person:,} of {m.without_person + m.images:,} {name}" for name, m in masks.items()]
+    if any(result.without_person for result in masks.values()):
+        parts.append(f"True masks that show nobody are left out of the mask IoU: {', '.join(nobody)}.\n")
     parts.append("Settings of their own: " + "; ".join(map(_settings, ablation.rows)) + ".\n")
     if ablation.tried:
         parts.append("## Chosen on the val identities\n\n" + _tried(ablation.tried))

@@ -23,9 +23,9 @@ def place(figure: Figure, x: float, y: float, width: float, height: float) -> Ax
 
 
 def write(figure: Figure, x: float, y: float, text: str, fontsize: float = 7.5, **style: Any) -> None:
-    """Write text at a place in inches from the upper left corner of the figure."""
+    """Write text as it is (`$` too) at a place in inches from the upper left corner of the figure."""
     total_width, total_height = figure.get_size_inches()
-    figure.text(x / total_width, 1 - y / total_height, text, fontsize=fontsize, **style)
+    figure.text(x / total_width, 1 - y / total_height, text, fontsize=fontsize, parse_math=False, **style)
 
 
 def show(axes: Axes, pixels: np.ndarray) -> None:

@@ -18,7 +18,7 @@ from rich.table import Column, Table
 from torch import Tensor
 
 from csvi.analysis.canvas import STYLE, outline, place, show, write
-from csvi.analysis.images import both_modalities, check_masks, display_image, predict_sets, true_masks
+from csvi.analysis.images import both_modalities, images_with_person, predict_sets, true_masks
 from csvi.analysis.plain_table import plain_table
 from csvi.data import ImageRecord, Modality
 from csvi.errors import CsviError
@@ -84,7 +84,6 @@ def cosegmentation(run: Run, pairs: int = 50, seed: int = 0, many: int = MANY, f
     Raises:
         CsviError: the run predicts no masks, or the test images have none or are too few.
     """
-    check_masks(run)
     drawn = draw_pairs(run, pairs, seed, many, few)
     iou = np.zeros((pairs, 4))  # first alone, first mixed, second alone, second mixed
     seen: tuple[list[Tensor], list[Tensor]] = [], []
@@ -135,7 +134,6 @@ def cosegmentation_figure(run: Run, seed: int = 0, shown: int = 2, many: int = M
     Raises:
         CsviError: as `cosegmentation`.
     """
-    check_masks(run)
     (pair,) = draw_pairs(run, 1, seed, many, few)
     records = [*pair.first, *pair.second]
     true, alone, mixed = _masks(run, pair)
@@ -164,7 +162,7 @@ def cosegmentation_figure(run: Run, seed: int = 0, shown: int = 2, many: int = M
                 middle = x + len(indices) * (cell[0] + 0.03) / 2
                 write(figure, middle, above - 0.08, modality.name.lower(), ha="center", va="bottom", fontsize=8)
                 for i in indices:
-                    image = display_image(run, records[i])
+                    image = run.image(records[i])
                     rows = (image, *(masks[i].numpy() for masks in (true, alone, mixed)))
                     for row, pixels in enumerate(rows):
                         axes = place(figure, x, float(tops[row]), *cell)
@@ -177,7 +175,7 @@ def cosegmentation_figure(run: Run, seed: int = 0, shown: int = 2, many: int = M
                 x += modality_gap
             counts = " + ".join(str(sum(records[i].modality == m for i in part)) for m in Modality)
             of_part = {name: float(values[list(part)].mean()) for name, values in iou.items()}
-            title = f"({letter}) {counts} images of identity {records[part[0]].identity}"
+            title = f"({letter}) {counts} images of identity {run.benchmark.name_of(records[part[0]].identity)}"
             write(figure, (start + x - modality_gap) / 2, 0.05, title, ha="center", va="top", fontsize=10)
             means = f"mean IoU: alone {of_part['alone']:.2f}, mixed {of_part['mixed']:.2f}"
             write(figure, (start + x - modality_gap) / 2, 0.22, means, ha="center", va="top", fontsize=8.5)
@@ -190,6 +188,8 @@ def cosegmentation_figure(run: Run, seed: int = 0, shown: int = 2, many: int = M
 def draw_pairs(run: Run, pairs: int, seed: int, many: int = MANY, few: int = FEW) -> list[Pair]:
     """Draw pairs of test identities and some of their images; with the same seed, fewer pairs are the first of more.
 
+    Images whose true mask shows nobody are left out.
+
     Args:
         run: of whose dataset.
         pairs: ordered pairs of identities, drawn with replacement.
@@ -197,9 +197,10 @@ def draw_pairs(run: Run, pairs: int, seed: int, many: int = MANY, few: int = FEW
         many, few: images of each modality of the first and of the second identity.
 
     Raises:
-        CsviError: there are no two identities with images in both modalities, one of them with more than `few`.
+        CsviError: as `images_with_person`; or there are no two identities with images in both modalities, one of them
+            with more than `few`.
     """
-    records = run.benchmark.test
+    records = images_with_person(run)
     members = both_modalities(records)
     rich = [identity for identity, both in members.items() if min(map(len, both)) > few]
     if not rich or len(members) < 2:

@@ -18,10 +18,18 @@ HEADINGS = {
     "missing": "missing files",
     "broken": "broken files",
     "mask": "wrong masks",
+    "depth": "images of more than 8 bits",
+    "nothing to score": "tests that find nothing",
+    "look-alike": "names that look alike",
+    "no test": "tests without people",
+    "unanswerable": "queries without anything to find",
+    "not read": "files that are not read",
     "no fold": "folds that are not there",
     "duplicate": "duplicates",
     "one modality": "identities that training cannot use",
+    "distractor": "distractors",
     "no mask": "images without a mask",
+    "no person": "masks of nobody",
     "unnamed": "images that nothing names",
 }
 """Kind of finding → how its list is headed."""
@@ -60,7 +68,9 @@ def _print_counts(console: Console, check: Check) -> None:
     console.print(_fit(f"{check.title}, {_printable(check.root)}", console.width), style="bold")
     console.print(_split_table(check.splits))
     for modality, cameras in check.cameras.items():
-        console.print(f"{modality} cameras: {_cameras(cameras)}")
+        console.print(_fit(f"{modality} cameras: {_cameras(cameras, check.camera_names)}", console.width))
+    for modality, depth in check.depths.items():
+        console.print(f"{modality} images: {depth}")
     console.print(f"masks: {check.masks:,} of {check.images:,} images have one")
 
 
@@ -97,10 +107,11 @@ def _cells(split: Split) -> tuple[str, ...]:
     )
 
 
-def _cameras(cameras: dict[int, int]) -> str:
+def _cameras(cameras: dict[int, int], names: dict[int, str]) -> str:
     if len(cameras) > MOST_CAMERAS:
         return f"{len(cameras):,} with {sum(cameras.values()):,} images"
-    return ", ".join(f"{camera} ({images:,})" for camera, images in cameras.items()) or "none"
+    counted = {_printable(names.get(camera, str(camera))): images for camera, images in cameras.items()}
+    return ", ".join(f"{camera} ({images:,})" for camera, images in counted.items()) or "none"
 
 
 def _findings(listed: list[tuple[str, list[Finding], str]], lines: int, width: int) -> list[tuple[str, str | None]]:

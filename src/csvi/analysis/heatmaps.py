@@ -21,8 +21,7 @@ from torch.nn import functional as F
 from csvi.analysis.canvas import STYLE, in_lines, outline, place, show, write
 from csvi.analysis.images import (
     both_modalities,
-    check_masks,
-    display_image,
+    images_with_person,
     predict_sets,
     predicts_masks,
     same_test_images,
@@ -70,6 +69,8 @@ class PersonShare:
 def person_shares(runs: Sequence[Run], images: int = 500, seed: int = 0) -> list[PersonShare]:
     """Measure the share of the activation energy inside the person, for each run on the same random test images.
 
+    They are drawn from those that show a person by their true mask.
+
     Args:
         runs: opened on the same dataset.
         images: at most so many, half of each modality.
@@ -78,8 +79,8 @@ def person_shares(runs: Sequence[Run], images: int = 500, seed: int = 0) -> list
     Raises:
         CsviError: the runs have different test images, these have no masks, or a modality has none.
     """
-    records = same_test_images(runs)
-    check_masks(runs[0])
+    same_test_images(runs)
+    records = images_with_person(runs[0])
     chosen = random.Random(seed)
     by_modality = {m: [record for record in records if record.modality == m] for m in Modality}
     if images < 4 or min(map(len, by_modality.values())) < 2:
@@ -214,7 +215,7 @@ def heatmaps_figure(
     shown = [records[i] for i in drawn]
 
     height, width = runs[0].data.height, runs[0].data.width
-    images = [display_image(runs[0], record) for record in shown]
+    images = [runs[0].image(record) for record in shown]
     columns = [("image", images)]
     for run in runs:
         energy = activation_energy(run, run.batch(shown))
@@ -236,7 +237,9 @@ def heatmaps_figure(
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=page)
         for row, record in enumerate(shown):
-            text = f"{record.modality.name.lower()}\nid {record.identity}\ncam {record.camera}"
+            benchmark = runs[0].benchmark
+            who, camera = benchmark.name_of(record.identity), benchmark.name_of_camera(record.camera)
+            text = f"{record.modality.name.lower()}\n{in_lines(f'id {who}', 14)}\n{in_lines(camera, 14)}"
             y = above + row * (cell[1] + gap)
             write(figure, left - 0.08, y + cell[1] / 2, text, ha="right", va="center", fontsize=8)
             for column, (_, pictures) in enumerate(columns):

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from csvi.data import ImageRecord
-from csvi.data.images import read_image
+from csvi.data.cache import EMPTY, cached_masks
+from csvi.data.masks import read_mask
+from csvi.data.records import DISTRACTOR
 from csvi.errors import CsviError
 from csvi.runs import Run
 
@@ -26,30 +28,34 @@ def same_test_images(runs: Sequence[Run]) -> list[ImageRecord]:
 
 
 def both_modalities(records: Sequence[ImageRecord]) -> dict[int, tuple[list[int], list[int]]]:
-    """Map each identity that has both modalities to the indices of its visible and of its infrared images."""
+    """Map each person that has both modalities to the indices of the visible and of the infrared images."""
     members: dict[int, tuple[list[int], list[int]]] = {}
     for i, record in enumerate(records):
-        members.setdefault(record.identity, ([], []))[record.modality].append(i)
+        if record.identity != DISTRACTOR:
+            members.setdefault(record.identity, ([], []))[record.modality].append(i)
     return {identity: both for identity, both in sorted(members.items()) if all(both)}
 
 
-def display_image(run: Run, record: ImageRecord) -> np.ndarray:
-    """Read an image as it is shown, (H, W, 3) uint8, at the size that the network sees."""
-    return read_image(run.benchmark.file(record), run.data.height, run.data.width, "RGB")
+def images_with_person(run: Run) -> list[ImageRecord]:
+    """List the test images whose true mask shows a person.
 
-
-def check_masks(run: Run) -> None:
-    """Raises `CsviError` unless every test image has a true mask."""
-    if not all(record.mask for record in run.benchmark.test):
+    Raises:
+        CsviError: a test image has no true mask, or as `cached_masks`.
+    """
+    test = run.benchmark.test
+    if not all(record.mask for record in test):
         raise CsviError(
             f"not all test images of {run.benchmark.root} have a mask, with which this figure compares what is "
             "predicted"
         )
+    empty = set(cached_masks(run.benchmark.root, test, run.data).marked(EMPTY))
+    return [record for i, record in enumerate(test) if i not in empty]
 
 
 def true_masks(run: Run, records: Sequence[ImageRecord]) -> Tensor:
     """Read the masks of images that have one: (n, H, W) bool, at the size that the network sees."""
-    masks = [read_image(record.mask, run.data.height, run.data.width, "L") for record in records if record.mask]
+    size, values = (run.data.height, run.data.width), run.data.mask_values
+    masks = [read_mask(record.mask, *size, values) for record in records if record.mask]
     return torch.from_numpy(np.stack(masks)) > 127
 
 

@@ -15,7 +15,9 @@ from csvi.analysis.curves import loss_curves, validation_curves
 from csvi.analysis.images import predicts_masks
 from csvi.analysis.make_figure import FIGURES
 from csvi.data import ImageRecord, Modality, protocols_of
-from csvi.data.images import load_image, read_image
+from csvi.data.depth import levels_of
+from csvi.data.images import load_image
+from csvi.data.masks import read_mask
 from csvi.errors import CsviError
 from csvi.evaluate import Protocol
 from csvi.evaluate.metrics import removed
@@ -89,6 +91,7 @@ def write_report(run: Run) -> Path:
         validation=validation_curves(folder),
         protocol=protocol,
         rules=protocol.rules,
+        name_of_camera=run.benchmark.name_of_camera,
         pairs={(pair.query, pair.gallery): pair for pair in pairs},
         query_cameras=sorted({pair.query for pair in pairs}),
         gallery_cameras=sorted({pair.gallery for pair in pairs}),
@@ -129,11 +132,11 @@ def ranked_list(query: int, protocol: Protocol, run: Run, length: int = 10) -> R
         record = records[int(gallery[column])]
         kind = "removed" if gone[column] else "right" if record.identity == probe.identity else "wrong"
         rank += kind != "removed"
-        label = f"id {record.identity}, cam{record.camera}"
+        label = run.benchmark.label_of(record)
         ranked.append(Ranked(_thumbnail(run, record), label, kind, None if kind == "removed" else rank))
         if rank == length:
             break
-    return RankedList(_thumbnail(run, probe), f"id {probe.identity}, cam{probe.camera}", ranked)
+    return RankedList(_thumbnail(run, probe), run.benchmark.label_of(probe), ranked)
 
 
 def mask_examples(run: Run, chosen: random.Random) -> list[MaskExample]:
@@ -150,9 +153,9 @@ def mask_examples(run: Run, chosen: random.Random) -> list[MaskExample]:
     }
     return [
         MaskExample(
-            f"id {records[i].identity}, cam{records[i].camera}",
+            run.benchmark.label_of(records[i]),
             _thumbnail(run, records[i]),
-            _data_uri(Image.fromarray(read_image(Path(str(records[i].mask)), *size, "L"))),
+            _data_uri(Image.fromarray(read_mask(Path(str(records[i].mask)), *size, run.data.mask_values))),
             _data_uri(Image.fromarray((255 * predicted[i]).round().byte().numpy())),
         )
         for i in shown
@@ -160,7 +163,7 @@ def mask_examples(run: Run, chosen: random.Random) -> list[MaskExample]:
 
 
 def _thumbnail(run: Run, record: ImageRecord) -> str:
-    thumbnail = load_image(run.benchmark.file(record), "RGB")
+    thumbnail = load_image(run.benchmark.file(record), levels_of(run.data, record.modality))
     thumbnail.thumbnail((4 * THUMBNAIL, 2 * THUMBNAIL))
     return _data_uri(thumbnail)
 

@@ -1,5 +1,7 @@
 """An evaluation, the mean of several (Tables 1 and 2) and a comparison, for the terminal; all fit 80 columns."""
 
+from collections.abc import Callable
+
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -32,9 +34,11 @@ def print_evaluation(evaluation: Evaluation) -> None:
             console.print(f"{_short(result.protocol)}: {counted}")
     if evaluation.camera_pairs:
         console.print(f"\nCamera by camera, {first.protocol} (%)")
-        console.print(camera_table(evaluation.camera_pairs))
+        console.print(camera_table(evaluation.camera_pairs, evaluation.name_of_camera, console.width))
     if evaluation.masks:
         console.print(mask_table(evaluation.masks))
+        for sentence in images_without_person(evaluation.masks):
+            console.print(sentence)
     refined = " and ".join(first.refinements)
     seconds = ", ".join(f"{name} {value:.1f} s" for name, value in evaluation.seconds.items() if value)
     console.print(f"cost{f' with {refined}' if refined else ''}: {seconds}", style="dim")
@@ -82,23 +86,24 @@ def protocol_table(results: list[Result]) -> Table:
     return table
 
 
-def camera_table(pairs: list[CameraPair]) -> Table:
+def camera_table(pairs: list[CameraPair], name: Callable[[int], str] = str, width: int = 80) -> Table:
     """Make a table of R1, and mAP where there is room, by camera of the query and of the gallery.
 
-    Of more cameras than fit, it lists the ten worst pairs.
+    Of more cameras than fit into the width, it lists the ten worst pairs. `name` gives a camera's.
     """
     across = sorted({pair.gallery for pair in pairs})
-    if len(across) > MOST_CAMERAS:
-        table = plain_table("the 10 worst of them", "R1", "mAP", "queries")
+    names = sum(len(f" in {name(camera)}") for camera in across) + max(len(f"of {name(p.query)}") for p in pairs)
+    if len(across) > MOST_CAMERAS or names > width:
+        table = plain_table(Column("the 10 worst of them", overflow="fold"), "R1", "mAP", "queries")
         for pair in sorted(pairs, key=lambda pair: pair.R1)[:10]:
-            where = f"of camera {pair.query} in {pair.gallery}"
+            where = f"of camera {name(pair.query)} in {name(pair.gallery)}"
             table.add_row(where, f"{100 * pair.R1:.1f}", f"{100 * pair.mAP:.1f}", str(pair.valid))
         return table
     room = len(across) <= 6
     cell = {(p.query, p.gallery): f"{100 * p.R1:.0f}" + (f" {100 * p.mAP:.0f}" if room else "") for p in pairs}
-    table = plain_table("R1 mAP" if room else "R1", *(f"in {camera}" for camera in across))
+    table = plain_table("R1 mAP" if room else "R1", *(f"in {name(camera)}" for camera in across))
     for query in sorted({pair.query for pair in pairs}):
-        table.add_row(f"of {query}", *(cell.get((query, gallery), "-") for gallery in across))
+        table.add_row(f"of {name(query)}", *(cell.get((query, gallery), "-") for gallery in across))
     return table
 
 
@@ -108,6 +113,16 @@ def mask_table(masks: dict[str, MaskResult]) -> Table:
     for modality, result in masks.items():
         table.add_row(modality, f"{result.iou:.3f}", f"{result.constant_iou:.3f}", str(result.images))
     return table
+
+
+def images_without_person(masks: dict[str, MaskResult]) -> list[str]:
+    """Say for each modality how many true masks show nobody, if any, and what is predicted there."""
+    return [
+        f"{result.without_person:,} of {result.images + result.without_person:,} {modality} masks show nobody and are "
+        f"left out; {100 * result.predicted_without:.1f} % of the pixels there are predicted as a person"
+        for modality, result in masks.items()
+        if result.without_person
+    ]
 
 
 def print_comparison(comparison: Comparison) -> None:

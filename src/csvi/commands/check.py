@@ -6,7 +6,9 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
+from csvi.commands.options import add_mask_option, add_range_options
 from csvi.commands.parser import Parser
+from csvi.config import RANGES
 from csvi.paths import expanded
 
 SUMMARY = "Look through a dataset: what it holds, and what is broken, missing or double."
@@ -18,6 +20,8 @@ def add_arguments(parser: Parser) -> None:
         "--data.layout", help="its layout (sysu, regdb, llcm, folder); by default the one it looks like"
     )
     parser.add_argument("--data.masks", help="folder of person masks; by default ROOT/masks")
+    add_mask_option(parser, "by default 255")
+    add_range_options(parser, "by default measured")
     parser.add_argument("--decode", action="store_true", help="decode every image; by default headers are read")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
 
@@ -27,7 +31,8 @@ def run(settings: Namespace) -> int:
     from csvi.data.check import check_dataset
 
     masks = settings.data.masks and Path(settings.data.masks)
-    found = check_dataset(expanded(settings.root), settings.data.layout, masks, settings.decode)
+    read_as = {name: given for name in ("mask_values", *RANGES) if (given := settings.data[name]) is not None}
+    found = check_dataset(expanded(settings.root), settings.data.layout, masks, settings.decode, **read_as)
     if settings.json:
         print(json.dumps(dataclasses.asdict(found), indent=1))
     else:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import Namespace
 
 from csvi.commands.parser import Parser
+from csvi.config import MaskValues
 
 if TYPE_CHECKING:
     from csvi.runs.run import Options
@@ -18,7 +19,22 @@ def add_data_options(parser: Parser) -> None:
     )
     parser.add_argument("--data.fold", type=int, help="fold of it (RegDB); by default the run's")
     parser.add_argument("--data.masks", help="folder of person masks; by default ROOT/masks")
+    add_mask_option(parser, "by default the run's")
+    add_range_options(parser, "by default the run's")
     parser.add_argument("--data.cache", help="folder of decoded images; by default the run's")
+
+
+def add_mask_option(parser: Parser, otherwise: str) -> None:
+    """Add --data.mask_values; the help says what it is `otherwise`."""
+    what = "what marks a person in a mask: 255, 0 (inverted), nonzero (labels), alpha (cut-outs)"
+    parser.add_argument("--data.mask_values", type=MaskValues, help=f"{what}; {otherwise}")
+
+
+def add_range_options(parser: Parser, otherwise: str) -> None:
+    """Add --data.infrared_range and --data.visible_range; the help says what they are `otherwise`."""
+    for modality in ("infrared", "visible"):
+        what = f"values that become black and white in {modality} images of more than 8 bits, as 7500,8400"
+        parser.add_argument(f"--data.{modality}_range", help=f"{what}; {otherwise}")
 
 
 def add_test_options(parser: Parser) -> None:

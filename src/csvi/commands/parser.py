@@ -117,7 +117,7 @@ def _of_method(name: str, section: dict[str, Any]) -> dict[str, Any]:
     """Keep the settings of a section that this method has, if the section was written for another method."""
     from csvi.methods import find_method
 
-    if section.get("name", name) == name:
+    if (section.get("name") or name) == name:
         return section
     known = {field.name for field in dataclasses.fields(find_method(name).Settings)} - {"name"}
     return {key: value for key, value in section.items() if key in known}

@@ -36,7 +36,9 @@ class Batch(NamedTuple):
     def subset(self, index: Tensor) -> "Batch":
         """Select rows, by their numbers (n,) or by a bool for each (B,); those of a prepared batch have their route."""
         some = Batch(*(None if rows is None else rows[index] for rows in self[:-1]))  # type: ignore[arg-type]
-        return some if self.route is None else some._replace(route=Route.of(some.modality))
+        if self.route is None:
+            return some
+        return some._replace(route=Route.of(some.modality, len(some.image), some.image.device))
 
 
 def prepare(batch: Batch, device: torch.device) -> Batch:
@@ -45,7 +47,7 @@ def prepare(batch: Batch, device: torch.device) -> Batch:
     Nothing waits for the device: the route is made while the modalities are still on the CPU, where loaders leave them.
     Images then lie in memory as the networks want, `channels_last`.
     """
-    route = Route.of(batch.modality, device)
+    route = Route.of(batch.modality, len(batch.image), device)
     non_blocking = device.type not in ("cpu", "mps")  # MPS would read what is not there yet
     moved = (rows if rows is None else rows.to(device, non_blocking=non_blocking) for rows in batch[:-1])
     batch = normalize(Batch(*moved))  # type: ignore[arg-type]

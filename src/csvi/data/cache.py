@@ -15,8 +15,11 @@ from uuid import uuid4
 
 import numpy as np
 
+from csvi.config import DataConfig
+from csvi.data.depth import levels_of
 from csvi.data.images import TroubleReading, read_image, size_of
-from csvi.data.records import ImageRecord
+from csvi.data.masks import Mask, MaskLook, judge_masks
+from csvi.data.records import ImageRecord, Modality
 from csvi.errors import CsviError
 from csvi.paths import expanded, open_file
 from csvi.progress import in_threads
@@ -30,6 +33,9 @@ DAYS = 30
 NAME = re.compile(r"(images|masks)-[0-9a-f]{24}\.npy(\.[0-9a-f]{32}\.part)?")
 """Names of our files: the folder may hold others."""
 
+UNREAD, EMPTY = 1, 2
+"""Marks behind the array: the image could not be read; the mask marks nobody, as no pixel of it is above 127."""
+
 
 class DamagedCache(CsviError):
     """A cache file that is not what was written."""
@@ -41,7 +47,7 @@ class CachedPixels:
     They are read one at a time and never mapped: mapped pages count as memory of every process that touches them.
 
     Args:
-        file: an .npy file, open from now on; behind its array is a byte for each image, 1 where it could not be read.
+        file: an .npy file, open from now on; behind its array is a byte for each image, `UNREAD`, `EMPTY` or 0.
         shape: (n, H, W, 3), or (n, H, W) of masks.
         bad: index of an image that could not be read -> why not; its pixels are 0.
 
@@ -64,10 +70,10 @@ class CachedPixels:
     def _descriptor(self) -> int:
         return self._opened.fileno()
 
-    def unread(self) -> list[int]:
-        """Indices of the images that could not be read when the file was written."""
+    def marked(self, mark: int) -> list[int]:
+        """Indices of the images that had this mark, `UNREAD` or `EMPTY`, when the file was written."""
         marks = os.pread(self._descriptor, len(self), self._start + math.prod(self.shape))
-        return np.flatnonzero(np.frombuffer(marks, np.uint8)).tolist()
+        return np.flatnonzero(np.frombuffer(marks, np.uint8) == mark).tolist()
 
     def __reduce__(self) -> tuple[type["CachedPixels"], tuple[Path, tuple[int, ...], dict[int, str]]]:
         # a loader process opens the file itself instead of receiving its bytes
@@ -86,64 +92,66 @@ class CachedPixels:
         return pixels
 
 
-def cached_images(
-    root: Path, records: Sequence[ImageRecord], height: int, width: int, folder: Path, skip: bool = False
-) -> CachedPixels:
+def cached_images(root: Path, records: Sequence[ImageRecord], data: DataConfig, skip: bool = False) -> CachedPixels:
     """Open the cache of these images, (n, height, width, 3), or decode and resize them into it first, on all cores.
 
-    A cache is named after its files (path, length and time of change) and the size in pixels, so that runs share it
-    until any of them changes. It is written anew when it is damaged or an image that could not be read now can be.
+    A cache is named after its files (path, length and time of change), the size in pixels and what is black and white
+    in images of more than 8 bits, so that runs share it until any of them changes. It is written anew when it is
+    damaged or an image that could not be read now can be.
 
     Args:
         root: folder that the records' paths are relative to.
         records: the images.
-        height, width: size in pixels.
-        folder: folder of the caches.
+        data: their size in pixels, ranges (see `levels_of`), and the folder of the caches.
         skip: an image that cannot be read is noted as `bad` in place of an error, unless the machine is to blame.
 
     Raises:
         CsviError: an image cannot be read, unless skipped, or the cache cannot be opened or written.
     """
-    files = [root / record.path for record in records]
-    name, shape = f"images-{_key(files, height, width)}.npy", (len(files), height, width, 3)
-    return _open_or_fill(folder, name, shape, lambda i: read_image(files[i], height, width, "RGB"), skip=skip)
+    files, size = [root / record.path for record in records], (data.height, data.width)
+    levels = {modality: levels_of(data, modality) for modality in Modality}
+    name = f"images-{_key(files, *size, *levels.values())}.npy"
+
+    def decode(i: int) -> np.ndarray:
+        return read_image(files[i], *size, levels[records[i].modality])
+
+    return _open_or_fill(Path(data.cache), name, (len(files), *size, 3), decode, skip=skip)
 
 
-def cached_masks(
-    root: Path, records: Sequence[ImageRecord], height: int, width: int, folder: Path, skip: bool = False
-) -> CachedPixels:
+def cached_masks(root: Path, records: Sequence[ImageRecord], data: DataConfig, skip: bool = False) -> CachedPixels:
     """Open the cache of the masks of these images, (n, height, width), 255 = person; see `cached_images`.
 
     Raises:
-        CsviError: as `cached_images`; an image has no mask or one of another size, unless skipped; or no mask is
-            brighter than 1.
+        CsviError: as `cached_images`; an image has no mask or one of another size, unless skipped; or the masks of a
+            modality are no masks as `data.mask_values` reads them, see `judge_masks`.
     """
     images = [root / record.path for record in records]
     masks = [record.mask for record in records]
     # of the images too, whose sizes the masks were compared with; each beside its mask, or None
-    key = _key((file for both in zip(images, masks, strict=True) for file in both), height, width)
-    brightest = []
+    size = data.height, data.width
+    key = _key((file for both in zip(images, masks, strict=True) for file in both), *size, data.mask_values)
+    looks: dict[int, MaskLook] = {}
 
     def decode(i: int) -> np.ndarray:
         file = masks[i]
         if file is None:
             raise CsviError(f"the image {images[i]} has no mask")
-        mask = read_image(file, height, width, "L")
-        if (size := size_of(images[i])) != (of_mask := size_of(file)):
+        mask = Mask(file)
+        if (of_image := size_of(images[i])) != (of_mask := mask.image.size):
             raise CsviError(
                 f"the mask {file} is of {of_mask[0]}x{of_mask[1]} pixels and its image {images[i]} of "
-                f"{size[0]}x{size[1]}: they must be of one size"
+                f"{of_image[0]}x{of_image[1]}: they must be of one size"
             )
-        brightest.append(mask.max())
-        return mask
+        looks[i] = mask.look()
+        return mask.resized(*size, data.mask_values)
 
     def check() -> None:
-        if max(brightest, default=255) <= 1:
-            raise CsviError(
-                f"no mask is brighter than 1 (such as {next(filter(None, masks))}): write the person as 255"
-            )
+        for modality in Modality:
+            of_modality = {masks[i]: looks[i] for i in sorted(looks) if records[i].modality == modality}
+            if fault := judge_masks(of_modality, data.mask_values):
+                raise CsviError(f"the {modality.name.lower()} masks {fault}")
 
-    return _open_or_fill(folder, f"masks-{key}.npy", (len(masks), height, width), decode, check, skip)
+    return _open_or_fill(Path(data.cache), f"masks-{key}.npy", (len(masks), *size), decode, check, skip)
 
 
 def _open_or_fill(
@@ -170,7 +178,9 @@ def _open_or_fill(
 
     try:
         cache = _open(target, shape)
-        if cache is not None and all(decoded(i) is None for i in cache.unread()):  # none is bad because it once was
+        if cache is not None and all(
+            decoded(i) is None for i in cache.marked(UNREAD)
+        ):  # none is bad because it once was
             cache.bad = bad
             with contextlib.suppress(OSError):  # the file system may be only read
                 os.utime(target)
@@ -213,7 +223,7 @@ def _header(shape: tuple[int, ...]) -> bytes:
 
 
 def _fill(partial: Path, shape: tuple[int, ...], decoded: Callable[[int], np.ndarray | None]) -> None:
-    """Write what `decoded` returns into a cache file, and a mark behind it for each image of which it is None."""
+    """Write what `decoded` returns into a cache file; behind it `UNREAD` for each None, `EMPTY` for an empty mask."""
     header = _header(shape)
     behind = len(header) + math.prod(shape)
     with partial.open("wb", buffering=0) as file:
@@ -225,9 +235,11 @@ def _fill(partial: Path, shape: tuple[int, ...], decoded: Callable[[int], np.nda
         def fill(i: int) -> None:
             pixels = decoded(i)
             if pixels is None:
-                _write(file.fileno(), b"\1", behind + i)
-            else:
-                _write(file.fileno(), np.ascontiguousarray(pixels).data, len(header) + i * pixels.nbytes)
+                _write(file.fileno(), bytes([UNREAD]), behind + i)
+                return
+            _write(file.fileno(), np.ascontiguousarray(pixels).data, len(header) + i * pixels.nbytes)
+            if pixels.ndim == 2 and pixels.max() <= 127:
+                _write(file.fileno(), bytes([EMPTY]), behind + i)
 
         in_threads(fill, range(shape[0]), "Decoding images")  # Pillow decodes without the interpreter's lock
 
@@ -250,8 +262,9 @@ def _remove_unused(folder: Path) -> None:
         log.info("%s: removed %d caches not used for %d days, %.1f GB", folder, len(removed), DAYS, freed)
 
 
-def _key(files: Iterable[Path | None], height: int, width: int) -> str:
-    digest = hashlib.sha256(f"3 {height} {width}\n".encode())
+def _key(files: Iterable[Path | None], *read_as: object) -> str:
+    """Digest of the files and of how they are read."""
+    digest = hashlib.sha256(f"4 {read_as}\n".encode())
     for file in files:
         digest.update(f"{file and str(file.absolute())!r}\n".encode())  # a name may hold a line's end, or be no text
         if file:

@@ -1,18 +1,33 @@
 """The parts that readers share: image files, list files, masks beside the images."""
 
+import codecs
 import hashlib
 import io
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path, PurePath, PurePosixPath
 
+from csvi.data.names import one_form
 from csvi.data.records import ImageRecord
 from csvi.errors import CsviError
 from csvi.paths import expanded, open_file
 
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+EXTENSIONS = {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".pnm"}
+SYSTEM_FILES = {"Thumbs.db", "desktop.ini"}
+"""Files that systems leave beside images; hidden ones too."""
+SYSTEM_FOLDERS = {
+    "@eaDir", "#recycle", "@Recycle", "@Recently-Snapshot", "$RECYCLE.BIN", "System Volume Information", "__MACOSX",
+    "lost+found",
+}  # fmt: skip
+"""Folders of thumbnails, deleted files and archives, which file servers and systems leave; hidden ones too."""
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+"""How a text in UTF-16 begins, as Excel saves "Unicode text"."""
+MOST_MASKS = 1000
+"""Files that are looked through for a mask with another name than expected."""
 LARGEST_NUMBER = 999_999_999
 """Largest number of an identity, a label or a camera."""
 
@@ -35,8 +50,13 @@ def image_names(folder: Path) -> list[str]:
 
 
 def folder_names(folder: Path) -> list[str]:
-    """Names of the folders in a folder, sorted, without hidden ones; raises as `image_names` does."""
-    return _names(folder, lambda entry: not entry.name.startswith(".") and entry.is_dir())
+    """Names of the folders in a folder, sorted, without those of the system; raises as `image_names` does."""
+    return _names(folder, lambda entry: not is_of_system(entry.name) and entry.is_dir())
+
+
+def is_of_system(name: str) -> bool:
+    """Whether a file or folder of this name belongs to a system or a file server, and not to the dataset."""
+    return name.startswith(".") or name in SYSTEM_FILES or name in SYSTEM_FOLDERS
 
 
 def is_image_name(name: str) -> bool:
@@ -44,14 +64,75 @@ def is_image_name(name: str) -> bool:
     return not name.startswith(".") and PurePath(name).suffix.lower() in EXTENSIONS
 
 
+class Folders:
+    """Lists the folders of people in a dataset, and keeps what lies there and is not read.
+
+    Attributes:
+        unread: suffix -> files beside images that are not read, relative to the root.
+        misplaced: images that lie in no person's folder, or in a folder within it, relative to the root.
+    """
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.unread: dict[str, list[str]] = {}
+        self.misplaced: list[str] = []
+
+    def people(self, folder: str) -> list[str]:
+        """Names of the folders in a folder, see `folder_names`; images that lie directly in it are misplaced."""
+        self.misplaced += [f"{folder}/{name}" for name in image_names(self.root / folder)]
+        return folder_names(self.root / folder)
+
+    def images(self, folder: str) -> list[str]:
+        """Paths of the images in a person's folder, relative to the root; see `image_names`."""
+        names = _list(self.root / folder, lambda entry: not is_of_system(entry.name))
+        for name in names:
+            path = f"{folder}/{name}"
+            if is_image_name(name):
+                continue
+            if (self.root / path).is_dir():
+                self.misplaced += self._images_within(path)
+            else:
+                self.unread.setdefault(PurePath(name).suffix.lower(), []).append(path)
+        return [f"{folder}/{name}" for name in _checked(self.root / folder, filter(is_image_name, names))]
+
+    def _images_within(self, folder: str) -> list[str]:
+        top = self.root / folder
+        if top.is_symlink() and top.resolve().is_relative_to(self.root.resolve()):
+            return []  # they are listed where they are
+        return [file.relative_to(self.root).as_posix() for file in walk(top) if is_image_name(file.name)]
+
+
+def walk(top: Path, below: bool = True, denied: list[OSError] | None = None) -> Iterator[Path]:
+    """Files in a folder and, if `below`, in those below it, sorted by folder, without those of the system.
+
+    Follows links, but into every folder once. What cannot be listed is added to `denied`.
+    """
+    seen: set[str] = set()
+    for folder, folders, names in os.walk(top, onerror=None if denied is None else denied.append, followlinks=True):
+        real = os.path.realpath(folder)
+        if real not in seen:
+            yield from (Path(folder, name) for name in sorted(names) if not is_of_system(name))
+        within = sorted(name for name in folders if not is_of_system(name))
+        folders[:] = within if below and real not in seen else []
+        seen.add(real)
+
+
 def _names(folder: Path, wanted: Callable[[os.DirEntry[str]], bool]) -> list[str]:
+    return _checked(folder, _list(folder, wanted))
+
+
+def _list(folder: Path, wanted: Callable[[os.DirEntry[str]], bool]) -> list[str]:
     try:
         with os.scandir(folder) as entries:
-            names = sorted(entry.name for entry in entries if wanted(entry))
+            return sorted(entry.name for entry in entries if wanted(entry))
     except FileNotFoundError:
         return []
     except OSError as error:
         raise CsviError(f"cannot list {folder}: {error.strerror}") from error
+
+
+def _checked(folder: Path, names: Iterable[str]) -> list[str]:
+    names = list(names)
     for name in names:
         if re.search(r"[\ud800-\udfff]", name):  # the system hands bytes that are no text over as lone surrogates
             raise CsviError(f"{folder} holds {os.fsencode(name)!r}, a name that is not UTF-8: rename it")
@@ -59,16 +140,23 @@ def _names(folder: Path, wanted: Callable[[os.DirEntry[str]], bool]) -> list[str
 
 
 def read_text(file: Path, title: str) -> str:
-    """Read a list file of the dataset `title`; raises `CsviError` if it is missing, cannot be read or is not UTF-8."""
+    """Read a list file of the dataset `title`: UTF-8, or UTF-16 with the mark that it begins with.
+
+    Raises `CsviError` if it is missing, cannot be read or is in another encoding.
+    """
     try:
         with open_file(file) as opened:
-            return opened.read().decode("utf-8-sig")
+            content = opened.read()
+        return content.decode("utf-16" if content.startswith(UTF_16) else "utf-8-sig")
     except FileNotFoundError as error:
         raise CsviError(f"no {file}: {title} comes with it, copy it from there") from error
     except OSError as error:
         raise CsviError(f"cannot read {file}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise CsviError(f"cannot read {file} as text (byte {error.start} is not UTF-8): save it as UTF-8") from error
+        encoding = error.encoding.upper()
+        raise CsviError(
+            f"cannot read {file} as text (byte {error.start} is not {encoding}): save it as UTF-8"
+        ) from error
 
 
 def read_ids(file: Path, title: str) -> list[int]:
@@ -86,15 +174,17 @@ def read_ids(file: Path, title: str) -> list[int]:
     return sorted({int(word) for word in words})
 
 
-def read_labels(file: Path, title: str) -> dict[str, int]:
-    """Read a list file with a line `path label` for each image: path relative to the root → label, in its order.
+def read_labels(root: Path, name: str, title: str) -> dict[str, int]:
+    """Read a list file in a dataset with a line `path label` for each image: path relative to the root → label.
 
-    Labels are non-negative integers. Paths may hold spaces and may be written with backslashes.
+    They are in the order of the list. Labels are non-negative integers. Paths may hold spaces and may be written with
+    backslashes, and in another Unicode form than on disk.
 
     Raises:
         CsviError: as `read_text`, or the file is empty, or a line has no label, a label out of range, a path outside
             the root or the path of another line.
     """
+    file = root / name
     labels: dict[str, int] = {}
     for number, line in enumerate(io.StringIO(read_text(file, title), newline=None), start=1):
         place, words = f"line {number} of {file}", line.rsplit(maxsplit=1)
@@ -102,7 +192,7 @@ def read_labels(file: Path, title: str) -> dict[str, int]:
             continue
         if len(words) < 2:
             raise CsviError(f"{place} is {words[0][:60]!r}: it must be a path, a space and a label")
-        path, label = path_inside(words[0].strip(), place), words[1]
+        path, label = as_on_disk(root, path_inside(words[0].strip(), place)), words[1]
         if not re.fullmatch(r"[0-9]{1,9}", label):
             raise CsviError(f"{place} has the label {label[:40]!r}: labels are integers from 0 to {LARGEST_NUMBER}")
         if path in labels:
@@ -123,6 +213,20 @@ def path_inside(path: str, place: str) -> str:
     return "/".join(parts)
 
 
+def as_on_disk(root: Path, path: str) -> str:
+    """Write a path in the Unicode form that its folders and its file have on disk, if it is there in any.
+
+    A list from a Mac may name `é` as a letter and an accent (NFD) where the disk has one sign (NFC), or the reverse.
+    """
+    if path.isascii() or os.path.lexists(root / path):
+        return path
+    found = [""]
+    for part in path.split("/"):
+        forms = dict.fromkeys([part, one_form(part), unicodedata.normalize("NFD", part)])
+        found = [f"{at}{form}/" for at in found for form in forms if os.path.lexists(root / at / form)]
+    return found[0][:-1] if found else path
+
+
 def attach_masks(
     root: Path, splits: Mapping[str, list[ImageRecord]], masks: str | os.PathLike[str] | None
 ) -> dict[str, list[ImageRecord]]:
@@ -136,7 +240,7 @@ def attach_masks(
     Raises:
         CsviError: `masks` is given, and is no folder or holds no mask of these images.
     """
-    folder = root / "masks" if masks is None else expanded(masks).absolute()
+    folder = masks_folder(root, masks)
     if masks is not None and not folder.is_dir():
         raise CsviError(f"{folder} is not a folder: give a folder of masks that mirrors the images' tree, or none")
     if not folder.is_dir():
@@ -149,16 +253,48 @@ def attach_masks(
         path = PurePosixPath(record.path)
         parent = str(path.parent)
         if parent not in found:
-            found[parent] = {PurePath(name).stem: folder / parent / name for name in image_names(folder / parent)}
-        mask = found[parent].get(path.stem)
+            place = folder / as_on_disk(folder, parent)
+            found[parent] = {one_form(PurePath(name).stem): place / name for name in image_names(place)}
+        mask = found[parent].get(one_form(path.stem))
         return replace(record, mask=mask) if mask else record
 
     attached = {split: [with_mask(record) for record in records] for split, records in splits.items()}
     every = [record for records in attached.values() for record in records]
     if masks is not None and not any(record.mask and record.mask.is_relative_to(folder) for record in every):
         example = PurePosixPath(every[0].path).with_suffix(".png") if every else "cam1/0001/0001.png"
-        raise CsviError(f"no mask of any image in {folder}: it must mirror the images' tree, as in {example}")
+        instead = other_mask(folder, str(example), any_name=True) or f"it must mirror the images' tree, as in {example}"
+        raise CsviError(f"no mask of any image in {folder}: {instead}")
     return attached
+
+
+def masks_folder(root: Path, masks: str | os.PathLike[str] | None) -> Path:
+    """Name the folder of person masks: the one that is given, or ROOT/masks."""
+    return root / "masks" if masks is None else expanded(masks).absolute()
+
+
+def other_mask(folder: Path, path: str, any_name: bool = False) -> str:
+    """Say what a folder of masks holds in place of that of an image: a file of nearly its name.
+
+    Args:
+        folder: of the masks.
+        path: of the image, in whose place nothing has the right name.
+        any_name: look in the other folders too and, if nothing has nearly that name, name any image.
+
+    Returns:
+        `found 0001_mask.png where 0001.png, or another suffix, was expected`; empty if there is no such file.
+    """
+    expected = PurePosixPath(path).with_suffix(".png")
+    name = re.compile(rf"(?<![^\W_]){re.escape(one_form(expected.stem).casefold())}(?![^\W_])")
+    place = folder / as_on_disk(folder, str(expected.parent))
+    files = [place / name for name in image_names(place)]
+    if any(one_form(file.stem) == one_form(expected.stem) for file in files):
+        return ""
+    if any_name:
+        files += islice((file for file in walk(folder) if is_image_name(file.name)), MOST_MASKS)
+    alike = [file for file in files if name.search(one_form(file.name).casefold())] or (files if any_name else [])
+    if not alike:
+        return ""
+    return f"found {alike[0].relative_to(folder).as_posix()} where {expected}, or another suffix, was expected"
 
 
 def is_synthetic(root: Path) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from csvi.data.records import ImageRecord, Modality
+from csvi.data.records import DISTRACTOR, ImageRecord, Modality
 from csvi.errors import CsviError
 
 
@@ -15,6 +15,14 @@ def images_of(records: Sequence[ImageRecord], modality: Modality, why: str) -> l
     if not indices:
         raise CsviError(f"no {modality.name.lower()} images: {why}")
     return indices
+
+
+def queries_of(records: Sequence[ImageRecord], modality: Modality, why: str) -> list[int]:
+    """Indices of the images of a modality that may be asked for: all but distractors; raises as `images_of` does."""
+    people = [i for i in images_of(records, modality, why) if records[i].identity != DISTRACTOR]
+    if not people:
+        raise CsviError(f"no {modality.name.lower()} images but distractors: {why}")
+    return people
 
 
 def check_trials(trials: int) -> None:

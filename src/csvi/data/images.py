@@ -5,16 +5,17 @@ import errno
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from csvi.errors import CsviError
 from csvi.paths import open_file, reason, status_of
 
-FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM")
 """Formats that are read; Pillow would open others under an image's name too, and run Ghostscript on PostScript."""
 MOST_PIXELS = 89_478_485
 """A quarter of a gigabyte as RGB; a header that claims more is a decompression bomb's, or no person's."""
@@ -45,43 +46,133 @@ class TroubleReading(BadImage):
     """An image that may be whole: a disk fails, too many files are open, or memory is short."""
 
 
-def read_image(file: Path, height: int, width: int, mode: Literal["RGB", "L"]) -> np.ndarray:
-    """Decode and resize (antialiased, bilinear): (height, width, 3) uint8, for L (height, width); see `load_image`."""
-    return np.asarray(load_image(file, mode).resize((width, height), Image.Resampling.BILINEAR))
+class Header(NamedTuple):
+    """What an image says of itself before its pixels."""
+
+    size: tuple[int, int]
+    """Width and height in pixels of the upright image."""
+    deep: bool
+    """Whether it is of one channel of more than 8 bits, whose values `Levels` make black and white."""
+    halved: bool
+    """Whether it is of several channels of 16 bits, of which Pillow reads the upper 8."""
 
 
-def load_image(file: Path, mode: Literal["RGB", "L"]) -> Image.Image:
-    """Decode an image, upright as its EXIF or XMP data say; of 16 bits a pixel the upper 8, and no transparency.
+class Levels(NamedTuple):
+    """Values of an image of more than 8 bits a pixel that become black and white, the lower one first."""
+
+    black: float
+    white: float
+
+    def applied_to(self, values: np.ndarray) -> np.ndarray:
+        """Map values of any shape and type to 0 … 255, uint8: linearly and rounded, those outside clipped."""
+        return np.rint(np.interp(values, self, (0, 255))).astype(np.uint8)
+
+
+def read_image(file: Path, height: int, width: int, levels: Levels | None = None) -> np.ndarray:
+    """Decode and resize (antialiased, bilinear): (height, width, 3) uint8, RGB; see `load_image`."""
+    return np.asarray(load_image(file, levels).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def load_image(file: Path, levels: Levels | None = None) -> Image.Image:
+    """Decode an image to RGB of 8 bits, upright as its EXIF or XMP data say, and without transparency.
+
+    `levels` say what is black and white in an image of one channel of more than 8 bits, and change no other.
 
     Raises:
-        BadImage: there is no such file, it cannot be read or breaks off, is no image, or not of a size for one.
+        BadImage: there is no such file, it cannot be read or breaks off, is no image, or not of a size for one; or it
+            has more than 8 bits a pixel and there are no levels, or has values that are no numbers.
         TroubleReading, MemoryError: it could not be read, which need not be the file's fault.
     """
     with _opened(file) as image:
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode == "F" or upright.mode.startswith("I"):
-            return Image.fromarray(_upper_8_bits(file, np.asarray(upright))).convert(mode)
-        return upright.convert(mode)
+        upright = _upright(image)
+        if not _is_deep(upright):
+            return upright.convert("RGB")
+        if levels is None:
+            raise BadImage(
+                file,
+                "has more than 8 bits a pixel: say which values are black and white, as --data.infrared_range "
+                "7500,8400, or for visible images --data.visible_range (csvi check ROOT measures them)",
+            )
+        return Image.fromarray(levels.applied_to(_values(file, upright))).convert("RGB")
+
+
+def upright_image(file: Path) -> Image.Image:
+    """Decode an image in its own mode (L, P, I;16, …), upright; raises as `load_image`."""
+    with _opened(file) as image:
+        return _upright(image)
+
+
+def deep_values(file: Path) -> np.ndarray | None:
+    """Values of an image of one channel of more than 8 bits, (H, W), upright; None of any other image, undecoded.
+
+    Raises as `load_image`.
+    """
+    with _opened(file) as image:
+        return _values(file, _upright(image)) if _is_deep(image) else None
 
 
 def size_of(file: Path) -> tuple[int, int]:
     """Width and height in pixels of the upright image that `load_image` gives, from its header; raises as it does."""
+    return header_of(file).size
+
+
+def header_of(file: Path) -> Header:
+    """Read the header of an image; raises as `load_image`."""
     with _opened(file) as image:
-        if image.format == "PNG" and _has_metadata_behind_pixels(file):
-            image.load()  # Pillow comes to them then
-        if isinstance(image, TiffImageFile) and ORIENTATION in image.tag_v2:
-            return image.size  # turned already
-        orientation = Image.Image.getexif(image).get(ORIENTATION)  # that of a PNG would decode it
-        return (image.height, image.width) if orientation in SWAPPED else image.size
+        return Header(_upright_size(file, image), _is_deep(image), _is_halved(image))
+
+
+def _upright_size(file: Path, image: ImageFile.ImageFile) -> tuple[int, int]:
+    if image.format == "PNG" and _has_metadata_behind_pixels(file):
+        image.load()  # Pillow comes to them then
+    if isinstance(image, TiffImageFile) and ORIENTATION in image.tag_v2:
+        return image.size  # turned already
+    orientation = Image.Image.getexif(image).get(ORIENTATION)  # that of a PNG would decode it
+    return (image.height, image.width) if orientation in SWAPPED else image.size
+
+
+def _upright(image: ImageFile.ImageFile) -> Image.Image:
+    """Decode an opened image, turned as its metadata say; a PGM of more than 8 bits has its own values."""
+    most = _most_of_netpbm(image)
+    upright = ImageOps.exif_transpose(image)
+    if most is None or upright.mode != "I":
+        return upright
+    return Image.fromarray(np.rint(np.asarray(upright) * (most / 65_535)).astype(np.int32))
+
+
+def _most_of_netpbm(image: ImageFile.ImageFile) -> int | None:
+    """The greatest value that an undecoded Netpbm image says it has, if Pillow will scale that to what a mode holds."""
+    if not (isinstance(image, PpmImageFile) and image.tile):
+        return None
+    decoder, _, _, arguments = image.tile[0]
+    return int(arguments[1]) if decoder.startswith("ppm") and isinstance(arguments, tuple) else None
+
+
+def _is_halved(image: ImageFile.ImageFile) -> bool:
+    read_as = [str(arguments) for _, _, _, arguments in image.tile]
+    return len(image.getbands()) > 1 and (any(";16" in a for a in read_as) or (_most_of_netpbm(image) or 0) > 255)
+
+
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode == "F" or image.mode.startswith("I")
+
+
+def _values(file: Path, image: Image.Image) -> np.ndarray:
+    """Values of an image of more than 8 bits, (H, W); raises `BadImage` if some are no numbers."""
+    values = np.asarray(image)
+    if not np.isfinite(values).all():
+        raise BadImage(file, "has pixels that are not finite (NaN or infinity)")
+    return values
 
 
 @contextlib.contextmanager
-def _opened(file: Path) -> Iterator[Image.Image]:
+def _opened(file: Path) -> Iterator[ImageFile.ImageFile]:
     """Open an image, whose header is read; any failure within the block is raised as `load_image` says."""
     try:
         if not status_of(file).st_size:
             raise BadImage(file, "is empty")
-        with Image.open(file, formats=FORMATS) as image:
+        # opened by us: Pillow would map a TIFF by its name, and so scramble one that its metadata turn by 90°
+        with open_file(file) as opened, Image.open(opened, formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise BadImage(file, f"is of more than {MOST_PIXELS:,} pixels, or says so")
             if min(image.size) < SHORTEST_SIDE:
@@ -117,10 +208,3 @@ def _has_metadata_behind_pixels(file: Path) -> bool:
             pixels |= name == b"IDAT"
             png.seek(length + 4, 1)
     return False
-
-
-def _upper_8_bits(file: Path, pixels: np.ndarray) -> np.ndarray:
-    """Scale 16 bits to 8, where Pillow would clip to 255."""
-    if pixels.dtype.kind not in "iu" or pixels.min() < 0 or pixels.max() > 65_535:
-        raise BadImage(file, "has pixels that are neither of 8 bits nor of 16")
-    return (pixels >> 8).astype(np.uint8)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from csvi.config import DataConfig
-from csvi.data.galleries import images_of
+from csvi.data.files import folder_names
+from csvi.data.galleries import images_of, queries_of
 from csvi.data.records import Benchmark, Counts, ImageRecord, Modality
 from csvi.errors import CsviError
 from csvi.evaluate.protocols import NO_RULES, GalleryDraw, Protocol, Rules, Trial
@@ -36,6 +37,8 @@ class Layout:
     """Modality of the queries → name of the search in the other modality; the first is the one that heads results."""
     draws: tuple[GalleryDraw, ...] = ("all",)
     """Ways that its galleries may be drawn; the first is the default."""
+    folders: Mapping[str, Sequence[str]] = {}
+    """Folders that a dataset in this layout must have → what people call them too, in lower case."""
     writer: str | None = None
     """`module:function` that plans a synthetic benchmark in this layout, called with preset and seed."""
 
@@ -69,7 +72,8 @@ class Layout:
     ) -> list[Protocol]:
         """The protocols on the images of one split; the first is the one that results are headed by.
 
-        By default every image of the one modality is searched among every image of the other, in both directions.
+        By default every image of the one modality is searched among every image of the other, in both directions;
+        distractors are in galleries alone.
 
         Args:
             records: images of the split, in any order.
@@ -82,8 +86,9 @@ class Layout:
         """
         why = "a split needs visible and infrared ones to be searched (docs/data.md)"
         images = [images_of(records, modality, why) for modality in Modality]
+        asked = [queries_of(records, modality, why) for modality in Modality]
         return [
-            Protocol(name, self.rules, draw, [Trial(images[modality], images[1 - modality])])
+            Protocol(name, self.rules, draw, [Trial(asked[modality], images[1 - modality])])
             for modality, name in self.directions.items()
         ]
 
@@ -95,6 +100,8 @@ LAYOUTS = {
     "folder": "csvi.data.folder:Folder",
 }
 """Name in the settings → class."""
+MOST_FOLDERS = 100
+"""Folders that are looked into for a dataset that lies one folder deeper."""
 
 
 def find_layout(name: str) -> Layout:
@@ -108,11 +115,59 @@ def recognise(root: Path) -> str | None:
     return next((name for name in LAYOUTS if find_layout(name).recognise(root)), None)
 
 
+def advice_on(root: Path, layout: str | None = None) -> str | None:
+    """Say what a folder that no layout recognises seems to be, and what to do: one too high or too deep, or misnamed.
+
+    Args:
+        root: the folder.
+        layout: name of the layout that it should have, if known.
+    """
+    if not root.is_dir():
+        return None
+    names = folder_names(root)
+    wanted = find_layout(layout).folders if layout else {}
+    if renaming := _renaming(names, wanted):
+        return renaming
+    if any(name in wanted for name in names):  # it is that layout; its reader says what is missing
+        return None
+    deeper = [name for name in names[:MOST_FOLDERS] if recognise(root / name)]
+    if deeper:
+        more = f" (or another of {len(deeper)})" if len(deeper) > 1 else ""
+        return f"a dataset lies one folder deeper, give {root / deeper[0]}{more}"
+    for parent in root.absolute().parents[:2]:
+        if found := recognise(parent):
+            return f"it is a part of a dataset that is laid out as {find_layout(found).title}, give {parent}"
+    for name in LAYOUTS:
+        if renaming := _renaming(names, find_layout(name).folders):
+            return f"{renaming}, for --data.layout {name}"
+    return None
+
+
+def _renaming(names: Sequence[str], wanted: Mapping[str, Sequence[str]]) -> str | None:
+    """Say how to rename folders, if all that are wanted are there under these or other names."""
+    alike = {name.casefold(): name for name in names}
+    there = {
+        folder: folder if folder in names else next((alike[n] for n in (folder.lower(), *others) if n in alike), None)
+        for folder, others in wanted.items()
+    }
+    wrong = {folder: name for folder, name in there.items() if name != folder}
+    if not wrong or None in wrong.values():
+        return None
+    they = "it" if len(wrong) == 1 else "them"
+    return f"it holds {_in_words(map(str, wrong.values()))}, rename {they} {_in_words(wrong)}"
+
+
+def _in_words(names: Iterable[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def read_benchmark(data: DataConfig) -> Benchmark:
     """Read the dataset, and the fold of it, that the settings name.
 
     Raises:
-        CsviError: no root is given, the dataset has no such fold, or the reader finds something wrong.
+        CsviError: no root is given, the dataset has no such fold, the folder is another one (see `advice_on`), or the
+            reader finds something wrong.
     """
     if not data.root:
         raise CsviError("no dataset: give its folder with --data.root")
@@ -120,10 +175,13 @@ def read_benchmark(data: DataConfig) -> Benchmark:
     if not 1 <= data.fold <= layout.folds:
         folds = "one fold" if layout.folds == 1 else f"the folds 1 to {layout.folds}"
         raise CsviError(f"{layout.title} has {folds}: there is no --data.fold {data.fold}")
-    if not layout.recognise(root) and (found := recognise(root)):
-        raise CsviError(
-            f"{root} is not laid out as {layout.title} but as {find_layout(found).title}: set --data.layout {found}"
-        )
+    if not layout.recognise(root):
+        if found := recognise(root):
+            raise CsviError(
+                f"{root} is not laid out as {layout.title} but as {find_layout(found).title}: set --data.layout {found}"
+            )
+        if advice := advice_on(root, data.layout):
+            raise CsviError(f"{root} is not laid out as {layout.title}: {advice}")
     return read_fold(data.layout, root, Path(data.masks) if data.masks else None, data.fold)
 
 

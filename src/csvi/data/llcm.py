@@ -21,16 +21,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from csvi.data.files import (
+    Folders,
     attach_masks,
     check_disjoint,
     dataset_root,
-    image_names,
     is_synthetic,
     read_ids,
     read_labels,
     title_of,
 )
-from csvi.data.galleries import by_identity_and_camera, check_trials, draw_seeded, images_of
+from csvi.data.galleries import by_identity_and_camera, check_trials, draw_seeded, images_of, queries_of
 from csvi.data.layout import Layout
 from csvi.data.records import Benchmark, Counts, ImageRecord, Modality
 from csvi.errors import CsviError
@@ -42,6 +42,7 @@ CAMERAS = {Modality.VISIBLE: (1, 2, 3, 4, 5, 6, 7, 8, 9), Modality.INFRARED: (1,
 """Modality → cameras of the test images."""
 RULES = Rules(same_camera=True, unique_identities=True)
 """A camera that takes both spectra sees the same moment twice."""
+FOLDERS = {"idx": (), "test_vis": ("test_visible", "test_rgb"), "test_nir": ("test_infrared", "test_ir")}
 COUNTS = {"train": Counts(713, 16946, 13975), "val": Counts(0, 0, 0), "test": Counts(351, 8680, 7166)}
 
 
@@ -52,6 +53,7 @@ class LLCM(Layout):
     counts = COUNTS
     rules = RULES
     draws = ("seeded",)
+    folders = FOLDERS
     writer = "csvi.synth.llcm:plan"
 
     def recognise(self, root: Path) -> bool:
@@ -66,17 +68,16 @@ class LLCM(Layout):
                 image of a modality, or `masks` holds no mask of these images.
         """
         root = dataset_root(root, TITLE, "vis, nir, test_vis, test_nir and idx")
-        lists = {name: read_labels(root / "idx" / f"train_{name}.txt", TITLE) for name in NAMES.values()}
+        lists = {name: read_labels(root, f"idx/train_{name}.txt", TITLE) for name in NAMES.values()}
         check_disjoint(lists, "the image", f"{root / 'idx'}/train_{{}}.txt")
         identities = read_ids(root / "idx" / "test_id.txt", TITLE)
-        test = []
+        folders, test = Folders(root), []
         for modality, name in NAMES.items():
             images = [
-                ImageRecord(f"{folder}/{image}", identity, camera, modality)
+                ImageRecord(path, identity, camera, modality)
                 for camera in CAMERAS[modality]
                 for identity in identities
-                for folder in [f"test_{name}/cam{camera}/{identity:04d}"]
-                for image in image_names(root / folder)
+                for path in folders.images(f"test_{name}/cam{camera}/{identity:04d}")
             ]
             if not images:
                 raise CsviError(
@@ -84,15 +85,18 @@ class LLCM(Layout):
                     "is the copy complete?"
                 )
             test += images
+        behind = identities[-1] + 1
         train = [
-            ImageRecord(path, label + identities[-1] + 1, _camera(path, modality), modality)
+            ImageRecord(path, label + behind, _camera(path, modality), modality)
             for modality, name in NAMES.items()
             for path, label in lists[name].items()
         ]
         records = attach_masks(root, {"train": train, "test": test}, masks)
         return Benchmark(
-            title_of(root, TITLE), root, records["train"], [], records["test"], synthetic=is_synthetic(root)
-        )
+            title_of(root, TITLE), root, records["train"], [], records["test"], synthetic=is_synthetic(root),
+            names={record.identity: f"training label {record.identity - behind}" for record in train},
+            unread=folders.unread, misplaced=folders.misplaced,
+        )  # fmt: skip
 
     def protocols(
         self, records: Sequence[ImageRecord], draw: GalleryDraw, root: Path, trials: int = 10
@@ -104,16 +108,18 @@ class LLCM(Layout):
         drawn so and searches every visible image: its metrics compare with nothing else.
         """
         check_trials(trials)
-        every = {modality: images_of(records, modality, "LLCM is tested on both modalities") for modality in Modality}
+        why = "LLCM is tested on both modalities"
+        asked = {modality: queries_of(records, modality, why) for modality in Modality}
+        every_visible = images_of(records, Modality.VISIBLE, why)
         drawn = {
             modality: [draw_seeded(by_identity_and_camera(records, modality), 1, trial) for trial in range(trials)]
             for modality in Modality
         }
         visible, infrared = Modality.VISIBLE, Modality.INFRARED
         return [
-            Protocol("infrared to visible", self.rules, draw, [Trial(every[infrared], g) for g in drawn[visible]]),
-            Protocol("visible to infrared", self.rules, draw, [Trial(every[visible], g) for g in drawn[infrared]]),
-            Protocol("llcm-swapped", self.rules, draw, [Trial(q, every[visible]) for q in drawn[infrared]]),
+            Protocol("infrared to visible", self.rules, draw, [Trial(asked[infrared], g) for g in drawn[visible]]),
+            Protocol("visible to infrared", self.rules, draw, [Trial(asked[visible], g) for g in drawn[infrared]]),
+            Protocol("llcm-swapped", self.rules, draw, [Trial(q, every_visible) for q in drawn[infrared]]),
         ]
 
 

@@ -1,17 +1,18 @@
 """Loaders: from records to batches, in processes of their own that leave signals to the main one."""
 
 import contextlib
-import multiprocessing
+import multiprocessing.queues
 import os
-import signal
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch._utils import ExceptionWrapper
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from csvi.config import DataConfig
 from csvi.data.batch import Batch
@@ -19,9 +20,15 @@ from csvi.data.cache import CachedPixels, cached_images
 from csvi.data.records import ImageRecord, Modality
 from csvi.data.sampler import Sample
 from csvi.data.views import Views, augment
-from csvi.errors import CsviError
+from csvi.errors import CsviError, in_one_line
+from csvi.signals import held_back, leave_to_the_main_process
 
 EVALUATION_BATCH = 64
+
+ROOM = (
+    "--data.workers 0 takes no such processes, which want room in memory and in /dev/shm, and a TMPDIR of a short path"
+)
+"""What helps where loader processes fail for something else than their images."""
 
 
 class ImageDataset(Dataset[Batch]):
@@ -100,41 +107,67 @@ def batch_loader(dataset: Dataset[Batch], batches: Iterable[Any], workers: int, 
         sampler=batches,
         num_workers=workers,
         persistent_workers=persistent and workers > 0,
-        worker_init_fn=_leave_signals_to_the_main_process,
+        collate_fn=_packed,
+        worker_init_fn=_begin,
         pin_memory=torch.cuda.is_available(),
     )
 
 
 class _Loader(DataLoader[Batch]):
-    """A loader whose processes are born with SIGTERM blocked: one that came while they start would end them."""
+    """A loader whose processes leave signals to the main one from the start."""
 
     def __iter__(self) -> Any:
-        if not hasattr(signal, "sigtimedwait"):
-            return super().__iter__()
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         try:
-            return super().__iter__()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            with held_back():
+                return super().__iter__()
+        except OSError as error:
+            _MultiProcessingDataLoaderIter._shutdown = True  # which it asks for when it is collected, half made
+            raise CsviError(
+                f"cannot start loader processes ({in_one_line(error)}): {ROOM}, or there may be too many processes"
+            ) from error
 
 
-def _leave_signals_to_the_main_process(worker: int) -> None:
-    """Let the main process decide what Ctrl-C or SIGTERM, sent to all processes, means: it may want this batch."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    main = multiprocessing.parent_process()
-    if main is not None and hasattr(signal, "sigtimedwait"):  # elsewhere any SIGTERM ends it
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_with, args=(main.pid, os.getppid()), daemon=True).start()
+class _Parcel:
+    """A batch on its way from a loader process, where it is unpacked as a `Batch` again.
+
+    It travels as bytes through the pipe. PyTorch would put it into shared memory (/dev/shm, 64 MB in a container) and
+    hand over the file through a socket in TMPDIR, whose path must be short.
+    """
+
+    def __init__(self, batch: Batch):
+        self.batch = batch
+
+    def __reduce__(self) -> Any:
+        image, *others = self.batch[:-1]
+        rows = (None if rows is None else rows.numpy() for rows in others)
+        return _unpacked, (image.permute(0, 2, 3, 1).numpy(), *rows)  # in the order in which it lies in memory
 
 
-def _end_with(main: int | None, started_by: int) -> None:
-    """End this process when the main one sends SIGTERM, or is gone."""
-    while os.getppid() == started_by:
-        received = signal.sigtimedwait({signal.SIGTERM}, 5)
-        if received is not None and received.si_pid == main:
-            break
-    os._exit(0)
+def _unpacked(image: np.ndarray, *others: np.ndarray | None) -> Batch:
+    rows = (None if rows is None else torch.from_numpy(rows) for rows in others)
+    return Batch(torch.from_numpy(image).permute(0, 3, 1, 2), *rows)  # type: ignore[arg-type]
+
+
+def _packed(batch: Any) -> Any:
+    """Make a batch ready to be sent, in a loader process; the main process has it already."""
+    return batch if get_worker_info() is None else _Parcel(batch)
+
+
+def _begin(worker: int) -> None:
+    """Begin a loader process, which leaves signals to the main one and says there why a batch cannot be sent."""
+    leave_to_the_main_process()
+    multiprocessing.queues.Queue._on_queue_feeder_error = _send_the_reason  # type: ignore[attr-defined]
+
+
+def _send_the_reason(queue: Any, error: Exception, unsent: Any) -> None:
+    """Send why a batch could not be sent in its place; Python prints it, and the main process would wait for ever."""
+    try:
+        number, _ = unsent
+        raise CsviError(f"a loader process cannot send its batch ({in_one_line(error)}): {ROOM}") from error
+    except CsviError:
+        queue.put((number, ExceptionWrapper(where=f"in DataLoader worker process {os.getpid()}")))
+    except (TypeError, ValueError):  # it was bytes already, of no number: the pipe failed
+        os._exit(1)
 
 
 @contextlib.contextmanager
@@ -143,7 +176,7 @@ def loader_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # raised by a handler of SIGCHLD, wherever the main thread is
-        if "DataLoader worker (pid" not in str(error):
+        if "DataLoader worker (pid" not in str(error) and "Pin memory thread exited" not in str(error):
             raise
         raise CsviError(
             "a loader process was ended, perhaps for want of memory: give the same command again (csvi train resumes "
@@ -165,10 +198,10 @@ def evaluation_loader(
 
     Args:
         root, records: the images, and the folder that their paths are relative to.
-        data: their size, the cache, and the number of processes beside a GPU.
+        data: their size and ranges, the cache, and the number of processes beside a GPU.
         batches: indices of the images of each batch; by default all images in the order of the records.
     """
-    images = cached_images(root, records, data.height, data.width, Path(data.cache))
+    images = cached_images(root, records, data)
     order = range(len(records))
     batches = batches or [order[i : i + EVALUATION_BATCH] for i in order[::EVALUATION_BATCH]]
     workers = data.workers if torch.cuda.is_available() else 0

@@ -1,10 +1,12 @@
 """Image records and the benchmark they belong to, which every reader returns and everything else works on."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
+
+from csvi.evaluate.protocols import DISTRACTOR
 
 
 class Modality(IntEnum):
@@ -21,7 +23,7 @@ class ImageRecord:
     path: str
     """POSIX path relative to the root of the benchmark, its name everywhere: `cam1/0006/0025.jpg`."""
     identity: int
-    """Number of the person, unique within a benchmark (in training and test)."""
+    """Number of the person, unique within a benchmark (in training and test); `DISTRACTOR` if it is nobody known."""
     camera: int
     """The dataset's own number of the camera; where a dataset names none, 1 for visible and 2 for infrared."""
     modality: Modality
@@ -50,10 +52,30 @@ class Benchmark:
     """Whether its images are rendered, not photographed: results on it are headed as such."""
     fold: int = 1
     """Number of the fold, from 1."""
+    names: Mapping[int, str] = field(default_factory=dict)
+    """Identity → the name that the dataset has for it, where that is not the number itself; see `name_of`."""
+    cameras: Mapping[int, str] = field(default_factory=dict)
+    """Camera → its name, where that is not the number itself."""
+    unread: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Suffix → files beside the images that have it and are not read; paths as records have them."""
+    misplaced: Sequence[str] = ()
+    """Images that lie in no person's folder, or deeper, and are not read."""
 
     def file(self, record: ImageRecord) -> Path:
         """Path of a record's image on this machine."""
         return self.root / record.path
+
+    def name_of(self, identity: int) -> str:
+        """Name of a person as the dataset has it, for people to read."""
+        return self.names.get(identity, str(identity))
+
+    def name_of_camera(self, camera: int) -> str:
+        """Name of a camera as the dataset has it: `cam3`, or what a table calls it."""
+        return self.cameras.get(camera, f"cam{camera}")
+
+    def label_of(self, record: ImageRecord) -> str:
+        """Person and camera of an image, for people to read: `id anna, cam3`."""
+        return f"id {self.name_of(record.identity)}, {self.name_of_camera(record.camera)}"
 
     @property
     def splits(self) -> dict[str, list[ImageRecord]]:
@@ -73,4 +95,5 @@ class Counts(NamedTuple):
         """Count these images."""
         records = list(records)
         infrared = sum(record.modality == Modality.INFRARED for record in records)
-        return cls(len({record.identity for record in records}), len(records) - infrared, infrared)
+        people = {record.identity for record in records} - {DISTRACTOR}
+        return cls(len(people), len(records) - infrared, infrared)

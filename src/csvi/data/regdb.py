@@ -26,6 +26,7 @@ FOLDS = 10
 RULES = Rules()
 """No image is removed, and CMC is over images; evaluated as in Ye et al."""
 COUNTS = {"train": Counts(206, 2060, 2060), "val": Counts(0, 0, 0), "test": Counts(206, 2060, 2060)}
+FOLDERS = {"idx": (), "Visible": ("rgb", "vis"), "Thermal": ("infrared", "ir")}
 DIRECTIONS = {Modality.VISIBLE: "visible to thermal", Modality.INFRARED: "thermal to visible"}
 NAMES = {Modality.VISIBLE: "visible", Modality.INFRARED: "thermal"}
 
@@ -41,6 +42,7 @@ class RegDB(Layout):
     counts = COUNTS
     rules = RULES
     directions = DIRECTIONS
+    folders = FOLDERS
     writer = "csvi.synth.regdb:plan"
 
     def recognise(self, root: Path) -> bool:
@@ -60,7 +62,7 @@ class RegDB(Layout):
         """
         root = dataset_root(root, TITLE, "Visible, Thermal and idx")
         lists = {
-            f"{split}_{name}_{fold}.txt": read_labels(root / "idx" / f"{split}_{name}_{fold}.txt", TITLE)
+            f"{split}_{name}_{fold}.txt": read_labels(root, f"idx/{split}_{name}_{fold}.txt", TITLE)
             for split in ("test", "train")
             for name in NAMES.values()
         }
@@ -75,6 +77,8 @@ class RegDB(Layout):
             for split, offset in (("train", behind), ("test", 0))
         }
         records = attach_masks(root, records, masks)
+        names = {record.identity: f"training label {record.identity - behind}" for record in records["train"]}
         return Benchmark(
-            title_of(root, TITLE), root, records["train"], [], records["test"], synthetic=is_synthetic(root)
-        )
+            title_of(root, TITLE), root, records["train"], [], records["test"],
+            synthetic=is_synthetic(root), names=names,
+        )  # fmt: skip

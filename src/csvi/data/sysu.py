@@ -21,15 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csvi.data.files import (
+    Folders,
     attach_masks,
     check_disjoint,
     dataset_root,
-    image_names,
     is_synthetic,
     read_ids,
     title_of,
 )
-from csvi.data.galleries import by_identity_and_camera, check_trials, draw_seeded, images_of
+from csvi.data.galleries import by_identity_and_camera, check_trials, draw_seeded, images_of, queries_of
 from csvi.data.layout import Layout
 from csvi.data.records import Benchmark, Counts, ImageRecord, Modality
 from csvi.errors import CsviError
@@ -46,6 +46,7 @@ SEARCHED = {"all-search": (1, 2, 4, 5), "indoor-search": (1, 2)}
 """Mode → cameras of the gallery."""
 SHOTS = {"single-shot": 1, "multi-shot": 10}
 """Setting → gallery images of each identity and camera."""
+FOLDERS = {f"cam{camera}": (f"camera{camera}", f"cam_{camera}", f"c{camera}") for camera in MODALITIES} | {"exp": ()}
 COUNTS = {"train": Counts(296, 20284, 9929), "val": Counts(99, 1974, 1980), "test": Counts(96, 6775, 3803)}
 
 
@@ -56,6 +57,7 @@ class Sysu(Layout):
     counts = COUNTS
     rules = RULES
     draws = ("seeded", "official")
+    folders = FOLDERS
     writer = "csvi.synth.sysu:plan"
 
     def recognise(self, root: Path) -> bool:
@@ -77,8 +79,9 @@ class Sysu(Layout):
             raise CsviError(f"no {', '.join(missing)} in {root}: SYSU-MM01 has cam1…cam6, copy what is missing")
         identities = {split: read_ids(root / "exp" / f"{split}_id.txt", TITLE) for split in ("train", "val", "test")}
         check_disjoint(identities, "identity", f"{root / 'exp'}/{{}}_id.txt")
+        folders = Folders(root)
         records = {
-            split: [record for camera in MODALITIES for i in ids for record in _images(root, camera, i)]
+            split: [record for camera in MODALITIES for i in ids for record in _images(folders, camera, i)]
             for split, ids in identities.items()
         }
         for split, images in records.items():
@@ -87,7 +90,10 @@ class Sysu(Layout):
                     f"no image of any identity of {root / 'exp' / f'{split}_id.txt'} in {root}: is the copy complete?"
                 )
         train, val, test = attach_masks(root, records, masks).values()
-        return Benchmark(title_of(root, TITLE), root, train, val, test, synthetic=is_synthetic(root))
+        return Benchmark(
+            title_of(root, TITLE), root, train, val, test, synthetic=is_synthetic(root),
+            unread=folders.unread, misplaced=folders.misplaced,
+        )  # fmt: skip
 
     def paths(self) -> Iterator[str]:
         """Every image of SYSU-MM01 itself."""
@@ -106,7 +112,7 @@ class Sysu(Layout):
         seed, as most public code does, or `official`, from one of the ten rows of the authors' permutations. A mode
         whose cameras saw nobody is left out: on SYSU-MM01's val identities all-search remains.
         """
-        query = images_of(records, Modality.INFRARED, "SYSU-MM01's queries are the images of cameras 3 and 6")
+        query = queries_of(records, Modality.INFRARED, "SYSU-MM01's queries are the images of cameras 3 and 6")
         images_of(records, Modality.VISIBLE, "SYSU-MM01's galleries are drawn from cameras 1, 2, 4 and 5")
         check_trials(trials)
         visible = by_identity_and_camera(records, Modality.VISIBLE)
@@ -134,11 +140,9 @@ def images_per_camera() -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _images(root: Path, camera: int, identity: int) -> list[ImageRecord]:
-    folder = f"cam{camera}/{identity:04d}"
-    return [
-        ImageRecord(f"{folder}/{name}", identity, camera, MODALITIES[camera]) for name in image_names(root / folder)
-    ]
+def _images(folders: Folders, camera: int, identity: int) -> list[ImageRecord]:
+    paths = folders.images(f"cam{camera}/{identity:04d}")
+    return [ImageRecord(path, identity, camera, MODALITIES[camera]) for path in paths]
 
 
 def _official_rows(

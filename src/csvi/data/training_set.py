@@ -1,19 +1,23 @@
 """The training set: which images are used, which label each identity has, and the loader of batches."""
 
 import hashlib
+import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 from torch.utils.data import DataLoader
 
 from csvi.config import DataConfig
 from csvi.data.batch import Batch
-from csvi.data.cache import cached_images, cached_masks
+from csvi.data.cache import EMPTY, CachedPixels, cached_images, cached_masks
+from csvi.data.files import masks_folder, other_mask
 from csvi.data.loader import AugmentedDataset, ImageDataset, batch_loader
-from csvi.data.records import Benchmark, ImageRecord
+from csvi.data.masks import WRITE
+from csvi.data.records import DISTRACTOR, Benchmark, ImageRecord, Modality
 from csvi.data.sampler import CrossModalitySampler, paired_images
 from csvi.data.views import Views
 from csvi.errors import CsviError
+
+log = logging.getLogger(__name__)
 
 
 class TrainingSet:
@@ -38,9 +42,11 @@ class TrainingSet:
         skip = data.on_error == "skip"
         if masks:
             check_masks(benchmark, data)
-        cached = benchmark.root, self.records, data.height, data.width, Path(data.cache), skip
+        cached = benchmark.root, self.records, data, skip
         images = cached_images(*cached)
         masks_of = cached_masks(*cached) if masks else None
+        if masks_of:
+            _check_people(self.records, masks_of)
         bad = (masks_of.bad if masks_of else {}) | images.bad
         self.skipped = {index: bad[index] for index in sorted(bad)}
         self.used = [record for index, record in enumerate(self.records) if index not in self.skipped]
@@ -59,19 +65,37 @@ class TrainingSet:
 
 
 def training_records(benchmark: Benchmark, data: DataConfig) -> list[ImageRecord]:
-    """List the images of all identities to train on."""
-    return [*benchmark.train, *(benchmark.val if data.train_on == "train+val" else [])]
+    """List the images of all identities to train on; distractors are none."""
+    records = [*benchmark.train, *(benchmark.val if data.train_on == "train+val" else [])]
+    return [record for record in records if record.identity != DISTRACTOR]
 
 
 def check_masks(benchmark: Benchmark, data: DataConfig) -> None:
     """Raises `CsviError` if training images lack masks; if `data.on_error` is skip, a few may, but not all."""
     records = training_records(benchmark, data)
-    missing = sum(record.mask is None for record in records)
-    if missing and (data.on_error == "stop" or missing == len(records)):
+    missing = [record for record in records if record.mask is None]
+    if missing and (data.on_error == "stop" or len(missing) == len(records)):
+        folder = masks_folder(benchmark.root, data.masks)
+        instead = other_mask(folder, missing[0].path, any_name=len(missing) == len(records))
+        found = f" ({instead} in {folder})" if instead else ""
         raise CsviError(
-            f"{missing} of {len(records)} training images have no mask, which the method learns from: "
+            f"{len(missing)} of {len(records)} training images have no mask, which the method learns from{found}: "
             "give their folder with --data.masks, or train with --method baseline"
         )
+
+
+def _check_people(records: Sequence[ImageRecord], masks: CachedPixels) -> None:
+    """Warn of masks that mark no person; raises `CsviError` if all of a modality are such."""
+    empty = set(masks.marked(EMPTY))
+    for modality in Modality:
+        read = [i for i, record in enumerate(records) if record.modality == modality and i not in masks.bad]
+        nobody = [i for i in read if i in empty]
+        if not nobody:
+            continue
+        name, example = modality.name.lower(), records[nobody[0]].mask
+        if len(nobody) == len(read):
+            raise CsviError(f"no {name} mask marks a person, such as {example}: {WRITE}")
+        log.warning("%d of %d %s masks mark no person, such as %s", len(nobody), len(read), name, example)
 
 
 def _digest(records: Sequence[ImageRecord]) -> str:

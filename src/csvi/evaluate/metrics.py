@@ -22,7 +22,7 @@ from torch import Tensor
 from csvi.compiled import compiled, kept
 from csvi.errors import CsviError, NothingToScoreError
 from csvi.evaluate.definition import METRICS, Metric, Ranking, chance
-from csvi.evaluate.protocols import NO_RULES, Rules
+from csvi.evaluate.protocols import DISTRACTOR, NO_RULES, Rules
 
 BLOCK = 2**24
 """Distances computed at a time, where embeddings are given: 64 MB of float32."""
@@ -206,7 +206,7 @@ def rank(distance: Tensor, query_identity: Tensor, query_camera: Tensor, gallery
     rows = distance.contiguous().cpu().numpy()
     identity, camera = query_identity.cpu().numpy(), query_camera.cpu().numpy()
     group = np.searchsorted(gallery.identities, identity).clip(max=len(gallery.identities) - 1)
-    group[gallery.identities[group] != identity] = -1
+    group[(gallery.identities[group] != identity) | (identity == DISTRACTOR)] = -1
     of_gallery = gallery.column, gallery.camera, gallery.start
     same_place = np.array(rules.same_place, np.int64).reshape(-1, 2)
     of_rules = same_place, rules.same_camera, rules.unique_identities

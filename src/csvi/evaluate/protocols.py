@@ -5,6 +5,7 @@ known here by their row alone. `docs/protocols.md` states each protocol precisel
 """
 
 import typing
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -12,6 +13,10 @@ from typing import Literal
 GalleryDraw = Literal["seeded", "official", "all"]
 """A way to draw galleries. seeded: trial t draws with seed t; official: trial t takes row t of the permutations that
 the dataset's authors published; all: every image is in the gallery."""
+
+DISTRACTOR = -1
+"""Identity of images that show nobody known, or junk: they are in galleries, where they are wrong answers to everybody,
+are never asked for and never trained on."""
 
 
 class LabelledImage(typing.Protocol):
@@ -40,6 +45,12 @@ class Rules:
         """Whether the ranking depends on cameras at all."""
         return bool(self.same_place) or self.same_camera
 
+    def removes_match(self, query_camera: int, gallery_camera: int) -> bool:
+        """Whether a query does not see images of its own identity from that camera."""
+        return (query_camera, gallery_camera) in self.same_place or (
+            self.same_camera and query_camera == gallery_camera
+        )
+
 
 NO_RULES = Rules()
 
@@ -63,6 +74,30 @@ class Protocol:
     """Metrics of different draws cannot be compared."""
     trials: Sequence[Trial]
     """Metrics are means over them."""
+
+
+def answerable(protocol: Protocol, images: Sequence[LabelledImage]) -> tuple[int, int]:
+    """Count the queries of a trial, and those with something to find in its gallery: the fewest of all trials.
+
+    Args:
+        protocol: made from `images`.
+        images: of one split; no embedding is needed.
+    """
+    valid = []
+    for trial in protocol.trials:
+        cameras: dict[int, set[int]] = {}  # identity → cameras that its gallery images are from
+        for i in trial.gallery:
+            cameras.setdefault(images[i].identity, set()).add(images[i].camera)
+        asked = Counter((images[i].identity, images[i].camera) for i in trial.query)
+        valid.append(
+            sum(
+                queries
+                for (identity, camera), queries in asked.items()
+                if identity != DISTRACTOR
+                and any(not protocol.rules.removes_match(camera, other) for other in cameras.get(identity, ()))
+            )
+        )
+    return min(len(trial.query) for trial in protocol.trials), min(valid)
 
 
 def camera_pairs(protocol: Protocol, images: Sequence[LabelledImage]) -> dict[tuple[int, int], Protocol]:

@@ -12,7 +12,7 @@ from csvi.data.batch import Batch
 from csvi.losses import hetero_center_loss, identity_loss
 from csvi.methods.method import Method, Published
 from csvi.model.net import PartNet
-from csvi.model.weights import initial_weights
+from csvi.model.weights import OF_NET, initial_weights
 
 PAPER = "Huang et al., Information Fusion 104, 2024"
 TABLE_3 = f"{PAPER}, Table 3"
@@ -32,7 +32,8 @@ class BaselineSettings(MethodSettings):
     """A torchvision ResNet (resnet18, 34, 50, ...) or mobilenet_v2 (Eq. 1, 2)."""
     weights: str = "imagenet"
     """Initial weights of the backbone: imagenet (torchvision's download), packaged (mobilenet_v2, from csvi[demo]),
-    none, or the path of a state dict (.pth or .safetensors)."""
+    none, or the path of a state dict (.pth or .safetensors); or a run that was trained on other people, of which all is
+    taken but its classifiers."""
     parts: int = 6
     """Horizontal strips (Eq. 3)."""
     part_dim: int = 512
@@ -103,12 +104,15 @@ class Baseline(Method):
 
     @classmethod
     def pretrained(cls, settings: BaselineSettings) -> dict[str, Tensor] | None:
-        """Fetch the initial weights of the backbone."""
-        return initial_weights(settings.backbone, settings.weights)
+        """Fetch the initial weights of the backbone, or all of a trained run."""
+        return super().pretrained(settings) or initial_weights(settings.backbone, settings.weights)
 
     def load_pretrained(self, state: dict[str, Tensor]) -> None:
-        """Fill both streams and the shared layers."""
-        self.net.backbone.load_pretrained(state)
+        """Fill both streams and the shared layers; from a run all that fits."""
+        if any(name.startswith(OF_NET) for name in state):
+            super().load_pretrained(state)
+        else:
+            self.net.backbone.load_pretrained(state)
 
     def groups(self, train: TrainConfig) -> list[dict[str, Any]]:
         """The backbone, whose learning rate is scaled by `lr_pretrained` if it is pretrained, and all the rest."""

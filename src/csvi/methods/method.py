@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from csvi.config import DataConfig, MethodSettings, TrainConfig
 from csvi.data.batch import Batch
 from csvi.data.views import Views, standard_views
 from csvi.model.net import EmbeddingNet
+from csvi.model.weights import load_trained, trained_weights
 
 
 @dataclass(frozen=True)
@@ -68,13 +70,22 @@ class Method(nn.Module):
     def pretrained(cls, settings: Any) -> dict[str, Tensor] | None:
         """Fetch the initial weights that the settings ask for, or None; asked before anything else is done.
 
+        By default those of a trained run, if there is a setting `weights` and it names one.
+
         Raises:
             CsviError: they are not to be found or not readable.
         """
-        return None
+        return trained_weights(getattr(settings, "weights", "") or "none")
 
     def load_pretrained(self, state: dict[str, Tensor]) -> None:
-        """Load the weights that `pretrained` fetched."""
+        """Load the weights that `pretrained` fetched, by default those of a run that was trained on other people.
+
+        All is loaded whose name and shape fit, but for what has a place for each identity: classifiers of others.
+        """
+        with torch.device("meta"):
+            other = type(self)(self.settings, self.identities + 1, self.net.height, self.net.width).state_dict()
+        of_identities = {name for name, tensor in self.state_dict().items() if other[name].shape != tensor.shape}
+        load_trained(self, state, of_identities, str(getattr(self.settings, "weights", "the run")))
 
     def views(self, data: DataConfig) -> Views:
         """Say how images of each modality are augmented, and how many views a batch holds of each image."""

@@ -14,7 +14,7 @@ from csvi.methods.decode import Decode, DecodeSettings
 from csvi.methods.method import Published
 from csvi.model.mask_decoder import MaskDecoder
 from csvi.model.net import PartNet
-from csvi.model.two_stream import Route
+from csvi.model.two_stream import Modalities, Route
 
 
 class SegmentationGuide(nn.Module):
@@ -53,11 +53,11 @@ class GuidedNet(PartNet):
         stride = backbone.stride // backbone.specific_stride
         self.guide = SegmentationGuide(backbone.specific_channels, backbone.channels, stride)
 
-    def features(self, image: Tensor, modality: Tensor | Route) -> Tensor:
+    def features(self, image: Tensor, modality: Modalities | Route) -> Tensor:
         """Compute F_s with what the sub-network adds: (B, C1, h, w)."""
         return self.guided(image, modality)[0]
 
-    def guided(self, image: Tensor, modality: Tensor | Route) -> tuple[Tensor, Tensor]:
+    def guided(self, image: Tensor, modality: Modalities | Route) -> tuple[Tensor, Tensor]:
         """Compute F_s with what the sub-network adds, (B, C1, h, w), and F_Seg, (B, C3, h, w)."""
         specific = self.backbone.specific(image, modality)
         shared = self.backbone.shared(specific)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from csvi.errors import CsviError
 from csvi.model.parts import PartHead
-from csvi.model.two_stream import Route, TwoStream
+from csvi.model.two_stream import Modalities, Route, TwoStream
 
 
 class EmbeddingNet(nn.Module, PyTorchModelHubMixin, library_name="csvi", tags=["visible-infrared", "person-re-id"]):
@@ -34,15 +34,19 @@ class EmbeddingNet(nn.Module, PyTorchModelHubMixin, library_name="csvi", tags=["
         """Refuse the pickle that `from_pretrained` turns to without a model.safetensors: it may hold any code."""
         raise CsviError(f"{model_file} is not read, as it may hold code: ask for the weights as model.safetensors")
 
-    def forward(self, image: Tensor, modality: Tensor | Route) -> Tensor:
+    def forward(self, image: Tensor, modality: Modalities | Route) -> Tensor:
         """Embed images; compare embeddings by Euclidean distance.
 
         Args:
-            image: (B, 3, H, W), normalised.
-            modality: (B,), 0 visible and 1 infrared, in any order, or the route made of it.
+            image: (B, 3, H, W), normalised: bytes are not, `csvi.data.batch.prepare` makes them so.
+            modality: 0 visible and 1 infrared, in any order: a tensor, an array or a list (B,), one number for all
+                images, or the route made of them.
 
         Returns:
             (B, D), ready to be compared.
+
+        Raises:
+            CsviError: images are not of this kind, or modalities are not, or they are not as many as the images.
         """
         raise NotImplementedError
 
@@ -81,12 +85,12 @@ class PartNet(EmbeddingNet):
     def build_branch(self) -> None:
         """Build what a subclass adds to the shared features, before the head is built."""
 
-    def forward(self, image: Tensor, modality: Tensor | Route) -> Tensor:
+    def forward(self, image: Tensor, modality: Modalities | Route) -> Tensor:
         """Embed images: each part L2-normalised, then concatenated (Section 4.2): (B, P * C2), see `EmbeddingNet`."""
         parts, _ = self.head(self.features(image, modality))
         return F.normalize(parts, dim=2).flatten(1)
 
-    def features(self, image: Tensor, modality: Tensor | Route) -> Tensor:
+    def features(self, image: Tensor, modality: Modalities | Route) -> Tensor:
         """Compute F_s, which the parts are cut from: (B, C1, h, w)."""
         return self.backbone(image, modality)
 

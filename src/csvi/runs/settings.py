@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser
 
-from csvi.config import Config, MethodSettings, flatten, read_settings
+from csvi.config import Config, MethodSettings, check_nulls, flatten, read_settings
 from csvi.errors import CsviError, in_one_line
 from csvi.methods import find_method
 from csvi.writing import replacing
@@ -38,7 +38,7 @@ def load_config(file: Path) -> Config:
         CsviError: there is no such file or method, or it holds an unknown setting or a value of the wrong type.
     """
     settings = read_settings(file)
-    method = str(settings.get("method", {}).get("name", DEFAULT_METHOD))
+    method = str(settings.get("method", {}).get("name") or DEFAULT_METHOD)
     find_method(method)
     try:
         return _parsed(method, settings)
@@ -82,4 +82,6 @@ def as_method(settings: MethodSettings, name: str) -> MethodSettings:
 def _parsed(method: str, plain: dict[str, Any]) -> Config:
     parser = ArgumentParser(exit_on_error=False)
     add_settings(parser, method)
-    return Config(**vars(parser.instantiate(parser.parse_object(plain))))
+    parsed = parser.parse_object(plain)
+    check_nulls(parser, parsed)
+    return Config(**vars(parser.instantiate(parsed)))

@@ -3,7 +3,6 @@
 import importlib
 import json
 import os
-import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -18,6 +17,7 @@ from csvi.config import SynthConfig
 from csvi.data.layout import find_layout
 from csvi.errors import CsviError
 from csvi.progress import progress
+from csvi.signals import held_back, leave_to_the_main_process
 from csvi.synth.plan import Plan, Shot, generator
 
 BENCHMARK_VERSION = 1
@@ -166,10 +166,13 @@ def render_people(out: Path, settings: Settings, people: list[list[Shot]], proce
         return
     # The first is rendered here, so that the kernels are compiled once and not by every process.
     yield render_person(out, settings, people[0])
-    # Not forked: the caller may hold threads of torch. Processes leave Ctrl-C to this one.
-    with ProcessPoolExecutor(processes, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+    # Not forked: the caller may hold threads of torch.
+    with held_back():
+        pool = ProcessPoolExecutor(processes, get_context("spawn"), leave_to_the_main_process)
+        futures = [pool.submit(render_person, out, settings, group) for group in people[1:]]
+    with pool:
         try:
-            for future in as_completed([pool.submit(render_person, out, settings, group) for group in people[1:]]):
+            for future in as_completed(futures):
                 yield future.result()
         except BaseException:
             pool.shutdown(cancel_futures=True)

@@ -104,6 +104,12 @@ def load_checkpoint(
     return position, file
 
 
+def settings_of(files: Sequence[Path]) -> dict[str, object]:
+    """Read the settings of a run, by name such as `data.height`, from the first undamaged one of its checkpoints."""
+    settings: dict[str, object] = _first_whole(files)[1]["position"]["settings"]
+    return settings
+
+
 def epochs_done(run: Path) -> int | None:
     """Read from RUN/last.ckpt how many epochs are done, validation included; None without a checkpoint."""
     file = run / CHECKPOINT

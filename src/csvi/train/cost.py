@@ -2,6 +2,7 @@
 
 import os
 import resource
+import signal
 import statistics
 import sys
 import time
@@ -46,7 +47,7 @@ def training_cost(config: Config, identities: int, steps: int = 10) -> Cost:
         identities: classes.
         steps: measured, after a warm-up.
     """
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_DFL)) as pool:
         return pool.submit(_measure, config, identities, steps).result()
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -21,21 +20,25 @@ from torch.optim import Optimizer
 from csvi.config import Config, flatten
 from csvi.data import Benchmark, protocols_of, read_benchmark
 from csvi.data.batch import Batch, prepare
+from csvi.data.depth import with_measured_ranges
+from csvi.data.findings import before_training
 from csvi.data.loader import evaluation_loader, loader_errors
 from csvi.data.sampler import CrossModalitySampler
 from csvi.data.training_set import TrainingSet, check_masks
 from csvi.errors import CsviError, StoppedError
+from csvi.evaluate.protocols import answerable
 from csvi.evaluate.scoring import evaluate_protocol
 from csvi.fabric import check_compiler, choose_precision, keep_freed_memory, make_fabric
 from csvi.methods import Method, build_method, find_method
 from csvi.model.net import EmbeddingNet
 from csvi.paths import expanded
+from csvi.progress import console_on_stderr
 from csvi.runs.embeddings import embed
-from csvi.runs.folder import CHECKPOINT, PREVIOUS, check_same_settings, checkpoints_to_resume, locked
+from csvi.runs.folder import CHECKPOINT, PREVIOUS, check_same_settings, checkpoints_to_resume, locked, with_ranges_of
 from csvi.runs.metrics_log import FLUSH_EVERY, MetricsLog
 from csvi.runs.network_files import save_method
 from csvi.runs.settings import load_config, save_config
-from csvi.train.checkpoint import Position, load_checkpoint, save_checkpoint
+from csvi.train.checkpoint import Position, load_checkpoint, save_checkpoint, settings_of
 from csvi.train.nonfinite import NonFinite, check_weights, gradients_are_finite
 from csvi.train.optimizer import build_optimizer, set_learning_rate
 from csvi.train.pace import Pace
@@ -51,8 +54,8 @@ def train(config: Config, run: Path, resume: str | None = None, until: float = m
     """Train a method and leave it in a run folder.
 
     The folder gets `config.yaml`, `metrics.jsonl`, TensorBoard events, `last.ckpt`, the checkpoint before that as
-    `previous.ckpt` until the end, and the network's files. SIGINT, SIGTERM and a time limit finish the step, save a
-    checkpoint and end the run with a StoppedError that says how to resume it.
+    `previous.ckpt` until the end, and the network's files. SIGINT, SIGTERM, SIGHUP and the like (`csvi.signals`) and a
+    time limit finish the step, save a checkpoint and end the run with a StoppedError that says how to resume it.
 
     Args:
         config: all settings.
@@ -66,8 +69,11 @@ def train(config: Config, run: Path, resume: str | None = None, until: float = m
             another process trains.
     """
     checkpoints = checkpoints_to_resume(run, resume)  # what is wrong with them is said before anything else is done
-    if checkpoints and (settings := checkpoints[0].with_name("config.yaml")).exists():
-        check_same_settings(config, flatten(load_config(settings)), settings.parent)
+    if checkpoints:
+        file = checkpoints[0].with_name("config.yaml")
+        theirs = flatten(load_config(file)) if file.exists() else settings_of(checkpoints)
+        check_same_settings(config, theirs, file.parent)
+        config = with_ranges_of(config, theirs)
     method = find_method(config.method.name)
     fabric = make_fabric(config.precision, config.devices, config.nodes)
     fabric.launch()
@@ -75,10 +81,14 @@ def train(config: Config, run: Path, resume: str | None = None, until: float = m
         check_compiler(fabric.device)
     benchmark = read_benchmark(config.data)
     config = _with_absolute_paths(config)
+    config.data = with_measured_ranges(benchmark, config.data)
     if not benchmark.val:  # RegDB and LLCM have no identities to validate on
         config.train.validate_every = 0
     elif config.data.train_on == "train+val" and config.train.validate_every:
         log.info("no validation: the val identities are trained on (--data.train_on train leaves them out)")
+    if fabric.is_global_zero:
+        for sentence in before_training(benchmark):
+            log.warning("%s", sentence)
     if method.needs_masks:
         check_masks(benchmark, config.data)
     pretrained = method.pretrained(config.method)
@@ -345,14 +355,15 @@ def _check_searchable(benchmark: Benchmark) -> None:
     """Raises `CsviError` if validation would find nothing to search for: now, and not after two epochs."""
     try:
         protocol = protocols_of(benchmark, "val", trials=1)[0]
-        evaluate_protocol(protocol, torch.zeros(len(benchmark.val), 1), benchmark.val)
+        if not answerable(protocol, benchmark.val)[1]:
+            raise CsviError("no query has an image of its identity in the gallery")
     except CsviError as error:
         raise CsviError(f"cannot validate on the val identities ({error}): set --train.validate_every 0") from error
 
 
 def _progress_bar() -> Progress:
     """Make a bar on stderr, and only where someone looks at it: a pipe may be gone when all is to be saved."""
-    console = Console(stderr=True)
+    console = console_on_stderr()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     note = TextColumn("{task.fields[note]}")
     return Progress(*columns, note, console=console, disable=not console.is_terminal)

@@ -15,11 +15,15 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from csvi.errors import CsviError
+from csvi.signals import ENDING, handled
 
 log = logging.getLogger(__name__)
 
 MARGIN = 1.5
 """Times the longest so far: other work on the machine, and the end of the process."""
+
+ONE_SIGNAL = 1.0
+"""Seconds within which two SIGTERMs are one: `timeout` and SLURM send it to the process and to its group."""
 
 
 def seconds(text: str) -> float:
@@ -70,27 +74,33 @@ class Stop:
     """Whether a signal has asked the run to stop; plain, as a signal handler may interrupt another."""
 
     requested: bool = False
+    terminated: float = math.inf
+    """`time.monotonic()` of the first SIGTERM."""
 
 
 @contextlib.contextmanager
 def stop_signal() -> Iterator[Stop]:
-    """Let SIGINT and SIGTERM request a stop; a second SIGINT interrupts at once."""
+    """Let SIGINT and the signals of `ENDING` request a stop; a second SIGINT or SIGTERM ends at once."""
     stop = Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
+    text = "stopping when this step, or this validation, is over (press again to stop at once)"
+    saying = threading.Thread(target=log.warning, args=(text,))  # the main one may be in the middle of writing
 
     def request(number: int, frame: object) -> None:
-        stop.requested = True
-        signal.signal(signal.SIGINT, before[signal.SIGINT])
-        log.warning("stopping when this step, or this validation, is over (press again to stop at once)")
+        now = time.monotonic()
+        if number == signal.SIGTERM and now > stop.terminated + ONE_SIGNAL:
+            signal.signal(number, before[number])
+            signal.raise_signal(number)
+        elif number == signal.SIGTERM:
+            stop.terminated = min(now, stop.terminated)
+        if not stop.requested:
+            stop.requested = True
+            signal.signal(signal.SIGINT, before[signal.SIGINT])
+            saying.start()
 
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handled(request, signal.SIGINT, *ENDING) as before:
         yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    if stop.requested:
+        saying.join()
 
 
 def any_process(fabric: Fabric, condition: bool | Tensor) -> bool:
