@@ -3,6 +3,7 @@
 import argparse
 import os
 import platform
+import signal
 import statistics
 import sys
 import time
@@ -15,7 +16,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from csvi.errors import CsviError
+from csvi.errors import CsviError, StoppedError, TerminatedError
+from csvi.signals import ENDING, handled
 
 Seconds = dict[str, list[float]]
 """Of each contestant, turn by turn."""
@@ -53,11 +55,18 @@ Measure = Callable[[argparse.Namespace, Console], list[Finding]]
 
 
 def run(measure: Measure, parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
-    """What a script does: measure, print; 0, or 1 if what is compared differs. A missed target is no error."""
+    """What a script does: measure, print; 0, or 1 if what is compared differs. A missed target is no error.
+
+    75 if a signal such as SIGTERM stopped it.
+    """
     options = parser.parse_args(arguments)
     console = make_console()
     try:
-        findings = measure(options, console)
+        with handled(_terminate, *ENDING):
+            findings = measure(options, console)
+    except (StoppedError, TerminatedError) as stopped:
+        console.print(f"[red]{stopped}[/red]")
+        return 75
     except (BenchmarkError, CsviError) as error:
         console.print(f"[red]{error}[/red]")
         return 1
@@ -65,6 +74,10 @@ def run(measure: Measure, parser: argparse.ArgumentParser, arguments: Sequence[s
         console.print(table_of(findings))
     console.print(machine())
     return 0
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise TerminatedError(f"ended by {signal.Signals(number).name}, the same command resumes or begins anew")
 
 
 def make_console() -> Console:

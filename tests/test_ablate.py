@@ -280,6 +280,7 @@ def test_regdb_from_the_command_line_without_masks(small, tmp_path, capsys, capl
     assert main([*arguments, f"--out={tmp_path / 'out'}"]) == 0
     text = capsys.readouterr().out
     assert "only the Baseline can be trained" in caplog.text
+    assert f"csvi masks {root} --out MASKS makes them, --masks MASKS names their folder" in caplog.text
     assert "# Synthetic data, not a reproduction" in text
     assert "over 10 models of ten folds" in text
     assert_beside_the_paper(text, "regdb")

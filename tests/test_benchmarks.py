@@ -1,18 +1,26 @@
 """The benchmarks run, notice when what they compare is not the same, and measure what they say."""
 
 import importlib.util
+import json
+import shutil
+import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from csvi.config import DataConfig
+from csvi.data import protocols_of
 from csvi.data.batch import Batch
-from csvi.data.records import Modality
+from csvi.data.records import ImageRecord, Modality
+from csvi.masks.segmenter import Segmenter
+from csvi.runs import save_config
 from csvi.train.cost import Cost
 
 SMALL = ["--quick", "--trials", "2", "--dimensions", "16"]
@@ -242,3 +250,134 @@ def test_a_process_that_fails_is_told_and_busy_ones_are_ended(benchmark, monkeyp
     assert "a process of csvi failed: no memory" in capsys.readouterr().out
     assert len(started) == 4
     assert all(process.poll() is not None for process in started)
+
+
+@pytest.fixture
+def mask_quality(benchmark):
+    return benchmark("mask_quality")
+
+
+BLOCK = np.zeros((7, 7), np.uint8)
+BLOCK[2:5, 2:5] = 255
+
+
+def marked(mask):
+    """Rows and columns of the pixels that are marked."""
+    return {(int(row), int(column)) for row, column in zip(*np.nonzero(mask), strict=True)}
+
+
+def test_masks_are_made_thinner_and_thicker_by_a_disc(mask_quality):
+    assert marked(mask_quality.eroded(BLOCK, 1)) == {(3, 3)}
+    cross = {(r, c) for r in range(7) for c in range(7) if abs(r - 3) <= 2 and abs(c - 3) <= 2} - {
+        (1, 1), (1, 5), (5, 1), (5, 5),
+    }  # fmt: skip
+    assert marked(mask_quality.dilated(BLOCK, 1)) == cross
+    at_the_edge = np.full((4, 4), 255, np.uint8)
+    assert (mask_quality.eroded(at_the_edge, 1) == 255).all()  # a person who is cut off goes on outside
+
+
+def test_a_mask_is_shifted_and_what_leaves_the_image_is_lost(mask_quality):
+    assert marked(mask_quality.shifted(BLOCK, -3, 1)) == {(0, 3), (0, 4), (0, 5), (1, 3), (1, 4), (1, 5)}
+    assert marked(mask_quality.shifted(BLOCK, 0, 7)) == set()
+
+
+def test_the_box_of_a_mask(mask_quality):
+    mask = np.zeros((4, 5), np.uint8)
+    mask[1, 1] = mask[2, 3] = 128
+    mask[0, 0] = 127  # no person yet
+    assert marked(mask_quality.boxed(mask)) == {(r, c) for r in (1, 2) for c in (1, 2, 3)}
+    assert not mask_quality.boxed(np.zeros((4, 5), np.uint8)).any()
+
+
+def test_the_mean_shape_is_what_most_masks_mark(mask_quality):
+    masks = np.zeros((3, 1, 4), np.uint8)
+    masks[:, 0, 0] = masks[:2, 0, 1] = masks[2, 0, 2] = 255
+    assert mask_quality.mean_shape(list(masks)).tolist() == [[255, 255, 0, 0]]
+
+
+def test_masks_of_others_are_of_another_person_in_the_same_spectrum(mask_quality):
+    records = [ImageRecord(f"{i}.jpg", i // 4, 1, Modality(i % 2)) for i in range(12)]
+    chosen = mask_quality.of_others(records, np.random.default_rng(0))
+    for record, other in zip(records, (records[i] for i in chosen), strict=True):
+        assert (other.identity != record.identity, other.modality) == (True, record.modality)
+    exact = [np.full((1, 1), i, np.uint8) for i in range(12)]
+    assert [int(mask[0, 0]) for mask in mask_quality.degraded("other", exact, records)] == chosen
+
+
+@pytest.fixture
+def quality_of_masks(mask_quality, config, sysu_root, tmp_path, monkeypatch):
+    """Call the script on small data, rendered already, with a segmenter that marks the upper half of an image."""
+
+    class UpperHalf(Segmenter):
+        def __init__(self):
+            self.name, self.facts = "upper half", {"settings": {"seed": 7}}
+
+        def probabilities(self, images):
+            halves = [np.zeros(image.shape[:2], np.float32) for image in images]
+            for half in halves:
+                half[: len(half) // 2] = 1
+            return halves
+
+    monkeypatch.setattr(mask_quality, "find_segmenter", lambda name: UpperHalf())
+    monkeypatch.setattr(
+        mask_quality, "write_benchmark", lambda out, synth: shutil.copytree(sysu_root, out, dirs_exist_ok=True)
+    )
+    monkeypatch.setattr("csvi.runs.evaluation.protocols_of", partial(protocols_of, trials=2))
+    settings = tmp_path / "small.yaml"
+    save_config(config, settings)
+
+    def call(*arguments):
+        return mask_quality.main([str(tmp_path / "out"), "--preset", "tiny", "--config", str(settings), *arguments])
+
+    return call
+
+
+def test_runs_on_two_kinds_of_masks_are_compared_and_kept(quality_of_masks, mask_quality, tmp_path, monkeypatch):
+    asked = "--kinds", "exact", "predicted", "--methods", "decode", "--seeds", "0"
+    assert quality_of_masks(*asked) == 0
+    out = tmp_path / "out"
+    assert (out / "mask-quality.png").stat().st_size > 1000
+    exact, predicted = json.loads((out / "mask-quality.json").read_text())["rows"]
+    assert exact["iou"] == {"visible": 1, "infrared": 1}
+    assert exact["differences"] == {}
+    # a person of 42 x 18 of 48 x 24 pixels, of whom a half of 24 x 24 shows 24 - top, 0 to 6, rows
+    assert all(18 * 18 / (42 * 18 + 6 * 24) <= iou <= 24 * 18 / (42 * 18 + 6 * 24) for iou in predicted["iou"].values())
+    change = predicted["differences"]["R1"]
+    assert change["difference"] == pytest.approx(predicted["metrics"]["R1"]["mean"] - exact["metrics"]["R1"]["mean"])
+    assert change["low"] <= change["difference"] <= change["high"]
+    assert predicted["learnt"] is not None
+    text = (out / "mask-quality.md").read_text()
+    assert text.count("\n| decode |") == 2
+    assert "\n- predicted: by a segmenter that never saw these people\n" in text
+    trained = (out / "runs" / "decode" / "exact" / "0" / "config.yaml").read_text()
+    assert "segmentation_weight: 60" in trained
+    monkeypatch.setattr("csvi.analysis.ablate.train", None)  # nothing is trained again
+    assert quality_of_masks(*asked) == 0
+    (out / "mask-quality.md").unlink()
+    assert quality_of_masks(*asked, "--summary-only") == 0
+    assert (out / "mask-quality.md").read_text() == text
+
+
+def test_an_experiment_that_a_signal_stops_is_resumed(quality_of_masks, monkeypatch):
+    asked = "--kinds", "none", "--seeds", "0"
+    with monkeypatch.context() as patch:
+        patch.setattr("csvi.analysis.ablate.evaluate_run", lambda run: signal.raise_signal(signal.SIGTERM))
+        assert quality_of_masks(*asked) == 75
+    assert quality_of_masks(*asked, "--summary-only") == 1
+    assert quality_of_masks(*asked) == 0
+
+
+def test_a_segmenter_that_saw_the_people_is_refused(quality_of_masks, capsys):
+    for seed in ("7", "8"):
+        assert quality_of_masks("--benchmark-seed", seed) == 1
+        assert "people of the seeds 7 and 8" in capsys.readouterr().out
+
+
+def test_the_runs_of_an_experiment_are_listed(quality_of_masks, mask_quality, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(mask_quality, "training_cost", lambda *_: Cost(1, 1, 60.0, 1, "CPU"))
+    assert quality_of_masks("--list", "--seeds", "0", "1", "--epochs", "3") == 0
+    rows = [line.split("│") for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    runs = {row[1].strip(): (int(row[3]), float(row[5]), int(row[6])) for row in rows[:-1]}
+    # 27 + 27 images to train on and 36 to test on, 64 a batch: 3 steps of a minute, and 36/64 of a batch forward
+    assert runs == {"coseg": (16, 3.4, 54), "decode": (16, 3.4, 54), "baseline": (2, 3.2, 6)}
+    assert not (tmp_path / "out").exists()

@@ -8,6 +8,8 @@ import yaml
 from csvi.commands import demo
 from csvi.config import SynthConfig, shipped_config
 from csvi.errors import CsviError
+from csvi.masks.make import read_list
+from csvi.runs import load_config
 
 
 @pytest.fixture
@@ -44,6 +46,30 @@ def test_from_nothing_to_a_report_and_not_twice(small, tmp_path, monkeypatch, ca
     assert (tmp_path / "demo" / "run" / "metrics.jsonl").read_text() == steps
     assert image.stat().st_mtime_ns == written
     assert capsys.readouterr().out.count("all single-shot") == 2
+
+
+def test_predicted_masks_are_trained_on_and_the_exact_ones_compared_with(small, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "demo"
+    report = demo.run_demo(out, seed=3, masks="predicted")
+    assert report == out / "run-predicted" / "report.html"
+    made = capsys.readouterr().out
+    used = sorted((out / "masks").glob("cam*/*/*.png"))
+    assert f"{len(used)} of {len(read_list(out / 'masks'))} masks are used" in made
+    config = load_config(out / "run-predicted" / "config.yaml")
+    assert (config.data.masks, config.data.without_mask) == (str(out / "masks"), "train")
+    masks = json.loads((out / "run-predicted" / "evaluation.json").read_text())["masks"]
+    tested = sum(
+        len(list((out / "benchmark").glob(f"cam*/{person}/*"))) for person in people(out / "benchmark", "test")
+    )
+    assert sum(of_modality["images"] for of_modality in masks.values()) == tested > 0
+    assert not any((out / "masks").glob(f"cam*/{people(out / 'benchmark', 'test')[0]}"))
+
+    monkeypatch.setattr("csvi.masks.embedded.Embedded.probabilities", lambda *_: pytest.fail("predicted again"))
+    demo.run_demo(out, seed=3, masks="predicted")
+
+
+def people(root, split):
+    return [f"{int(identity):04d}" for identity in (root / "exp" / f"{split}_id.txt").read_text().split(",")]
 
 
 def test_missing_weights_are_said_before_anything_is_rendered(small, tmp_path, monkeypatch):

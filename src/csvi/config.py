@@ -81,6 +81,9 @@ class DataConfig:
     on_error: Literal["stop", "skip"] = "stop"
     """What happens when a training image cannot be read, or its mask is missing or of another size. stop: the run ends
     before it begins; skip: the image is skipped and listed in RUN/skipped.json. Test images are never skipped."""
+    without_mask: Literal["error", "train"] = "error"
+    """What happens with a training image that has no usable mask, where the method learns from masks. error: what
+    `on_error` says; train: it is trained on without the mask loss, and listed in RUN/without-mask.json."""
     cache: str = setting("~/.cache/csvi", "machine")
     """Folder of decoded and resized images, written once and read by every later epoch and run."""
 

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from csvi.analysis.images import both_modalities
 from csvi.analysis.tsne import center_distances, tsne, tsne_figure, tsne_table
-from csvi.data import Modality
+from csvi.data import ImageRecord, Modality
+from csvi.data.records import DISTRACTOR
 from csvi.errors import CsviError
 
 
@@ -24,6 +26,11 @@ def test_distances_of_centers_by_hand():
     assert center_distances(torch.tensor([[[0.0], [1.0]], [[5.0], [8.0]]])) == (2, 6)
     # In the plane: a visible center at the origin of a 3-4-5 triangle.
     assert center_distances(torch.tensor([[[0.0, 0], [3, 4]], [[3, 4], [0, 0]]])) == (5, 0)
+
+
+def test_distractors_are_nobody_with_both_modalities():
+    records = [ImageRecord("a.jpg", identity, 1, modality) for identity in (DISTRACTOR, 7) for modality in Modality]
+    assert both_modalities(records) == {7: ([2], [3])}
 
 
 def test_distances_over_all_test_identities(runs):

@@ -392,11 +392,15 @@ def test_another_reading_has_a_cache_of_its_own(root, records, folder):
 
 
 def test_masks_of_nobody_are_known_also_from_a_cache_that_was_there(root, records, folder):
-    put_mask(root / "masks/2.png", 0)
+    """Be it that the person is too small to be seen at the size asked for."""
+    speck = np.zeros((20, 10), np.uint8)
+    speck[9, 4] = 255
+    Image.fromarray(speck).save(root / "masks/2.png")
+    put_mask(root / "masks/3.png", 0)
     (root / "masks/1.png").unlink()
     for _ in range(2):
         masks = cached_masks(root, records, at(folder), skip=True)
-        assert (masks.marked(EMPTY), list(masks.bad)) == ([2], [1])
+        assert (masks.marked(EMPTY), list(masks.bad)) == ([2, 3], [1])
 
 
 def test_what_cannot_be_read_may_be_skipped_and_is_never_forgotten(root, records, folder, decoded):

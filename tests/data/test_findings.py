@@ -134,7 +134,7 @@ def test_distractors_are_said(tmp_path):
     lines = [line.format(name) for line, name in zip(SPLIT, ("anna", "anna", "eve", "eve"), strict=True)]
     table(tmp_path, *lines, "e.png,-1,visible,train,1", "f.png,-1,visible,test,1", "g.png,0000,infrared,test,2")
     found, logged = notes(tmp_path, "distractor")
-    name, otherwise = "-1 and 0000", "rename -1 and 0000 if it is a person"
+    name, otherwise = "-1 and 0000", "a person needs another name"
     assert found == [
         f"train has 1 image of {name}, distractors, never trained on and in no gallery: {otherwise}",
         f"test has 2 images of {name}, distractors, in galleries alone: {otherwise}",

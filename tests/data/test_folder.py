@@ -296,10 +296,10 @@ def test_bad_line(root, line, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", r"images.csv has no column path: its columns are path, identity, modality and, if you like, camera"),
+        ("", r"no column path: .* its first line must hold path, identity, modality and, if you like, camera"),
         ("path,identity\na.jpg,1", r"images.csv has no column modality"),
-        ("path;identity\na.jpg;1", r"images.csv has no column modality: .* is read with semicolons between them$"),
-        ("path|identity|modality", r"images.csv has no column path: .* is read with commas between them$"),
+        ("path;identity\na.jpg;1", r"no column modality: with semicolons between fields, its first line must "),
+        ("path|identity|modality", r"no column path: with commas between .*, and holds 'path\|identity\|modality'$"),
         ("path,identity,modality,age\na.jpg,1,visible,30", r"images.csv has the column 'age'"),
         ("path,identity,modality,path\na.jpg,1,visible,b.jpg", r"images.csv has one twice"),
         ("path,identity,modality\n", r"^no images in .*people: put them into visible/IDENTITY and infrared/IDENTITY"),
@@ -334,6 +334,9 @@ def test_missing_folders(root):
     (root / "infrared").mkdir()
     (root / "visible/anna/1.jpg").unlink()
     with pytest.raises(CsviError, match=r"^no images in .*people: put them into"):
+        read(root)
+    add(root, "visible/anna/day1/1.jpg")
+    with pytest.raises(CsviError, match=r"^no images in .*people but visible/anna/day1/1.jpg, which is not read: put"):
         read(root)
 
 

@@ -217,7 +217,7 @@ def test_values_that_are_no_numbers_are_refused(value, tmp_path):
     values = DEEP.astype(np.float32)
     values[3, 3] = value
     Image.fromarray(values).save(tmp_path / "a.tif")
-    for read in (deep_values, lambda file: load_image(file, Levels(0, 1))):
+    for read in (deep_values, load_image, lambda file: load_image(file, Levels(0, 1))):
         with pytest.raises(BadImage, match="it has pixels that are not finite"):
             read(tmp_path / "a.tif")
 

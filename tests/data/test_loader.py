@@ -68,13 +68,13 @@ def test_a_batch_is_one_object_of_tensors(config, benchmark):
     assert len(batches) == len(loader) == 5  # 8 identities of 8 visible images, 15 a batch
     for samples, batch in zip(drawn, batches, strict=True):
         assert type(batch) is Batch
-        assert {name: tuple(rows.shape) for name, rows in batch._asdict().items() if name != "route"} == {
+        assert {name: tuple(rows.shape) for name, rows in zip(Batch._fields[:5], batch[:5], strict=True)} == {
             "image": (30, 3, 48, 24), "mask": (30, 1, 48, 24), "identity": (30,), "modality": (30,), "view": (30,),
         }  # fmt: skip
-        assert {type(rows) for rows in batch[:-1]} == {torch.Tensor}
+        assert {type(rows) for rows in batch[:5]} == {torch.Tensor}
         assert batch.modality.tolist() == 15 * [0] + 15 * [1]
         assert batch.view.tolist() == 30 * [0]
-        assert batch.route is None
+        assert batch.has_mask is batch.route is None
         records = [benchmark.train[sample.image] for sample in samples]
         assert [training_set.identities[label] for label in batch.identity] == [record.identity for record in records]
         assert {batch.image.dtype, batch.mask.dtype} == {torch.uint8}
@@ -98,6 +98,18 @@ def test_a_batch_has_the_visible_images_view_by_view_and_then_the_infrared_ones(
         image, mask = augment(view, *pixels_of(benchmark, sample), seed)
         assert torch.equal(batch.image[row], image)
         assert torch.equal(batch.mask[row], mask)
+
+
+def test_a_batch_says_of_each_view_whether_its_image_has_a_mask(config, benchmark):
+    config.data.identities, config.data.images, config.data.without_mask = 5, 3, "train"
+    whole = epoch_of(config, benchmark, views=TWO_VISIBLE)
+    train = [dataclasses.replace(r, mask=None) if r.camera < 3 else r for r in benchmark.train]
+    loader, sampler = training_loader(config, dataclasses.replace(benchmark, train=train), views=TWO_VISIBLE)
+    for samples, batch, complete in zip(list(sampler), loader, whole, strict=True):
+        rows = [*samples[:15], *samples[:15], *samples[15:]]
+        assert batch.has_mask.tolist() == [train[sample.image].mask is not None for sample in rows]
+        assert torch.equal(batch.mask, complete.mask * batch.has_mask[:, None, None, None])
+        assert_equal([batch._replace(mask=None, has_mask=None)], [complete._replace(mask=None)])
 
 
 def test_further_views_change_nothing_of_the_first(config, benchmark):
@@ -183,7 +195,7 @@ def test_evaluation_takes_all_images_once_in_order_as_they_are(config, benchmark
     assert [len(batch.identity) for batch in batches] == [64, 32]
     assert torch.cat([batch.identity for batch in batches]).tolist() == [r.identity for r in benchmark.test]
     assert torch.cat([batch.modality for batch in batches]).tolist() == [r.modality for r in benchmark.test]
-    assert batches[0][3:] == (None, None, None)
+    assert set(batches[0][3:]) == {None}
     assert batches[0].image.shape == (64, 3, 48, 24)
     assert batches[0].image.is_contiguous(memory_format=torch.channels_last)
     expected = read_image(benchmark.file(benchmark.test[64]), 48, 24)
@@ -412,7 +424,7 @@ def test_a_batch_from_a_loader_process_lies_in_memory_as_it_was_made():
     image = torch.randint(256, (5, 8, 6, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
     masks = torch.randint(256, (5, 1, 8, 6), dtype=torch.uint8)
     for batch in (
-        Batch(image, torch.arange(5), torch.arange(5), masks, torch.arange(5)),
+        Batch(image, torch.arange(5), torch.arange(5), masks, torch.arange(5), torch.arange(5) > 1),
         Batch(image, torch.arange(5), torch.arange(5)),
     ):
         arrived = pickle.loads(pickle.dumps(module._Parcel(batch)))

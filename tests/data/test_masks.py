@@ -72,6 +72,12 @@ def tight(n):
     return Image.fromarray(mask)
 
 
+def within_void(n):
+    """Label 1 in a border of 255, which means "ignore": as in Pascal VOC."""
+    grown, shrunk = (array(exact(n).filter(kind(5))) for kind in (ImageFilter.MaxFilter, ImageFilter.MinFilter))
+    return Image.fromarray(np.where(grown != shrunk, 255, array(person_as_one(n))).astype(np.uint8))
+
+
 def with_alpha(image, alpha=255):
     return Image.merge("LA", [image, Image.new("L", image.size, alpha)])
 
@@ -167,6 +173,8 @@ def test_what_can_be_read_by_a_setting_is_refused_with_it_and_read_with_it(kind,
 NO_WAY = {
     "white everywhere": (lambda n: Image.new("L", SIZE, 255), "png", "they mark a person everywhere"),
     "photographs": (photograph, "jpg", "they look like photographs"),
+    "labels within a border of 255": (within_void, "png", LABELS),
+    "bright photographs": (lambda n: photograph(n).point(lambda grey: grey + 100), "jpg", "they look like photographs"),
     "grey photographs": (lambda n: photograph(n).convert("L"), "jpg", "they look like photographs"),
 }
 

@@ -200,6 +200,13 @@ def test_missing_masks(root, tmp_path):
         read(root, masks=root / "exp")
 
 
+@pytest.mark.parametrize("name", ["4", "004", "00004"])
+def test_a_persons_folder_of_another_name_is_refused(root, name):
+    (root / "cam3" / "0004").rename(root / "cam3" / name)
+    with pytest.raises(CsviError, match=rf"cam3/{name} should be named 0004: rename it$"):
+        read(root)
+
+
 def test_file_where_a_folder_should_be(root):
     for image in (root / "cam1" / "0004").iterdir():
         image.unlink()

@@ -127,12 +127,15 @@ def test_missing_masks_are_said_before_anything_is_decoded(config, benchmark, mo
     some = records[:3] + benchmark.train[3:]
     count = len(records)
     for given, on_error, missing in ((records, "stop", count), (records, "skip", count), (some, "stop", 3)):
+        config.data.without_mask = "error" if given is some else "train"
         config.data.on_error = on_error
         with pytest.raises(CsviError) as caught:
             open_set(config, benchmark, given)
+        without = "--data.without_mask train takes these images without the mask loss, " if given is some else ""
         assert str(caught.value) == (
-            f"{missing} of {count} training images have no mask, which the method learns from: give their folder with "
-            "--data.masks, or train with --method baseline"
+            f"{missing} of {count} training images have no mask, which the method learns from: csvi masks "
+            f"{benchmark.root} --out MASKS makes them, --data.masks MASKS names their folder, {without}and --method "
+            "baseline needs none"
         )
 
 
@@ -143,7 +146,7 @@ def test_masks_of_other_names_are_named(config, sysu_root, tmp_path):
     config.data.root = str(root)
     found = "found cam1/0001/0001_mask.png where cam1/0001/0001.png, or another suffix, was expected"
     with pytest.raises(
-        CsviError, match=rf"^2 of 96 training images have no mask, .* \({found} in {root}/masks\): give"
+        CsviError, match=rf"^2 of 96 training images have no mask, .* \({found} in {root}/masks\): csvi masks"
     ):
         open_set(config, read_benchmark(config.data))
 
@@ -183,3 +186,55 @@ def test_images_that_cannot_be_read_are_skipped_if_so_set(config, benchmark, tmp
     config.data.on_error = "stop"
     with pytest.raises(CsviError, match=r"gone.jpg: it is not there"):
         open_set(config, benchmark, records, masks=False)
+
+
+def test_images_without_a_usable_mask_are_trained_on_if_so_set(config, sysu_root, tmp_path):
+    """Be the mask missing, broken or of another size: all images are used, in the same order."""
+    root = shutil.copytree(sysu_root, tmp_path / "data")
+    config.data.root, config.data.cache = str(root), str(tmp_path / "cache")
+    whole = open_set(config, read_benchmark(config.data))[0]
+    missing, broken, small = (root / "masks" / f"cam1/0001/{n:04d}.png" for n in (1, 2, 3))
+    (root / "cam1/0001/0003.jpg").write_bytes((root / "cam1/0001/0002.jpg").read_bytes())
+    missing.unlink()
+    broken.write_bytes(b"no image")
+    Image.new("L", (20, 40), 255).save(small)
+
+    config.data.without_mask = "train"
+    for on_error in ("stop", "skip"):
+        config.data.on_error = on_error
+        training_set = open_set(config, read_benchmark(config.data))[0]
+        assert [training_set.records[i].path for i in training_set.without_mask] == [
+            f"cam1/0001/{n:04d}.jpg" for n in (1, 2, 3)
+        ]
+        for word, why in zip(
+            ("has no mask", "is not an image", "20x40"), training_set.without_mask.values(), strict=True
+        ):
+            assert word in why
+        assert training_set.skipped == {}
+        assert training_set.used == training_set.records
+        assert len(training_set.used) == len(whole.used) + 1
+        assert training_set.identities == whole.identities
+        batch = training_set.images[range(len(training_set.records))]
+        assert (~batch.has_mask).nonzero().flatten().tolist() == list(training_set.without_mask)
+        assert batch.mask.flatten(1).any(1).tolist() == batch.has_mask.tolist()
+    assert TrainingSet(read_benchmark(config.data), config.data, masks=False).without_mask == {}
+
+
+def test_which_images_have_a_mask_is_no_part_of_the_digest(config, benchmark):
+    config.data.without_mask = "train"
+    some = [dataclasses.replace(r, mask=r.mask if i % 3 else None) for i, r in enumerate(benchmark.train)]
+    digests = {open_set(config, benchmark, records)[0].digest for records in (benchmark.train, some)}
+    assert len(digests) == 1
+
+
+def test_a_modality_without_masks_is_warned_of_and_no_usable_mask_is_refused(config, sysu_root, tmp_path, caplog):
+    root = shutil.copytree(sysu_root, tmp_path / "data")
+    config.data.root, config.data.cache, config.data.without_mask = str(root), str(tmp_path / "cache"), "train"
+    for mask in (root / "masks").glob("cam[36]/*/*.png"):
+        mask.unlink()
+    open_set(config, read_benchmark(config.data))
+    assert "no infrared image has a usable mask, so that only masks of the other modality are learned" in caplog.text
+    for mask in (root / "masks").glob("*/*/*.png"):
+        mask.write_bytes(b"no image")
+    with pytest.raises(CsviError, match=r"^no training image has a usable mask, which the method learns from: .*0001"):
+        open_set(config, read_benchmark(config.data))

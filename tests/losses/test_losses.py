@@ -1,5 +1,7 @@
 """Every loss against a literal loop over the sums of its equation, in float64."""
 
+import math
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -215,3 +217,48 @@ def test_mask_targets_are_areas_on_the_grid_of_the_decoder():
 def test_mask_targets_of_whole_cells_are_plain_area_averages():
     mask = torch.rand(2, 1, 32, 16)
     assert torch.equal(mask_target(mask, 8, 4, cell=4), F.interpolate(mask, (8, 4), mode="area"))
+
+
+def with_some_masks(name):
+    """A mask loss of a batch, its gradient, and which images have a mask: no infrared image of identity 0 has one."""
+    loss, logits, *rest = of_a_batch()[name]
+    has_mask = (IDENTITY != 0) | (MODALITY == 0)
+    return loss, logits.double(), [x.double() if x.is_floating_point() else x for x in rest], has_mask
+
+
+@pytest.mark.parametrize("name", ["mask", "identity mask"])
+def test_mask_losses_are_means_over_the_images_that_have_a_mask(name):
+    loss, logits, rest, has_mask = with_some_masks(name)
+    logits.requires_grad_()
+    found = loss(logits, *rest, has_mask)
+    expected = loss(logits[has_mask], *(values[has_mask] for values in rest))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    gradient, of_expected = (torch.autograd.grad(value, logits)[0] for value in (found, expected))
+    torch.testing.assert_close(gradient, of_expected)
+    assert (gradient[~has_mask] == 0).all()
+
+
+@pytest.mark.parametrize("name", ["mask", "identity mask"])
+def test_a_modality_without_masks_adds_nothing_to_a_mask_loss(name):
+    loss, logits, rest, _ = with_some_masks(name)
+    visible = MODALITY == 0
+    expected = loss(logits[visible], *(values[visible] for values in rest))
+    torch.testing.assert_close(loss(logits, *rest, visible), expected, rtol=1e-12, atol=0)
+    logits.requires_grad_()
+    nobody = loss(logits, *rest, torch.zeros_like(visible))
+    nobody.backward()
+    assert nobody == 0
+    assert (logits.grad == 0).all()
+
+
+@pytest.mark.parametrize("name", ["mask", "identity mask"])
+def test_where_all_have_a_mask_nothing_is_changed_bit_for_bit(name):
+    loss, logits, *rest = of_a_batch()[name]
+    assert torch.equal(loss(logits, *rest, torch.ones(len(logits), dtype=torch.bool)), loss(logits, *rest))
+
+
+def test_a_mask_loss_by_hand_where_half_of_the_masks_are_missing():
+    logits = torch.tensor([0.0, 9.0, 0.0, -9.0]).view(4, 1, 1, 1)
+    has_mask = torch.tensor([True, False, True, False])
+    found = mask_loss(logits, torch.zeros(4, 1, 1, 1), torch.tensor([0, 0, 1, 1]), has_mask)
+    torch.testing.assert_close(found, torch.tensor(2 * math.log(2)))

@@ -133,6 +133,27 @@ def test_masks_are_needed_by_those_that_say_so(method, batch):
         assert total(method(batch, 0)) != total(method(batch._replace(mask=1 - batch.mask), 0))
 
 
+def test_images_without_a_mask_have_no_part_in_the_mask_loss(method, batch):
+    has_mask = torch.arange(16) % 3 > 0
+    terms = [
+        method(batch._replace(has_mask=has_mask, mask=torch.where(has_mask[:, None, None, None], batch.mask, fill)), 0)
+        for fill in (0.0, 1.0)
+    ]
+    assert terms[0] == terms[1]  # whatever stands there
+    every, nobody = (method(batch._replace(has_mask=has_mask), 0) for has_mask in (has_mask | True, has_mask & False))
+    assert every == method(batch, 0)
+    assert (total(terms[0]) != total(every)) == method.needs_masks
+    assert [name for name, term in nobody.items() if term == 0] == [name for name in every if "segmentation" in name]
+
+
+def test_a_batch_in_which_nobody_has_a_mask_reaches_every_parameter_without_nan(method, batch):
+    """Processes that train together wait for the gradient of every parameter."""
+    total(method(batch._replace(has_mask=torch.zeros(16, dtype=torch.bool)), 0)).backward()
+    for key, parameter in method.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.isfinite().all(), key
+
+
 def test_every_parameter_is_in_one_group(method):
     train = TrainConfig(lr=0.5, lr_pretrained=0.1)
     in_groups = [id(parameter) for group in method.groups(train) for parameter in group["params"]]
@@ -170,6 +191,7 @@ def test_a_step_does_not_wait_for_the_device(build, batch, name, modality):
                 image=torch.empty(8, 3, 48, 40), mask=torch.empty(8, 1, 48, 40),
                 identity=torch.empty(8, dtype=torch.int64), modality=torch.empty(8, dtype=torch.int64),
                 route=Route.of(modality, len(modality), torch.device("cuda")),
+                has_mask=torch.empty(8, dtype=torch.bool) if settings else None,
             )  # fmt: skip
             terms = method(batch, 0)
         assert {term.device.type for term in terms.values()} == {"cuda"}

@@ -360,7 +360,7 @@ def without_masks(config, sysu_root, tmp_path):
 
 
 def test_co_segmentation_without_masks_is_refused(without_masks, tmp_path):
-    message = r"96 of 96 training images have no mask, .*--data\.masks.*--method baseline"
+    message = r"96 of 96 training images have no mask, .*csvi masks .*--data\.masks.*--method baseline"
     with pytest.raises(CsviError, match=message):
         train(without_masks, tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -14,7 +14,7 @@ from csvi.analysis.ablation_table import Ablation, Tried, VariantResult, write_a
 from csvi.config import Config, flatten
 from csvi.errors import CsviError
 from csvi.methods import METHODS, find_method
-from csvi.runs import Evaluation, Run, evaluate_run, load_config
+from csvi.runs import Evaluation, Options, Run, evaluate_run, load_config
 from csvi.runs.evaluation import save_evaluation
 from csvi.runs.folder import check_same_settings
 from csvi.runs.metrics_log import read_metrics
@@ -164,18 +164,18 @@ def choose(config: Config, variant: Variant, grid: Mapping[str, Sequence[Any]], 
     return Choice(variant, candidates[best], tried)
 
 
-def run_once(config: Config, run: Path) -> None:
-    """Train and evaluate a run, or resume it, or find that it is done."""
-    if _is_done(config, run):
+def run_once(config: Config, run: Path, options: Options | None = None) -> None:
+    """Train and evaluate a run, or resume it, or find that it is done; options as of `Run.open`."""
+    if is_done(config, run):
         log.info("done already: %s", run)
         return
     log.info("training %s", run)
     train(config, run, resume="auto")
-    opened = Run.open(run)
+    opened = Run.open(run, options or Options())
     save_evaluation(evaluate_run(opened), opened)
 
 
-def _is_done(config: Config, run: Path) -> bool:
+def is_done(config: Config, run: Path) -> bool:
     """Whether the run was trained to its end and evaluated after that; raises if it has other settings."""
     evaluated, model = run / "evaluation.json", run / "model.safetensors"
     if not (evaluated.is_file() and model.is_file()):

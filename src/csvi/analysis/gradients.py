@@ -119,6 +119,8 @@ def _norms(method: Baseline, batch: Batch) -> Tensor:
         raise CsviError("gradients are measured in evaluation mode: call method.eval() first")
     method = copy.copy(method)  # with the same weights
     method.settings = dataclasses.replace(method.settings, identity_weight=1.0)
+    if isinstance(method, Decode):
+        method.settings = dataclasses.replace(method.settings, segmentation_weight=1.0)
     visible, infrared = (batch.modality == m for m in Modality)
 
     def norms_of(loss: Tensor, features: list[Tensor]) -> Tensor:  # (2, 2): of F_s and F_task, at either modality
@@ -135,12 +137,8 @@ def _norms(method: Baseline, batch: Batch) -> Tensor:
             return torch.stack([none, none, none, identity], 1)
         with _features_of(method) as features:
             logits = method.mask_logits(batch)
-        assert batch.mask is not None
         whole, *terms = (  # xi_Seg, and its terms for either modality (Eq. 17)
-            norms_of(
-                method.decoder.loss(logits[some], batch.mask[some], batch.identity[some], batch.modality[some]),
-                features,
-            )
+            norms_of(method.segmentation_loss(logits[some], batch.subset(some)), features)
             for some in (visible | infrared, visible, infrared)
         )
     of_term = torch.stack(terms)  # (2, 2, 2): term, features, modality that it reaches

@@ -10,6 +10,7 @@ from csvi.analysis.tables import SYNTHETIC, percent
 from csvi.config import Config
 from csvi.data import find_layout, read_benchmark
 from csvi.data.check import check_dataset
+from csvi.data.training_set import check_masks
 from csvi.errors import CsviError
 from csvi.methods import find_method
 from csvi.paths import as_argument
@@ -27,8 +28,7 @@ def reproduce(dataset: str, config: Config, out: Path, seeds: int = 1, anyway: b
     """Check the data, train, evaluate and write OUT/reproduction.md; what is done already is not done again.
 
     A dataset of one fold (SYSU-MM01): all variants of Table 3, and the paper's model beside Table 1. One of several
-    (RegDB): the paper's model on each fold, Table 2. Without masks for all training images only the Baseline is
-    trained.
+    (RegDB): the paper's model on each fold, Table 2. Without masks, see `check_masks`, only the Baseline is trained.
 
     Args:
         dataset: `sysu` or `regdb`.
@@ -47,10 +47,15 @@ def reproduce(dataset: str, config: Config, out: Path, seeds: int = 1, anyway: b
             f"(csvi check {as_argument(config.data.root)} names them all, --anyway continues)"
         )
     benchmark = read_benchmark(config.data)
-    masked = all(record.mask for record in [*benchmark.train, *benchmark.val])
-    if not masked:
+    masked = True
+    try:
+        check_masks(benchmark, config.data)
+    except CsviError:
+        masked = False
         log.warning(
-            "not all training images have masks: only the Baseline can be trained, every other variant learns from them"
+            "only the Baseline can be trained, as every other variant learns from masks, which not all training images "
+            "have: csvi masks %s --out MASKS makes them, --masks MASKS names their folder",
+            as_argument(config.data.root),
         )
     parts = [f"# {'Synthetic data, not a reproduction: ' if benchmark.synthetic else ''}{benchmark.name}\n"]
     if benchmark.synthetic:

@@ -25,6 +25,8 @@ class Batch(NamedTuple):
     """(B, 1, H, W), masks of the people: uint8 up to 255 as loaded, float32 up to 1 once prepared."""
     view: Tensor | None = None
     """(B,), number of the row's view among those of its modality; None if images are not augmented."""
+    has_mask: Tensor | None = None
+    """(B,) bool: whether the row's image has a mask, which is 0 everywhere where not; None if all have one."""
     route: Route | None = None
     """Streams of the network that the rows go through; only in a prepared batch."""
 

@@ -95,6 +95,20 @@ class Folders:
                 self.unread.setdefault(PurePath(name).suffix.lower(), []).append(path)
         return [f"{folder}/{name}" for name in _checked(self.root / folder, filter(is_image_name, names))]
 
+    def of_identities(self, folder: str, identities: Iterable[int]) -> Iterator[tuple[int, str]]:
+        """Each of these identities and the path of each of its images, in folders of four digits: `0006`.
+
+        Raises:
+            CsviError: as `images`, or a folder has another name for one of them, as `6`, and would be passed over.
+        """
+        names = {f"{identity:04d}": identity for identity in identities}
+        for name in folder_names(self.root / folder):
+            if name not in names and name.isdecimal() and (right := f"{int(name):04d}") in names:
+                raise CsviError(f"{self.root / folder / name} should be named {right}: rename it")
+        for name, identity in names.items():
+            for path in self.images(f"{folder}/{name}"):
+                yield identity, path
+
     def _images_within(self, folder: str) -> list[str]:
         top = self.root / folder
         if top.is_symlink() and top.resolve().is_relative_to(self.root.resolve()):

@@ -88,7 +88,7 @@ def distractors(benchmark: Benchmark) -> Iterator[Finding]:
         if images:
             where = "never trained on and in no gallery" if split == "train" else "in galleries alone"
             what = f"{images:,} image{'s' * (images > 1)} of {name}, distractors"
-            message = f"has {what}, {where}: rename {name} if it is a person"
+            message = f"has {what}, {where}: a person needs another name"
             yield Finding("distractor", place(benchmark, split), message)
 
 

@@ -20,6 +20,7 @@ The table has a header and a line an image, with commas, semicolons or tabs betw
 
 import csv
 import io
+import itertools
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -98,7 +99,11 @@ class Folder(Layout):
         folders = Folders(root)
         lines = list(_table(root) if (root / TABLE).is_file() else _tree(folders))
         if not lines:
-            raise CsviError(f"no images in {root}: put them into visible/IDENTITY and infrared/IDENTITY, or list them")
+            unread = [*folders.misplaced, *itertools.chain(*folders.unread.values())]
+            but = f" but {unread[0]}, which is not read" if unread else ""
+            raise CsviError(
+                f"no images in {root}{but}: put them into visible/IDENTITY and infrared/IDENTITY, or list them"
+            )
         _check_splits(lines, root)
         number = _numbers({one_form(line.identity) for line in lines} - {*DISTRACTORS}, 0)
         number |= dict.fromkeys(DISTRACTORS, DISTRACTOR)
@@ -155,8 +160,8 @@ def _table(root: Path) -> Iterator[Line]:
         if missing or unknown or len(set(header)) < len(header):
             wrong = f"no column {missing[0]}" if missing else f"the column {unknown[0]!r}" if unknown else "one twice"
             raise CsviError(
-                f"{file} has {wrong}: its columns are {', '.join(NEEDED)} and, if you like, {', '.join(OPTIONAL)}; "
-                f"its first line is read with {SEPARATORS[separator]} between them"
+                f"{file} has {wrong}: with {SEPARATORS[separator]} between fields, its first line must hold "
+                f"{', '.join(NEEDED)} and, if you like, {', '.join(OPTIONAL)}, and holds {', '.join(header)[:80]!r}"
             )
         seen: set[str] = set()
         with_camera: set[bool] = set()

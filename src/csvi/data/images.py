@@ -87,13 +87,14 @@ def load_image(file: Path, levels: Levels | None = None) -> Image.Image:
         upright = _upright(image)
         if not _is_deep(upright):
             return upright.convert("RGB")
+        values = _values(file, upright)
         if levels is None:
             raise BadImage(
                 file,
                 "has more than 8 bits a pixel: say which values are black and white, as --data.infrared_range "
                 "7500,8400, or for visible images --data.visible_range (csvi check ROOT measures them)",
             )
-        return Image.fromarray(levels.applied_to(_values(file, upright))).convert("RGB")
+        return Image.fromarray(levels.applied_to(values)).convert("RGB")
 
 
 def upright_image(file: Path) -> Image.Image:

@@ -76,8 +76,7 @@ class LLCM(Layout):
             images = [
                 ImageRecord(path, identity, camera, modality)
                 for camera in CAMERAS[modality]
-                for identity in identities
-                for path in folders.images(f"test_{name}/cam{camera}/{identity:04d}")
+                for identity, path in folders.of_identities(f"test_{name}/cam{camera}", identities)
             ]
             if not images:
                 raise CsviError(

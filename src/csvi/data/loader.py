@@ -3,7 +3,7 @@
 import contextlib
 import multiprocessing.queues
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class ImageDataset(Dataset[Batch]):
     Args:
         records, images, masks: the images, their pixels and, if batches are to have any, their masks, 255 = person.
         labels: dataset's identity -> label, -1 for others; by default the dataset's own number.
+        without_mask: indices of images whose mask is none; where there are any, batches say who has one.
     """
 
     def __init__(
@@ -45,8 +46,10 @@ class ImageDataset(Dataset[Batch]):
         images: CachedPixels,
         masks: CachedPixels | None = None,
         labels: Mapping[int, int] | None = None,
+        without_mask: Collection[int] = (),
     ):
         self.images, self.masks = images, masks
+        self.has_mask = torch.tensor([i not in without_mask for i in range(len(records))]) if without_mask else None
         self.modality = torch.tensor([record.modality for record in records])
         self.identity = torch.tensor(
             [record.identity if labels is None else labels.get(record.identity, -1) for record in records]
@@ -69,6 +72,7 @@ class ImageDataset(Dataset[Batch]):
             self.modality[index],
             self.identity[index],
             None if self.masks is None else torch.stack(masks),
+            has_mask=None if self.has_mask is None else self.has_mask[index],
         )
 
 

@@ -73,10 +73,13 @@ class MaskLook(NamedTuple):
 
 
 class Mask:
-    """A mask file, decoded upright at its own size; raises as `upright_image` does, or `BadImage` for odd colours."""
+    """A mask file, decoded upright at its own size, or an image that stands for one, as from an array.
 
-    def __init__(self, file: Path):
-        self.file, self.image = file, upright_image(file)
+    Raises as `upright_image` does, or `BadImage` for odd colours.
+    """
+
+    def __init__(self, file: Path, image: Image.Image | None = None):
+        self.file, self.image = file, upright_image(file) if image is None else image
         if self.image.mode not in MODES and not _is_deep(self.image):
             raise BadImage(file, f"has colours of a kind that no mask is of ({self.image.mode})")
 
@@ -204,6 +207,7 @@ def _fault(
     """
     on, some, white = person > 127, person >= BLACK, person >= WHITE
     sure = white.sum() / max(some.sum(), 1)
+    dark, light = (0, 0) if grey is None else (((grey > 0) & (grey < BLACK)).sum(), (grey >= BLACK).sum())
     if values == "alpha" and alpha is None and on.any():
         return "same alpha"
     if alpha is not None and (on != (alpha > 127)).mean() > DISAGREEING:
@@ -211,15 +215,17 @@ def _fault(
     if values in (255, 0):
         if coloured:
             return "colours" if levels <= MOST_LABELS else "greys"
+        if dark > light and levels <= MOST_LABELS:  # be it within a border of 255, which means "ignore"
+            return "labels"
         if values == 255 and highest > 0 and sure < SURE and (levels <= MOST_LABELS or not some.any()):
             return "labels"
         dim = some.any() and sure < SURE / 2 and on.sum() < BRIGHT * some.sum()
         if dim or (some & ~white).mean() > MOST_GREY:
             return "greys"
     if values == "nonzero" and grey is not None and not coloured:  # labels are few, and none is white
-        dark = levels > MOST_LABELS and ((grey > 0) & (grey < BLACK)).sum() > DARK * on.sum()
-        bright = (grey >= WHITE).sum() > SURE * (grey >= BLACK).sum()
-        if dark or (bright and on.mean() - (grey > 127).mean() > GROWN):
+        foot = levels > MOST_LABELS and dark > DARK * on.sum()
+        bright = (grey >= WHITE).sum() > SURE * light
+        if foot or (bright and on.mean() - (grey > 127).mean() > GROWN):
             return "soft"
     if on.mean() > EVERYWHERE:
         return "everywhere"

@@ -81,7 +81,11 @@ class Sysu(Layout):
         check_disjoint(identities, "identity", f"{root / 'exp'}/{{}}_id.txt")
         folders = Folders(root)
         records = {
-            split: [record for camera in MODALITIES for i in ids for record in _images(folders, camera, i)]
+            split: [
+                ImageRecord(path, identity, camera, modality)
+                for camera, modality in MODALITIES.items()
+                for identity, path in folders.of_identities(f"cam{camera}", ids)
+            ]
             for split, ids in identities.items()
         }
         for split, images in records.items():
@@ -138,11 +142,6 @@ def images_per_camera() -> list[dict[str, str]]:
     """Rows of `id`, `split` and `cam1` … `cam6`: the number of SYSU-MM01's images of every identity and camera."""
     with Path(__file__).with_name("sysu_mm01_counts.csv").open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-def _images(folders: Folders, camera: int, identity: int) -> list[ImageRecord]:
-    paths = folders.images(f"cam{camera}/{identity:04d}")
-    return [ImageRecord(path, identity, camera, MODALITIES[camera]) for path in paths]
 
 
 def _official_rows(

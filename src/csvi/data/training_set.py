@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch.utils.data import DataLoader
 
@@ -16,6 +16,7 @@ from csvi.data.records import DISTRACTOR, Benchmark, ImageRecord, Modality
 from csvi.data.sampler import CrossModalitySampler, paired_images
 from csvi.data.views import Views
 from csvi.errors import CsviError
+from csvi.paths import as_argument
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ class TrainingSet:
     Attributes:
         records: all images of the identities to train on.
         skipped: index of a record -> why it is not used; empty unless `data.on_error` is skip.
+        without_mask: index of a used record -> why it has no mask; empty unless `data.without_mask` is train.
         used: the other records.
         identities: the identities of which both modalities are used, in the order of their labels.
         labels: identity -> label.
@@ -33,27 +35,31 @@ class TrainingSet:
         images: the images as they are, in batches: `images[[3, 5]]`; an identity that has no label is -1.
 
     Raises:
-        CsviError: as `check_masks`, `cached_images` and `cached_masks` do.
+        CsviError: as `check_masks`, `cached_images` and `cached_masks` do; or no image has a usable mask.
     """
 
     def __init__(self, benchmark: Benchmark, data: DataConfig, masks: bool):
         self.data = data
         self.records = training_records(benchmark, data)
-        skip = data.on_error == "skip"
+        skip, without = data.on_error == "skip", data.without_mask == "train"
         if masks:
             check_masks(benchmark, data)
-        cached = benchmark.root, self.records, data, skip
-        images = cached_images(*cached)
-        masks_of = cached_masks(*cached) if masks else None
+        cached = benchmark.root, self.records, data
+        images = cached_images(*cached, skip)
+        masks_of = cached_masks(*cached, skip or without) if masks else None
+        no_mask = masks_of.bad if masks_of else {}
         if masks_of:
             _check_people(self.records, masks_of)
-        bad = (masks_of.bad if masks_of else {}) | images.bad
+        bad = images.bad if without else no_mask | images.bad
         self.skipped = {index: bad[index] for index in sorted(bad)}
+        self.without_mask = {index: why for index, why in no_mask.items() if index not in self.skipped}
+        if self.without_mask:
+            _check_masked(self.records, no_mask)
         self.used = [record for index, record in enumerate(self.records) if index not in self.skipped]
         self.identities = sorted(paired_images(self.records, self.skipped))
         self.labels = {identity: label for label, identity in enumerate(self.identities)}
         self.digest = _digest(self.used)
-        self.images = ImageDataset(self.records, images, masks_of, self.labels)
+        self.images = ImageDataset(self.records, images, masks_of, self.labels, self.without_mask)
 
     def loader(
         self, views: Views, seed: int, rank: int = 0, world_size: int = 1
@@ -71,16 +77,32 @@ def training_records(benchmark: Benchmark, data: DataConfig) -> list[ImageRecord
 
 
 def check_masks(benchmark: Benchmark, data: DataConfig) -> None:
-    """Raises `CsviError` if training images lack masks; if `data.on_error` is skip, a few may, but not all."""
+    """Raises `CsviError` if training images lack masks; where these are skipped or train without, some may, not all."""
     records = training_records(benchmark, data)
     missing = [record for record in records if record.mask is None]
-    if missing and (data.on_error == "stop" or len(missing) == len(records)):
+    all_missing = len(missing) == len(records)
+    if missing and (all_missing or (data.on_error == "stop" and data.without_mask == "error")):
         folder = masks_folder(benchmark.root, data.masks)
-        instead = other_mask(folder, missing[0].path, any_name=len(missing) == len(records))
+        instead = other_mask(folder, missing[0].path, any_name=all_missing)
         found = f" ({instead} in {folder})" if instead else ""
+        without = "" if all_missing else "--data.without_mask train takes these images without the mask loss, "
         raise CsviError(
-            f"{len(missing)} of {len(records)} training images have no mask, which the method learns from{found}: "
-            "give their folder with --data.masks, or train with --method baseline"
+            f"{len(missing):,} of {len(records):,} training images have no mask, which the method learns from{found}: "
+            f"csvi masks {as_argument(benchmark.root)} --out MASKS makes them, --data.masks MASKS names their folder, "
+            f"{without}and --method baseline needs none"
+        )
+
+
+def _check_masked(records: Sequence[ImageRecord], without: Mapping[int, str]) -> None:
+    """Warn of a modality without any mask; raises `CsviError` if there is none at all."""
+    modalities = {record.modality for index, record in enumerate(records) if index not in without}
+    why = next(iter(without.values()))
+    if not modalities:
+        raise CsviError(f"no training image has a usable mask, which the method learns from: {why}")
+    for modality in set(Modality) - modalities:
+        name = modality.name.lower()
+        log.warning(
+            "no %s image has a usable mask, so that only masks of the other modality are learned: %s", name, why
         )
 
 

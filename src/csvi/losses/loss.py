@@ -26,7 +26,13 @@ def _at_least_32_bits(value: object) -> object:
     return value.float() if narrow else value  # type: ignore[attr-defined]
 
 
-def sum_of_modality_means(values: Tensor, modality: Tensor) -> Tensor:
-    """Mean of the visible images' values plus mean of the infrared ones', (B,) to a scalar."""
-    member = torch.stack([modality == 0, modality == 1]).to(values.dtype)
+def sum_of_modality_means(values: Tensor, modality: Tensor, counted: Tensor | None = None) -> Tensor:
+    """Mean of the visible images' values plus mean of the infrared ones', (B,) to a scalar.
+
+    Where `counted`, (B,) bool, is given, the means are over these images; a modality with none of them adds 0.
+    """
+    member = torch.stack([modality == 0, modality == 1])
+    if counted is not None:
+        member = member & counted
+    member = member.to(values.dtype)
     return ((member @ values) / member.sum(1).clamp(min=1)).sum()

@@ -8,31 +8,34 @@ from csvi.losses.loss import full_precision, sum_of_modality_means
 
 
 @full_precision
-def mask_loss(logits: Tensor, mask: Tensor, modality: Tensor) -> Tensor:
+def mask_loss(logits: Tensor, mask: Tensor, modality: Tensor, has_mask: Tensor | None = None) -> Tensor:
     """Binary cross-entropy of the predicted person masks, a mean over each modality's pixels (Eq. 17).
 
     Args:
         logits: (B, 1, h, w).
         mask: (B, 1, h, w) in [0, 1]; soft where a cell is partly person.
         modality: see `csvi.losses`; the visible term and the infrared one are added.
+        has_mask: (B,) bool, the images that the means are over; by default all. A modality without any adds 0.
     """
     entropy = F.binary_cross_entropy_with_logits(logits, mask, reduction="none")
-    return sum_of_modality_means(entropy.mean((1, 2, 3)), modality)
+    return sum_of_modality_means(entropy.mean((1, 2, 3)), modality, has_mask)
 
 
 @full_precision
-def identity_mask_loss(logits: Tensor, mask: Tensor, identity: Tensor, modality: Tensor) -> Tensor:
+def identity_mask_loss(
+    logits: Tensor, mask: Tensor, identity: Tensor, modality: Tensor, has_mask: Tensor | None = None
+) -> Tensor:
     """Cross-entropy over background and identities, each person in the channel of its identity (Eq. 14, 17).
 
     Args:
         logits: (B, 1 + L, h, w); channel 0 is the background, 1 + n the identity n.
         identity: labels in 0...L-1.
-        mask, modality: see `mask_loss`.
+        mask, modality, has_mask: see `mask_loss`.
     """
     log_probability = F.log_softmax(logits, 1)
     own = log_probability[torch.arange(len(identity), device=identity.device), identity + 1].unsqueeze(1)
     entropy = -(mask * own + (1 - mask) * log_probability[:, :1])
-    return sum_of_modality_means(entropy.mean((1, 2, 3)), modality)
+    return sum_of_modality_means(entropy.mean((1, 2, 3)), modality, has_mask)
 
 
 @full_precision

@@ -66,9 +66,9 @@ class Decode(Baseline):
         }
 
     def segmentation_loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Compute the weighted segmentation loss (Eq. 17)."""
+        """Compute the weighted segmentation loss (Eq. 17) of the images that have a mask."""
         assert batch.mask is not None
-        loss = self.decoder.loss(logits, batch.mask, batch.identity, batch.modality)
+        loss = self.decoder.loss(logits, batch.mask, batch.identity, batch.modality, batch.has_mask)
         return self.settings.segmentation_weight * loss
 
     def mask_logits(self, batch: Batch) -> Tensor:

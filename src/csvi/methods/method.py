@@ -61,7 +61,8 @@ class Method(nn.Module):
         """Compute the weighted loss terms by name, () each; training sums and logs them.
 
         Args:
-            batch: of a training set, prepared for the device, with masks if the method needs them.
+            batch: of a training set, prepared for the device, with masks if the method needs them; a loss of masks
+                leaves out the images without one, see `Batch.has_mask`.
             step: number of the step, from 0.
         """
         raise NotImplementedError

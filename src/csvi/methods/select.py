@@ -26,8 +26,10 @@ class Select(Baseline):
     published = Published(TABLE_3, {"sysu": {"all-search single-shot": {"R1": 64.05, "R10": 93.96, "mAP": 60.32}}})
 
     def features(self, batch: Batch) -> Tensor:
-        """Compute F_sel of Eq. 21: every cell of F_s times the share of it that is person."""
+        """Compute F_sel of Eq. 21: every cell of F_s times the share of it that is person; without a mask, F_s."""
         features = super().features(batch)
         assert batch.mask is not None
         mask = mask_target(batch.mask, *features.shape[2:], self.net.backbone.stride)
+        if batch.has_mask is not None:
+            mask = mask.where(batch.has_mask[:, None, None, None], 1)
         return features * mask.to(features.dtype)

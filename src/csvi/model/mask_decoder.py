@@ -31,12 +31,17 @@ class MaskDecoder(nn.Sequential):
             )
         self.by_identity = identities > 0
 
-    def loss(self, logits: Tensor, mask: Tensor, identity: Tensor, modality: Tensor) -> Tensor:
-        """Segmentation loss (Eq. 17) of this decoder's logits, given masks (B, 1, H, W) of the images' size."""
+    def loss(
+        self, logits: Tensor, mask: Tensor, identity: Tensor, modality: Tensor, has_mask: Tensor | None = None
+    ) -> Tensor:
+        """Segmentation loss (Eq. 17) of this decoder's logits, given masks (B, 1, H, W) of the images' size.
+
+        Where `has_mask`, (B,) bool, is given, the others have no part in it.
+        """
         target = mask_target(mask, *logits.shape[2:], self.cell)
         if self.by_identity:
-            return identity_mask_loss(logits, target, identity, modality)
-        return mask_loss(logits, target, modality)
+            return identity_mask_loss(logits, target, identity, modality, has_mask)
+        return mask_loss(logits, target, modality, has_mask)
 
     def probability(self, logits: Tensor, height: int, width: int) -> Tensor:
         """Turn logits into the probability of a person, whoever it is, at the images' size: (B, 1, height, width)."""

@@ -45,8 +45,8 @@ class Route(NamedTuple):
         if modality.dim() == 0:
             modality = modality.expand(images)
         if modality.shape != (images,):
-            found = len(modality) if modality.dim() == 1 else f"of shape {tuple(modality.shape)}"
-            raise CsviError(f"there are {images} images and modality is {found}: it must be one number for each")
+            found = f"has {len(modality)}" if modality.dim() == 1 else f"is of shape {tuple(modality.shape)}"
+            raise CsviError(f"there are {images} images and modality {found}: it must be one number for each")
         values = modality.tolist()
         for value in values:
             if value not in (0, 1):
@@ -117,7 +117,7 @@ class TwoStream(nn.Module):
             image = image[order]
         streams = []
         for stream, images in ((self.visible, image[:visible]), (self.infrared, image[visible:])):
-            if len(images):
+            if len(images) or not len(image):
                 streams.append(stream(images))
         features = torch.cat(streams) if len(streams) > 1 else streams[0]  # cat copies a single one as well
         return features if order is None else features[order.argsort()]

@@ -208,8 +208,10 @@ class Run:
         if self.config is None:
             raise CsviError(f"{self.path} is a model alone: what it was trained on is not known, give a run folder")
         masks = find_method(self.config.method.name).needs_masks
-        if self.data.on_error == "stop":  # else masks that cannot be read decide about the classes
-            masks = masks and all(record.mask for record in training_records(self.benchmark, self.data))
+        some = self.data.without_mask == "train"
+        if some or self.data.on_error == "stop":  # else masks that cannot be read decide about the classes
+            enough = any if some else all
+            masks = masks and enough(record.mask for record in training_records(self.benchmark, self.data))
         training_set = TrainingSet(self.benchmark, self.data, masks)
         if training_set.identities != self._method_and_classes[1]:
             raise CsviError(

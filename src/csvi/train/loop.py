@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -47,7 +47,7 @@ from csvi.writing import replacing
 
 log = logging.getLogger(__name__)
 
-SKIPPED = "skipped.json"
+SKIPPED, WITHOUT_MASK = "skipped.json", "without-mask.json"
 
 
 def train(config: Config, run: Path, resume: str | None = None, until: float = math.inf) -> None:
@@ -91,7 +91,7 @@ def train(config: Config, run: Path, resume: str | None = None, until: float = m
             log.warning("%s", sentence)
     if method.needs_masks:
         check_masks(benchmark, config.data)
-    pretrained = method.pretrained(config.method)
+    pretrained = None if checkpoints else method.pretrained(config.method)
     with locked(run) if fabric.is_global_zero else contextlib.nullcontext(), loader_errors():
         checkpoints = checkpoints_to_resume(run, resume)  # again, now that nobody else writes there
         _Training(fabric, config, run, checkpoints, benchmark, pretrained, until).to_the_end()
@@ -137,13 +137,10 @@ class _Training:
             if validates(config, config.train.epochs):
                 _check_searchable(benchmark)
                 evaluation_loader(benchmark.root, benchmark.val, config.data)
-        records, skipped = training_set.records, training_set.skipped
-        if skipped and self.ours:
-            with replacing(self.ours / SKIPPED) as partial:
-                partial.write_text(json.dumps({records[i].path: why for i, why in skipped.items()}, indent=1) + "\n")
-            log.warning(
-                "%d of %d training images are skipped, listed in %s", len(skipped), len(records), self.ours / SKIPPED
-            )
+        if self.ours:
+            _list_images(training_set, training_set.skipped, self.ours / SKIPPED, "are skipped")
+            without = "have no usable mask and train without the mask loss"
+            _list_images(training_set, training_set.without_mask, self.ours / WITHOUT_MASK, without)
         return training_set
 
     def _build_method(self, pretrained: dict[str, Tensor] | None) -> tuple[Method, nn.Module, Optimizer]:
@@ -337,6 +334,17 @@ def _images_of(training_set: TrainingSet, sampler: CrossModalitySampler, number:
     """Paths of the images of a step, counted from 1."""
     drawn = sampler.images_of(*divmod(number - 1, sampler.batches))
     return [training_set.records[i].path for i in drawn]
+
+
+def _list_images(training_set: TrainingSet, reasons: Mapping[int, str], file: Path, what: str) -> None:
+    """List images, index -> why, and say how many they are; without any there is no list."""
+    if not reasons:
+        file.unlink(missing_ok=True)
+        return
+    records = training_set.records
+    with replacing(file) as partial:
+        partial.write_text(json.dumps({records[i].path: why for i, why in reasons.items()}, indent=1) + "\n")
+    log.warning("%s of %s training images %s, listed in %s", f"{len(reasons):,}", f"{len(records):,}", what, file)
 
 
 def _with_absolute_paths(config: Config) -> Config:

@@ -1,0 +1,203 @@
+"""Masks of all images of a dataset: predicted, judged, written as a tree like the images', and listed.
+
+    MASKS/cam1/0006/0001.png        8-bit soft mask, 255 = person, where `data` looks for that of cam1/0006/0001.jpg
+    MASKS/doubtful/cam1/...         masks that are not used; masks.csv says why
+    MASKS/masks.csv                 a line an image: path, modality, camera, scores, verdict
+    MASKS/masks.json                the segmenter that wrote them
+    MASKS/least-sure.png            the masks of which the segmenter is least sure, to look at
+
+Every mask is whole at every instant, and its line is written after it: a job that was killed resumes where it was.
+"""
+
+import csv
+import dataclasses
+import io
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+import csvi
+from csvi.data.images import BadImage
+from csvi.data.records import ImageRecord
+from csvi.errors import CsviError
+from csvi.masks.quality import GOOD, Prediction, Scores, predict
+from csvi.masks.segmenter import Segmenter
+from csvi.progress import in_threads, progress
+from csvi.writing import replacing
+
+BATCH = 64
+DOUBTFUL, LIST, FACTS = "doubtful", "masks.csv", "masks.json"
+UNREADABLE = "unreadable"
+"""Verdict on an image that cannot be read."""
+COLUMNS = ("path", "modality", "camera", *(field.name for field in dataclasses.fields(Scores)), "verdict")
+
+
+@dataclass(frozen=True)
+class Line:
+    """What `masks.csv` says of an image."""
+
+    path: str
+    modality: str
+    camera: str
+    scores: Scores | None
+    """None if the image cannot be read."""
+    verdict: str
+
+    @property
+    def mask(self) -> str | None:
+        """Path of its mask in the folder of masks."""
+        if self.scores is None:
+            return None
+        path = PurePosixPath(self.path).with_suffix(".png")
+        return str(path if self.verdict == GOOD else DOUBTFUL / path)
+
+
+@dataclass(frozen=True)
+class Made:
+    """All masks of a folder, and the speed of those that are new."""
+
+    lines: list[Line]
+    new: int
+    images_per_second: float
+
+
+def make_masks(
+    records: Sequence[ImageRecord],
+    load: Callable[[ImageRecord], Image.Image],
+    out: Path,
+    segmenter: Segmenter,
+) -> Made:
+    """Write the masks of images that have none in this folder yet, with a bar of progress on standard error.
+
+    Args:
+        records: the images.
+        load: opens one, as RGB and upright.
+        out: folder of masks; an empty one, a new one, or one that the same segmenter has begun.
+        segmenter: who predicts them.
+
+    Raises:
+        CsviError: the folder holds something else or cannot be written, or two images differ in their suffix alone.
+    """
+    check_names(records)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        claim(out, segmenter.name)
+        done = {line.path: line for line in read_list(out)} if (out / LIST).is_file() else {}
+        missing = [r for r in records if r.path not in done or not _is_there(out, done[r.path])]
+        start = time.perf_counter()
+        _write_list(out, list(done.values()))  # anew: a kill may have cut the last line off
+        with (out / LIST).open("a", newline="") as file:
+            table = csv.writer(file, lineterminator="\n")
+            batches = [missing[i : i + BATCH] for i in range(0, len(missing), BATCH)]
+            for batch in progress(batches, "Predicting masks"):
+                for line in _of_batch(batch, load, out, segmenter):
+                    table.writerow(_cells(line))
+                    done[line.path] = line
+                file.flush()
+        seconds = time.perf_counter() - start
+        lines = [done[record.path] for record in records]
+        _write_list(out, lines)
+        return Made(lines, len(missing), len(missing) / max(seconds, 1e-9))
+    except OSError as error:
+        raise CsviError(f"cannot write masks into {out}: {error.strerror or error}") from error
+
+
+def read_list(folder: Path) -> list[Line]:
+    """Read MASKS/masks.csv; of several lines about an image the last one, and no line that a kill cut off."""
+    lines: dict[str, Line] = {}
+    text = (folder / LIST).read_text()
+    for row in csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline="")):
+        numbers = [row[field.name] for field in dataclasses.fields(Scores)]
+        scores = Scores(*map(float, numbers)) if all(numbers) else None
+        lines[row["path"]] = Line(row["path"], row["modality"], row["camera"], scores, row["verdict"])
+    return list(lines.values())
+
+
+def _of_batch(
+    batch: Sequence[ImageRecord], load: Callable[[ImageRecord], Image.Image], out: Path, segmenter: Segmenter
+) -> Iterator[Line]:
+    """Predict and write the masks of some images; yields their lines, each when its mask is there."""
+
+    def loaded(record: ImageRecord) -> np.ndarray | None:
+        try:
+            return np.asarray(load(record))
+        except BadImage:
+            return None
+
+    images = dict(zip(batch, in_threads(loaded, batch, ""), strict=True))
+    readable = {record: image for record, image in images.items() if image is not None}
+    predictions: Mapping[ImageRecord, Prediction] = dict(
+        zip(readable, predict(segmenter, list(readable.values())), strict=True)
+    )
+    for record in batch:
+        prediction = predictions.get(record)
+        scores, verdict = (prediction.scores, prediction.verdict) if prediction else (None, UNREADABLE)
+        line = Line(record.path, record.modality.name.lower(), str(record.camera), scores, verdict)
+        if prediction and line.mask:
+            write_mask((prediction.probability * 255 + 0.5).astype(np.uint8), out / line.mask)
+        yield line
+
+
+def write_mask(mask: np.ndarray, file: Path) -> None:
+    """Write a mask, (height, width) uint8, as a file that is whole at every instant."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.partial")
+    Image.fromarray(mask).save(partial, "PNG")
+    partial.replace(file)
+
+
+def _cells(line: Line) -> list[str]:
+    scores = [""] * len(dataclasses.fields(Scores))
+    if line.scores:
+        scores = [f"{value:.4f}" for value in dataclasses.astuple(line.scores)]
+    return [line.path, line.modality, line.camera, *scores, line.verdict]
+
+
+def _write_list(out: Path, lines: Sequence[Line]) -> None:
+    """Write the list anew, in the order of the images and without lines of images that are gone."""
+    with replacing(out / LIST) as partial, partial.open("w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(COLUMNS)
+        table.writerows(map(_cells, lines))
+
+
+def claim(out: Path, maker: str) -> None:
+    """Mark a folder as one of masks by this maker; raises `CsviError` if it holds something else."""
+    check_folder(out, maker)
+    with replacing(out / FACTS) as partial:
+        partial.write_text(json.dumps({"segmenter": maker, "version": csvi.__version__}, indent=1) + "\n")
+
+
+def check_folder(out: Path, maker: str) -> None:
+    """Raises `CsviError` if a folder is there and holds something else than masks by this maker."""
+    facts = out / FACTS
+    known = None
+    try:
+        there = {file.name for file in out.iterdir()} if out.exists() else set()
+        known = json.loads(facts.read_text())["segmenter"] if facts.is_file() else None
+    except OSError as error:
+        raise CsviError(f"cannot write masks into {out}: {error.strerror or error}") from error
+    except (ValueError, TypeError, KeyError):  # a file of somebody else
+        pass
+    if known not in (None, maker):
+        raise CsviError(f"{out} holds masks by {known}, not by {maker}: name another folder, or remove it")
+    if known is None and there - {f".{FACTS}.partial"}:  # which a kill may leave
+        raise CsviError(f"{out} holds something else than masks of csvi masks: name an empty or a new folder")
+
+
+def _is_there(out: Path, line: Line) -> bool:
+    return line.mask is not None and (out / line.mask).is_file()
+
+
+def check_names(records: Sequence[ImageRecord]) -> None:
+    """Raises `CsviError` if two images differ in their suffix alone, so that their masks would be one file."""
+    first: dict[str, str] = {}
+    for record in records:
+        stem = str(PurePosixPath(record.path).with_suffix(""))
+        if first.setdefault(stem, record.path) != record.path:
+            raise CsviError(f"{first[stem]} and {record.path} would have the same mask: rename one of them")

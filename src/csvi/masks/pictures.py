@@ -1,0 +1,84 @@
+"""Pictures to look at: samples that a segmenter is trained on, and the masks that it is least sure of."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from csvi.data.records import ImageRecord
+from csvi.masks.make import Line
+from csvi.masks.scenes import People, draw_sample
+from csvi.writing import replacing
+
+GAP, LABEL = 4, 14
+"""Pixels between pictures, and of a line of text below them."""
+TINT = np.array([255, 40, 90])
+"""Colour of what is marked as person."""
+
+
+def write_samples(people: People, file: Path, seed: int, count: int = 40, columns: int = 10) -> None:
+    """Write a PNG of randomised samples, each above its mask."""
+    cells = []
+    for i in range(count):
+        picture, mask = draw_sample(people, np.random.default_rng((seed, i)))
+        cells.append(np.concatenate([picture, np.repeat(mask[..., None], 3, axis=2)]))
+    _save(_grid(cells, [], columns), file)
+
+
+def write_least_sure(
+    lines: Sequence[Line],
+    records: Sequence[ImageRecord],
+    load: Callable[[ImageRecord], Image.Image],
+    out: Path,
+    count: int = 24,
+    columns: int = 8,
+) -> Path:
+    """Write MASKS/least-sure.png: the images of the least sure masks, as they are and tinted by their mask.
+
+    Args:
+        lines: what is known of each mask.
+        records: their images.
+        load: opens one, as RGB and upright.
+        out: the folder of masks.
+        count: how many are shown.
+        columns: how many stand side by side.
+    """
+    known = {line.path: line for line in lines if line.scores is not None}
+    order = sorted((r for r in records if r.path in known), key=lambda r: _sureness(known[r.path]))[:count]
+    cells, labels = [], []
+    for record in order:
+        line = known[record.path]
+        image = load(record).resize((96, 192), Image.Resampling.BILINEAR)
+        mask = Image.open(out / (line.mask or "")).resize((96, 192), Image.Resampling.BILINEAR)
+        share = np.asarray(mask, np.float32)[..., None] / 255 * 0.55
+        tinted = np.asarray(image) * (1 - share) + TINT * share
+        cells.append(np.concatenate([np.asarray(image), tinted.astype(np.uint8)], axis=1))
+        labels.append(f"{_sureness(line):.2f} {line.verdict} {'/'.join(PurePosixPath(line.path).parts[-2:])}")
+    file = out / "least-sure.png"
+    _save(_grid(cells, labels, columns // 2), file)
+    return file
+
+
+def _sureness(line: Line) -> float:
+    return line.scores.sureness if line.scores else 0.0
+
+
+def _grid(cells: Sequence[np.ndarray], labels: Sequence[str], columns: int) -> Image.Image:
+    """Put pictures of one size into rows, each with its label below it."""
+    height, width = cells[0].shape[:2] if cells else (1, 1)
+    step = height + GAP + (LABEL if labels else 0)
+    rows = -(-len(cells) // columns)
+    grid = Image.new("RGB", (columns * (width + GAP), max(rows, 1) * step), "white")
+    draw, font = ImageDraw.Draw(grid), ImageFont.load_default(size=11)
+    for i, cell in enumerate(cells):
+        x, y = i % columns * (width + GAP), i // columns * step
+        grid.paste(Image.fromarray(cell), (x, y))
+        if labels:
+            draw.text((x + 2, y + height + 1), labels[i][: width // 6], "black", font)
+    return grid
+
+
+def _save(image: Image.Image, file: Path) -> None:
+    with replacing(file) as partial:
+        image.save(partial, "PNG")

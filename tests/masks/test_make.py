@@ -1,0 +1,161 @@
+"""`csvi masks`: a tree of masks, what is said of each, and that a job can be killed anywhere."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from csvi.config import DataConfig
+from csvi.data import read_benchmark
+from csvi.data.crops import NO_CAMERA, read_crops
+from csvi.data.records import DISTRACTOR, Modality
+from csvi.errors import CsviError
+from csvi.masks.make import DOUBTFUL, LIST, UNREADABLE, make_masks, read_list
+from csvi.masks.pictures import write_least_sure
+from csvi.masks.segmenter import Segmenter
+
+
+class Middle(Segmenter):
+    """Marks the middle of every crop, or its whole where the crop is bright all over."""
+
+    name = "middle"
+
+    def __init__(self):
+        self.seen = 0
+
+    def probabilities(self, images):
+        self.seen += len(images)
+        return [self.of(image) for image in images]
+
+    def of(self, image):
+        height, width = image.shape[:2]
+        probability = np.full((height, width), 0.02, np.float32)
+        probability[height // 10 : -height // 10, width // 4 : -width // 4] = 0.98
+        return np.ones_like(probability) if image.min() > 250 else probability
+
+
+@pytest.fixture
+def crops(tmp_path):
+    """Six crops that no layout knows: three grey, two coloured, one all white."""
+    rng = np.random.default_rng(0)
+    for n in range(6):
+        pixels = rng.integers(0, 255, (64, 32, 3 if n > 2 else 1)).repeat(1 if n > 2 else 3, 2)
+        file = tmp_path / "crops" / f"day{n % 2}" / f"{n}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((64, 32, 3), 255, np.uint8) if n == 5 else pixels.astype(np.uint8)).save(file)
+    return read_crops(DataConfig(root=str(tmp_path / "crops")))
+
+
+def test_the_masks_are_a_tree_that_training_reads(sysu_root, tmp_path):
+    crops = read_crops(DataConfig(root=str(sysu_root)))
+    made = make_masks(crops.records, crops.load, tmp_path / "masks", Middle())
+    assert {line.verdict for line in made.lines} == {"good"}
+    assert made.new == len(crops.records) == 240
+    benchmark = read_benchmark(DataConfig(root=str(sysu_root), masks=str(tmp_path / "masks")))
+    for split in benchmark.splits.values():
+        assert all(r.mask == (tmp_path / "masks" / r.path).with_suffix(".png") for r in split)
+        assert Image.open(split[0].mask).size == Image.open(benchmark.file(split[0])).size
+    assert np.unique(np.asarray(Image.open(benchmark.train[0].mask))).tolist() == [0, 250]
+
+
+def test_a_folder_of_crops_needs_no_names(crops, tmp_path):
+    assert {(r.identity, r.camera) for r in crops.records} == {(DISTRACTOR, NO_CAMERA)}
+    modality = {r.path: r.modality for r in crops.records}
+    assert modality["day0/0.png"] == Modality.INFRARED
+    assert modality["day1/3.png"] == Modality.VISIBLE
+    made = make_masks(crops.records, crops.load, tmp_path / "masks", Middle())
+    assert made.new == 6
+
+
+def test_doubtful_masks_lie_apart_and_are_listed(crops, tmp_path):
+    out = tmp_path / "masks"
+    make_masks(crops.records, crops.load, out, Middle())
+    with (out / LIST).open(newline="") as file:
+        rows = {row["path"]: row for row in csv.DictReader(file)}
+    assert rows["day1/5.png"]["verdict"] == "large"
+    assert rows["day1/5.png"]["area"] == "1.0000"
+    assert (out / DOUBTFUL / "day1/5.png").is_file()
+    assert not (out / "day1/5.png").exists()
+    assert rows["day0/0.png"]["verdict"] == "good"
+    assert (out / "day0/0.png").is_file()
+
+
+def test_what_is_there_is_not_made_again(crops, tmp_path):
+    out, segmenter = tmp_path / "masks", Middle()
+    first = make_masks(crops.records[:4], crops.load, out, segmenter)
+    assert segmenter.seen == 8  # each with its mirror image
+    (out / "day0/0.png").unlink()
+    second = make_masks(crops.records, crops.load, out, segmenter)
+    assert second.new == 3
+    assert segmenter.seen == 14
+    assert [line for line in second.lines if line.path == "day1/1.png"] == [
+        line for line in read_list(out) if line.path == "day1/1.png"
+    ]
+    assert first.lines[0].path == second.lines[0].path
+
+
+@pytest.mark.parametrize("cut", [1, 20, 60])
+def test_a_line_that_a_kill_cut_off_is_written_anew(crops, tmp_path, cut):
+    out = tmp_path / "masks"
+    make_masks(crops.records, crops.load, out, Middle())
+    whole = (out / LIST).read_text()
+    (out / LIST).write_text(whole[:-cut])
+    made = make_masks(crops.records, crops.load, out, Middle())
+    assert (out / LIST).read_text() == whole
+    assert made.new == 1
+
+
+def test_a_job_that_fails_in_the_middle_keeps_what_is_done(crops, tmp_path, monkeypatch):
+    out = tmp_path / "masks"
+    monkeypatch.setattr("csvi.masks.make.BATCH", 2)
+
+    class Dies(Middle):
+        def of(self, image):
+            if self.seen > 4:
+                raise KeyboardInterrupt
+            return super().of(image)
+
+    with pytest.raises(KeyboardInterrupt):
+        make_masks(crops.records, crops.load, out, Dies())
+    assert len(read_list(out)) == 2
+    segmenter = Middle()
+    assert make_masks(crops.records, crops.load, out, segmenter).new == 4
+    assert segmenter.seen == 8
+    assert not list(out.rglob("*.partial"))
+
+
+def test_an_image_that_cannot_be_read_is_named_and_the_others_are_made(crops, tmp_path):
+    broken = crops.root / "day0/2.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    made = make_masks(crops.records, crops.load, tmp_path / "masks", Middle())
+    assert [line.path for line in made.lines if line.verdict == UNREADABLE] == ["day0/2.png"]
+    assert sum(line.verdict == "good" for line in made.lines) == 4
+
+
+def test_two_segmenters_do_not_share_a_folder(crops, tmp_path):
+    out = tmp_path / "masks"
+    make_masks(crops.records, crops.load, out, Middle())
+    other = Middle()
+    other.name = "other"
+    with pytest.raises(CsviError, match="holds masks by middle, not by other"):
+        make_masks(crops.records, crops.load, out, other)
+    assert json.loads((out / "masks.json").read_text())["segmenter"] == "middle"
+    with pytest.raises(CsviError, match="something else"):
+        make_masks(crops.records, crops.load, crops.root, Middle())
+
+
+def test_images_that_differ_in_their_suffix_alone_are_refused(crops, tmp_path):
+    (crops.root / "day0/0.jpg").write_bytes((crops.root / "day0/0.png").read_bytes())
+    again = read_crops(crops.data)
+    with pytest.raises(CsviError, match="the same mask"):
+        make_masks(again.records, again.load, tmp_path / "masks", Middle())
+
+
+def test_the_least_sure_masks_are_shown(crops, tmp_path):
+    out = tmp_path / "masks"
+    made = make_masks(crops.records, crops.load, out, Middle())
+    sheet = Image.open(write_least_sure(made.lines, crops.records, crops.load, out))
+    assert sheet.size[0] > 4 * 192
+    assert len(np.unique(np.asarray(sheet))) > 50
