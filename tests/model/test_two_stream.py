@@ -122,9 +122,9 @@ def test_one_modality_for_all_images(small, given):
         (torch.tensor([0, 0.5, 1]), r"holds 0\.5: it must be 0"),
         (torch.tensor([0, math.nan, 1]), "holds nan: it must be 0"),
         (2, "holds 2: it must be 0"),
-        ([0, 1], "^there are 3 images and modality is 2: it must be one number for each$"),
-        ([0, 1, 0, 1], "^there are 3 images and modality is 4"),
-        ([], "^there are 3 images and modality is 0"),
+        ([0, 1], "^there are 3 images and modality has 2: it must be one number for each$"),
+        ([0, 1, 0, 1], "^there are 3 images and modality has 4"),
+        ([], "^there are 3 images and modality has 0"),
         (torch.tensor([[0], [1], [1]]), r"modality is of shape \(3, 1\): it must be one number for each$"),
         ("visible", "^modality is 'visible': it must be 0 for visible and 1 for infrared, for each image$"),
         (["visible", "infrared", "visible"], "it must be 0 for visible"),
@@ -213,3 +213,8 @@ def test_weights_that_do_not_fit_are_refused_by_name(change, message):
     change(state)
     with pytest.raises(CsviError, match=message):
         TwoStream("resnet18").load_pretrained(state)
+
+
+def test_no_images_are_no_features():
+    backbone = TwoStream("resnet18").eval()
+    assert backbone(torch.zeros(0, 3, 64, 32), []).shape == (0, 512, 4, 2)
