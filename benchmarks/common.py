@@ -3,7 +3,6 @@
 import argparse
 import os
 import platform
-import signal
 import statistics
 import sys
 import time
@@ -17,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from csvi.errors import CsviError, StoppedError, TerminatedError
-from csvi.signals import ENDING, handled
+from csvi.signals import ENDING, handled, terminate
 
 Seconds = dict[str, list[float]]
 """Of each contestant, turn by turn."""
@@ -62,10 +61,13 @@ def run(measure: Measure, parser: argparse.ArgumentParser, arguments: Sequence[s
     options = parser.parse_args(arguments)
     console = make_console()
     try:
-        with handled(_terminate, *ENDING):
+        with handled(terminate, *ENDING):
             findings = measure(options, console)
-    except (StoppedError, TerminatedError) as stopped:
+    except StoppedError as stopped:
         console.print(f"[red]{stopped}[/red]")
+        return 75
+    except TerminatedError as signalled:
+        console.print(f"[red]ended by {signalled}, the same command resumes or begins anew[/red]")
         return 75
     except (BenchmarkError, CsviError) as error:
         console.print(f"[red]{error}[/red]")
@@ -74,10 +76,6 @@ def run(measure: Measure, parser: argparse.ArgumentParser, arguments: Sequence[s
         console.print(table_of(findings))
     console.print(machine())
     return 0
-
-
-def _terminate(number: int, frame: object) -> None:
-    raise TerminatedError(f"ended by {signal.Signals(number).name}, the same command resumes or begins anew")
 
 
 def make_console() -> Console:

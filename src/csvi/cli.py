@@ -13,7 +13,7 @@ from types import ModuleType
 
 from csvi import __version__
 from csvi.errors import CsviError, StoppedError, TerminatedError, in_one_line
-from csvi.signals import ENDING, handle
+from csvi.signals import ENDING, handle, terminate
 from csvi.threads import let_threads_sleep
 
 COMMANDS = (
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("csvi").setLevel(logging.INFO)
-    handle(_terminate, *ENDING)
+    handle(terminate, *ENDING)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a character that its encoding lacks becomes a question mark
     let_threads_sleep()
@@ -93,10 +93,6 @@ def _run(command: ModuleType, name: str, arguments: list[str]) -> int | None:
         settings = parser.instantiate(parsed)
     status: int | None = command.run(settings)
     return status
-
-
-def _terminate(number: int, frame: object) -> None:
-    raise TerminatedError(signal.Signals(number).name)
 
 
 def _let_go_of_broken_pipes() -> None:

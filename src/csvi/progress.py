@@ -50,12 +50,17 @@ def progress(items: Iterable[Item], description: str, total: int | None = None) 
     return track(items, description, total, transient=True, console=console, disable=not console.is_terminal)
 
 
-def in_threads(function: Callable[[Item], Result], items: Sequence[Item], description: str) -> list[Result]:
-    """Call a function of each item on all cores, with a bar of progress; what it returns, in the order of the items."""
+def in_threads(
+    function: Callable[[Item], Result], items: Sequence[Item], description: str | None = None
+) -> list[Result]:
+    """Call a function of each item on all cores, with a bar of progress if it has a description.
+
+    Returns what it returns, in the order of the items.
+    """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         done = pool.map(function, items)
         try:
-            return list(progress(done, description, len(items)))
+            return list(done if description is None else progress(done, description, len(items)))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

@@ -7,7 +7,9 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
+
+from csvi.errors import TerminatedError
 
 Handler = Callable[[int, FrameType | None], object] | signal.Handlers
 
@@ -27,6 +29,11 @@ def handle(handler: Handler, *numbers: int) -> dict[int, Any]:
     if threading.current_thread() is not threading.main_thread():
         return {}
     return {number: signal.signal(number, handler) for number in numbers}
+
+
+def terminate(number: int, frame: object) -> NoReturn:
+    """A handler that ends the command: raises `TerminatedError` with the name of the signal."""
+    raise TerminatedError(signal.Signals(number).name)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from csvi.errors import CsviError
 from csvi.masks.make import DOUBTFUL, LIST, UNREADABLE, make_masks, read_list
 from csvi.masks.pictures import write_least_sure
 from csvi.masks.segmenter import Segmenter
+from csvi.masks.tables import print_made
 
 
 class Middle(Segmenter):
@@ -159,3 +160,10 @@ def test_the_least_sure_masks_are_shown(crops, tmp_path):
     sheet = Image.open(write_least_sure(made.lines, crops.records, crops.load, out))
     assert sheet.size[0] > 4 * 192
     assert len(np.unique(np.asarray(sheet))) > 50
+
+
+def test_images_none_of_which_can_be_read_are_counted(crops, tmp_path, capsys):
+    for record in crops.records:
+        (crops.root / record.path).write_bytes(b"nothing")
+    print_made(make_masks(crops.records, crops.load, tmp_path / "masks", Middle()), Middle())
+    assert "0 of 6 masks are used; 6 unreadable" in capsys.readouterr().out

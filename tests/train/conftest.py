@@ -1,10 +1,13 @@
-"""Processes that train, started without seconds of imports."""
+"""Processes that train, started without seconds of imports, and the comparison of what runs left."""
 
+import json
 import multiprocessing
 import os
 import time
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 COMMAND = """
 import multiprocessing, os, sys, torch
@@ -37,3 +40,22 @@ def start_csvi():
         return process
 
     return start
+
+
+@pytest.fixture(scope="session")
+def assert_same():
+    """Assert that two run folders hold the same metrics, but for the speed, and the same weights, bit for bit."""
+
+    def outcome(run):
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        for line in lines:
+            line.pop("train/images_per_second", None)
+        return lines, load_file(run / "model.safetensors") | load_file(run / "method.safetensors")
+
+    def compare(run, other):
+        (lines, tensors), (other_lines, other_tensors) = outcome(run), outcome(other)
+        assert lines == other_lines
+        assert tensors.keys() == other_tensors.keys()
+        assert all(torch.equal(tensor, other_tensors[name]) for name, tensor in tensors.items())
+
+    return compare

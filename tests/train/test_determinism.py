@@ -1,10 +1,7 @@
 """One seed, one result: whatever ran before, however many loader processes, wherever it was stopped."""
 
-import json
-
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from csvi.errors import StoppedError
 from csvi.runs import save_config
@@ -20,22 +17,7 @@ def settings(config, tmp_path):
     return config
 
 
-def outcome(run):
-    """Metrics but for the speed, and weights."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    for line in lines:
-        line.pop("train/images_per_second", None)
-    return lines, load_file(run / "model.safetensors") | load_file(run / "method.safetensors")
-
-
-def assert_same(run, other):
-    (lines, tensors), (other_lines, other_tensors) = outcome(run), outcome(other)
-    assert lines == other_lines
-    assert tensors.keys() == other_tensors.keys()
-    assert all(torch.equal(tensor, other_tensors[name]) for name, tensor in tensors.items())
-
-
-def test_two_processes_and_any_number_of_loaders(settings, tmp_path, start_csvi):
+def test_two_processes_and_any_number_of_loaders(settings, tmp_path, start_csvi, assert_same):
     """This one, in which much ran before, and a new one; Python hashes texts differently in each."""
     process = start_csvi("train", f"--config={tmp_path}/settings.yaml", f"--run={tmp_path}/b", "--data.workers=2")
     train(settings, tmp_path / "a")
@@ -44,7 +26,7 @@ def test_two_processes_and_any_number_of_loaders(settings, tmp_path, start_csvi)
     assert_same(tmp_path / "a", tmp_path / "b")
 
 
-def test_random_numbers_of_a_step_are_the_same_in_a_resumed_run(settings, tmp_path, monkeypatch):
+def test_random_numbers_of_a_step_are_the_same_in_a_resumed_run(settings, tmp_path, monkeypatch, assert_same):
     """As a dropout would draw them."""
     steps = []
 

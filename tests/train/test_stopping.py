@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from csvi.cli import _terminate, main
+from csvi.cli import main
 from csvi.errors import CsviError, StoppedError, TerminatedError
-from csvi.signals import ENDING, handled
+from csvi.signals import ENDING, handled, terminate
 from csvi.train import loop
 from csvi.train.loop import train
 from csvi.train.stopping import TimeLimit, any_process, seconds, stop_signal, works_ahead
@@ -173,7 +173,7 @@ def test_every_signal_that_ends_a_command_requests_a_stop(number, caplog):
 def test_a_second_sigterm_ends_at_once_if_it_is_another_one(monkeypatch):
     clock = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    with handled(_terminate, signal.SIGTERM), stop_signal() as stop:
+    with handled(terminate, signal.SIGTERM), stop_signal() as stop:
         for number, at in (
             (signal.SIGUSR1, 0.0),  # of SLURM, minutes before it sends
             (signal.SIGTERM, 60.0),

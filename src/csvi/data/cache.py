@@ -178,9 +178,8 @@ def _open_or_fill(
 
     try:
         cache = _open(target, shape)
-        if cache is not None and all(
-            decoded(i) is None for i in cache.marked(UNREAD)
-        ):  # none is bad because it once was
+        # none is bad because it once was
+        if cache is not None and all(decoded(i) is None for i in cache.marked(UNREAD)):
             cache.bad = bad
             with contextlib.suppress(OSError):  # the file system may be only read
                 os.utime(target)

@@ -10,7 +10,7 @@ from pathlib import Path
 from csvi.config import DataConfig, MaskValues
 from csvi.data.depth import Depth
 from csvi.data.files import folder_names, is_image_name, is_synthetic, read_text, walk
-from csvi.data.findings import MISPLACED, Finding, alike, distractors, not_read, one_modality, searches
+from csvi.data.findings import MISPLACED, Finding, alike, distractors, not_read, one_modality, place, searches
 from csvi.data.layout import LAYOUTS, Layout, advice_on, find_layout, read_fold, recognise
 from csvi.data.looks import (
     depths_of,
@@ -197,7 +197,7 @@ def _wrong_counts(splits: Iterable[Split], layout: Layout) -> Iterator[Finding]:
                 for what, number in split.expected.items()
                 if split.found[what] != number
             ]
-            yield Finding("count", _place(split.fold, split.name, layout), f"has {', '.join(wrong)}")
+            yield Finding("count", place(layout, split.fold, split.name), f"has {', '.join(wrong)}")
 
 
 def _not_there(root: Path, layout: Layout, records: Mapping[str, ImageRecord]) -> Iterator[Finding]:
@@ -235,7 +235,3 @@ def _beside(
         notes,
         [Finding("broken", short_path(root, Path(e.filename)), f"cannot be listed: {e.strerror}") for e in denied],
     )
-
-
-def _place(fold: int, split: str, layout: Layout) -> str:
-    return f"{split} of fold {fold}" if layout.folds > 1 else split

@@ -1,14 +1,13 @@
 """Crops of people that nobody has named: the images of a dataset of any layout, or of a folder that is none."""
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from csvi.config import RANGES, DataConfig
-from csvi.data.depth import levels_of, measure
+from csvi.config import DataConfig
+from csvi.data.depth import levels_of, measured_ranges
 from csvi.data.files import is_image_name, walk
 from csvi.data.images import load_image
 from csvi.data.layout import find_layout, read_benchmark, recognise
@@ -56,7 +55,8 @@ def read_crops(data: DataConfig, layout: str | None = None) -> Crops:
     records = _of_dataset(data, name) if name else _of_folder(root)
     if not records:
         raise CsviError(f"no images in {root}")
-    return Crops(root, name, records, _with_ranges(root, records, data))
+    files = {modality: [root / r.path for r in records if r.modality == modality] for modality in Modality}
+    return Crops(root, name, records, measured_ranges(files, data)[0])
 
 
 def modality_of(image: Image.Image) -> Modality:
@@ -87,14 +87,3 @@ def _of_folder(root: Path) -> list[ImageRecord]:
         return ImageRecord(file.relative_to(root).as_posix(), DISTRACTOR, NO_CAMERA, modality)
 
     return in_threads(record, files, "Looking at images")
-
-
-def _with_ranges(root: Path, records: Sequence[ImageRecord], data: DataConfig) -> DataConfig:
-    """Copy the settings with numbers for each range that is `auto`, where images have more than 8 bits."""
-    data = dataclasses.replace(data)
-    for modality in Modality:
-        files = [root / record.path for record in records if record.modality == modality]
-        depth = measure(files, levels_of(data, modality))
-        if depth is not None:
-            setattr(data, RANGES[modality], depth.range)
-    return data

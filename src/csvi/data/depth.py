@@ -7,7 +7,7 @@ the training images, stands in the settings of the run as numbers, and is the sa
 import dataclasses
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -88,17 +88,29 @@ def with_measured_ranges(benchmark: Benchmark, data: DataConfig) -> DataConfig:
     Raises:
         CsviError: as `measure` does, or a range that is given leaves nothing to see.
     """
-    data = dataclasses.replace(data)
     records = benchmark.train or [*benchmark.val, *benchmark.test]
+    files = {modality: _files(benchmark, records, modality) for modality in Modality}
+    data, depths = measured_ranges(files, data)
     for modality in Modality:
-        depth = measure(_files(benchmark, records, modality), levels_of(data, modality))
-        if depth is not None:
-            setattr(data, RANGES[modality], depth.range)
-            _say(benchmark, modality, depth)
-        left = levels_of_halved(_files(benchmark, records, modality))
+        if modality in depths:
+            _say(benchmark, modality, depths[modality])
+        left = levels_of_halved(files[modality])
         if left is not None and left < FEWEST:
             log.warning("%s images %s", modality.name.lower(), halved(left))
     return data
+
+
+def measured_ranges(
+    files: Mapping[Modality, Sequence[Path]], data: DataConfig
+) -> tuple[DataConfig, dict[Modality, Depth]]:
+    """Copy the settings with numbers for each modality whose files have more than 8 bits, see `measure`."""
+    data, depths = dataclasses.replace(data), {}
+    for modality, of_modality in files.items():
+        depth = measure(of_modality, levels_of(data, modality))
+        if depth is not None:
+            setattr(data, RANGES[modality], depth.range)
+            depths[modality] = depth
+    return data, depths
 
 
 def check_ranges(benchmark: Benchmark, records: Sequence[ImageRecord], data: DataConfig) -> None:

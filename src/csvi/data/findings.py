@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from csvi.data.layout import find_layout, protocols_of
+from csvi.data.layout import Layout, find_layout, protocols_of
 from csvi.data.names import look_alikes
 from csvi.data.records import DISTRACTOR, Benchmark, ImageRecord, Modality
 from csvi.errors import CsviError
@@ -89,7 +89,7 @@ def distractors(benchmark: Benchmark) -> Iterator[Finding]:
             where = "never trained on and in no gallery" if split == "train" else "in galleries alone"
             what = f"{images:,} image{'s' * (images > 1)} of {name}, distractors"
             message = f"has {what}, {where}: a person needs another name"
-            yield Finding("distractor", place(benchmark, split), message)
+            yield Finding("distractor", _place(benchmark, split), message)
 
 
 def searches(benchmark: Benchmark) -> Iterator[Finding]:
@@ -97,7 +97,7 @@ def searches(benchmark: Benchmark) -> Iterator[Finding]:
 
     Of each direction the first protocol is looked at, which heads results.
     """
-    where = place(benchmark, "test")
+    where = _place(benchmark, "test")
     if all(record.identity == DISTRACTOR for record in benchmark.test):
         yield Finding("no test", where, "has nobody to search for: what is trained cannot be evaluated here")
         return
@@ -149,14 +149,17 @@ def one_modality(benchmark: Benchmark) -> Iterator[Finding]:
             if len({record.modality for record in images}) == 1:
                 modality = images[0].modality.name.lower()
                 message = f"has {modality} images only, such as {images[0].path}: training leaves it out"
-                who = f"identity {benchmark.name_of(identity)} of {place(benchmark, split)}"
+                who = f"identity {benchmark.name_of(identity)} of {_place(benchmark, split)}"
                 yield Finding("one modality", who, message)
 
 
-def place(benchmark: Benchmark, split: str) -> str:
+def place(layout: Layout, fold: int, split: str) -> str:
     """Name of a split, with its fold where the dataset has several."""
-    folds = find_layout(benchmark.layout).folds
-    return f"{split} of fold {benchmark.fold}" if folds > 1 else split
+    return f"{split} of fold {fold}" if layout.folds > 1 else split
+
+
+def _place(benchmark: Benchmark, split: str) -> str:
+    return place(find_layout(benchmark.layout), benchmark.fold, split)
 
 
 def _nor(paths: Sequence[str], what: str, suffix: str = "") -> str:

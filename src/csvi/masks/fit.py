@@ -21,6 +21,7 @@ from csvi.data.layout import read_benchmark
 from csvi.data.loader import batch_loader, loader_errors
 from csvi.data.records import Modality
 from csvi.errors import CsviError, StoppedError
+from csvi.evaluate.mask_iou import mask_iou
 from csvi.masks.embedded import HEIGHT, WIDTH, Embedded, save_segmenter
 from csvi.masks.network import SegmenterNet
 from csvi.masks.quality import GOOD, Prediction, predict
@@ -103,8 +104,8 @@ def measure(segmenter: Segmenter, people: People, infrared: Sequence[bool], seed
 
 
 def _iou(prediction: Prediction, truth: np.ndarray) -> float:
-    marked, person = prediction.probability > 0.5, truth > 127
-    return float((marked & person).sum() / max((marked | person).sum(), 1))
+    marked, person = (torch.from_numpy(mask)[None] for mask in (prediction.probability > 0.5, truth > 127))
+    return float(mask_iou(marked, person))
 
 
 def _people(config: FitConfig) -> list[tuple[str, str, int]]:

@@ -129,7 +129,7 @@ def _of_batch(
         except BadImage:
             return None
 
-    images = dict(zip(batch, in_threads(loaded, batch, ""), strict=True))
+    images = dict(zip(batch, in_threads(loaded, batch), strict=True))
     readable = {record: image for record, image in images.items() if image is not None}
     predictions: Mapping[ImageRecord, Prediction] = dict(
         zip(readable, predict(segmenter, list(readable.values())), strict=True)

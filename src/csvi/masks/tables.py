@@ -1,5 +1,6 @@
 """The outcome of `csvi masks`, for the terminal."""
 
+import math
 import statistics
 from collections import Counter, defaultdict
 
@@ -31,7 +32,8 @@ def print_made(made: Made, segmenter: Segmenter) -> None:
     verdicts = Counter(line.verdict for line in made.lines)
     doubtful = ", ".join(f"{count:,} {verdict}" for verdict, count in verdicts.most_common() if verdict != GOOD)
     console.print(f"{verdicts[GOOD]:,} of {len(made.lines):,} masks are used" + (f"; {doubtful}" if doubtful else ""))
-    sure = statistics.median(line.scores.sureness for line in made.lines if line.scores)
+    known = [line.scores.sureness for line in made.lines if line.scores]
+    sure = statistics.median(known) if known else math.nan
     if segmenter.usual and sure < segmenter.usual - GAP:
         console.print(
             f"median sureness {sure:.3f}, and {segmenter.usual:.3f} on the images that the segmenter was made for: "

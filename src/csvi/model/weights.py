@@ -92,15 +92,21 @@ def trained_weights(source: str) -> dict[str, Tensor] | None:
     if source in NAMED:
         return None
     if path.is_dir():
-        if not (path / MODEL).is_file():
-            raise CsviError(f"{path} holds no trained model ({MODEL}): has its training finished an epoch?")
+        kept = read_state_dict(model_file(path))
         added = read_state_dict(path / METHOD) if (path / METHOD).is_file() else {}
-        return added | {OF_NET + name: tensor for name, tensor in read_state_dict(path / MODEL).items()}
+        return added | {OF_NET + name: tensor for name, tensor in kept.items()}
     state = read_state_dict(path)
     if not any(".visible." in name for name in state):  # of a single-stream network
         return None
     whole = any(name.startswith(OF_NET) for name in state)
     return state if whole else {OF_NET + name: tensor for name, tensor in state.items()}
+
+
+def model_file(run: Path) -> Path:
+    """Name the weights of the network in a folder; raises `CsviError` if there are none."""
+    if not (run / MODEL).is_file():
+        raise CsviError(f"{run} holds no trained model ({MODEL}): has its training finished an epoch?")
+    return run / MODEL
 
 
 def load_trained(network: nn.Module, state: Mapping[str, Tensor], other_people: Set[str], source: str) -> None:

@@ -21,10 +21,10 @@ from csvi.errors import CsviError
 from csvi.evaluate.mask_iou import best_constant_mask, mask_iou
 from csvi.evaluate.refine import NO_REFINEMENT
 from csvi.evaluate.scoring import CameraPair, Result, evaluate_camera_pairs, evaluate_protocols
+from csvi.model.weights import METHOD
 from csvi.paths import as_argument
 from csvi.plain import from_plain
 from csvi.runs.embeddings import read_embeddings, write_embeddings
-from csvi.runs.network_files import METHOD
 from csvi.runs.run import EVALUATION, FLIP, Options, Run
 from csvi.writing import replacing
 

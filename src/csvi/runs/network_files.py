@@ -22,12 +22,12 @@ from csvi.config import Config
 from csvi.errors import CsviError, in_one_line
 from csvi.methods import METHODS, Method, build_method, find_method
 from csvi.model.net import EmbeddingNet
+from csvi.model.weights import METHOD, MODEL, OF_NET, model_file
 from csvi.writing import put_in_place
 
 log = logging.getLogger(__name__)
 
-CONFIG, MODEL, METHOD = "config.json", "model.safetensors", "method.safetensors"
-OF_NET = "net."
+CONFIG = "config.json"
 
 
 def save_method(method: Method, classes: Sequence[int], run: Path) -> None:
@@ -79,13 +79,6 @@ def load_net(run: str | Path) -> EmbeddingNet:
         return net.eval()
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, MemoryError, SafetensorError) as error:
         raise CsviError(f"{CONFIG} and {MODEL} of {run} are no network: {in_one_line(error)}") from error
-
-
-def model_file(run: Path) -> Path:
-    """Name the weights of the network in a folder; raises `CsviError` if there are none."""
-    if not (run / MODEL).is_file():
-        raise CsviError(f"{run} holds no trained model ({MODEL}): has its training finished an epoch?")
-    return run / MODEL
 
 
 def _downloaded(model: str) -> Path:

@@ -29,10 +29,11 @@ from csvi.evaluate.refine import NO_REFINEMENT
 from csvi.fabric import choose_precision, make_fabric
 from csvi.methods import Method, find_method
 from csvi.model.net import EmbeddingNet
+from csvi.model.weights import model_file
 from csvi.paths import expanded
 from csvi.progress import progress
 from csvi.runs.embeddings import embed, kept_embeddings, key_of
-from csvi.runs.network_files import has_method, load_method, load_net, model_file
+from csvi.runs.network_files import has_method, load_method, load_net
 from csvi.runs.settings import load_config
 
 Module = TypeVar("Module", bound=nn.Module)
