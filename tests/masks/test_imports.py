@@ -265,7 +265,7 @@ def test_a_folder_of_other_masks_is_left_alone(root, tmp_path):
         imported(tmp_path / "others", root, out)
     crops = read_crops(DataConfig(root=str(root)))
     with pytest.raises(CsviError, match=r"holds masks by the import of .*theirs, read as 255, not by "):
-        make_masks(crops.records, crops.load, out, type("Nobody", (), {"name": "nobody"}))
+        make_masks(crops, out, type("Nobody", (), {"name": "nobody"}))
     for text in ("[]", "{", '{"a": 1}'):
         (out / "masks.json").write_text(text)
         with pytest.raises(CsviError, match="holds something else"):

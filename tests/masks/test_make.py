@@ -1,6 +1,7 @@
 """`csvi masks`: a tree of masks, what is said of each, and that a job can be killed anywhere."""
 
 import csv
+import dataclasses
 import json
 
 import numpy as np
@@ -51,7 +52,7 @@ def crops(tmp_path):
 
 def test_the_masks_are_a_tree_that_training_reads(sysu_root, tmp_path):
     crops = read_crops(DataConfig(root=str(sysu_root)))
-    made = make_masks(crops.records, crops.load, tmp_path / "masks", Middle())
+    made = make_masks(crops, tmp_path / "masks", Middle())
     assert {line.verdict for line in made.lines} == {"good"}
     assert made.new == len(crops.records) == 240
     benchmark = read_benchmark(DataConfig(root=str(sysu_root), masks=str(tmp_path / "masks")))
@@ -66,13 +67,13 @@ def test_a_folder_of_crops_needs_no_names(crops, tmp_path):
     modality = {r.path: r.modality for r in crops.records}
     assert modality["day0/0.png"] == Modality.INFRARED
     assert modality["day1/3.png"] == Modality.VISIBLE
-    made = make_masks(crops.records, crops.load, tmp_path / "masks", Middle())
+    made = make_masks(crops, tmp_path / "masks", Middle())
     assert made.new == 6
 
 
 def test_doubtful_masks_lie_apart_and_are_listed(crops, tmp_path):
     out = tmp_path / "masks"
-    make_masks(crops.records, crops.load, out, Middle())
+    make_masks(crops, out, Middle())
     with (out / LIST).open(newline="") as file:
         rows = {row["path"]: row for row in csv.DictReader(file)}
     assert rows["day1/5.png"]["verdict"] == "large"
@@ -85,10 +86,10 @@ def test_doubtful_masks_lie_apart_and_are_listed(crops, tmp_path):
 
 def test_what_is_there_is_not_made_again(crops, tmp_path):
     out, segmenter = tmp_path / "masks", Middle()
-    first = make_masks(crops.records[:4], crops.load, out, segmenter)
+    first = make_masks(dataclasses.replace(crops, records=crops.records[:4]), out, segmenter)
     assert segmenter.seen == 8  # each with its mirror image
     (out / "day0/0.png").unlink()
-    second = make_masks(crops.records, crops.load, out, segmenter)
+    second = make_masks(crops, out, segmenter)
     assert second.new == 3
     assert segmenter.seen == 14
     assert [line for line in second.lines if line.path == "day1/1.png"] == [
@@ -100,10 +101,10 @@ def test_what_is_there_is_not_made_again(crops, tmp_path):
 @pytest.mark.parametrize("cut", [1, 20, 60])
 def test_a_line_that_a_kill_cut_off_is_written_anew(crops, tmp_path, cut):
     out = tmp_path / "masks"
-    make_masks(crops.records, crops.load, out, Middle())
+    make_masks(crops, out, Middle())
     whole = (out / LIST).read_text()
     (out / LIST).write_text(whole[:-cut])
-    made = make_masks(crops.records, crops.load, out, Middle())
+    made = make_masks(crops, out, Middle())
     assert (out / LIST).read_text() == whole
     assert made.new == 1
 
@@ -119,10 +120,10 @@ def test_a_job_that_fails_in_the_middle_keeps_what_is_done(crops, tmp_path, monk
             return super().of(image)
 
     with pytest.raises(KeyboardInterrupt):
-        make_masks(crops.records, crops.load, out, Dies())
+        make_masks(crops, out, Dies())
     assert len(read_list(out)) == 2
     segmenter = Middle()
-    assert make_masks(crops.records, crops.load, out, segmenter).new == 4
+    assert make_masks(crops, out, segmenter).new == 4
     assert segmenter.seen == 8
     assert not list(out.rglob("*.partial"))
 
@@ -130,34 +131,34 @@ def test_a_job_that_fails_in_the_middle_keeps_what_is_done(crops, tmp_path, monk
 def test_an_image_that_cannot_be_read_is_named_and_the_others_are_made(crops, tmp_path):
     broken = crops.root / "day0/2.png"
     broken.write_bytes(broken.read_bytes()[:200])
-    made = make_masks(crops.records, crops.load, tmp_path / "masks", Middle())
+    made = make_masks(crops, tmp_path / "masks", Middle())
     assert [line.path for line in made.lines if line.verdict == UNREADABLE] == ["day0/2.png"]
     assert sum(line.verdict == "good" for line in made.lines) == 4
 
 
 def test_two_segmenters_do_not_share_a_folder(crops, tmp_path):
     out = tmp_path / "masks"
-    make_masks(crops.records, crops.load, out, Middle())
+    make_masks(crops, out, Middle())
     other = Middle()
     other.name = "other"
     with pytest.raises(CsviError, match="holds masks by middle, not by other"):
-        make_masks(crops.records, crops.load, out, other)
+        make_masks(crops, out, other)
     assert json.loads((out / "masks.json").read_text())["segmenter"] == "middle"
     with pytest.raises(CsviError, match="something else"):
-        make_masks(crops.records, crops.load, crops.root, Middle())
+        make_masks(crops, crops.root, Middle())
 
 
 def test_images_that_differ_in_their_suffix_alone_are_refused(crops, tmp_path):
     (crops.root / "day0/0.jpg").write_bytes((crops.root / "day0/0.png").read_bytes())
     again = read_crops(crops.data)
     with pytest.raises(CsviError, match="the same mask"):
-        make_masks(again.records, again.load, tmp_path / "masks", Middle())
+        make_masks(again, tmp_path / "masks", Middle())
 
 
 def test_the_least_sure_masks_are_shown(crops, tmp_path):
     out = tmp_path / "masks"
-    made = make_masks(crops.records, crops.load, out, Middle())
-    sheet = Image.open(write_least_sure(made.lines, crops.records, crops.load, out))
+    made = make_masks(crops, out, Middle())
+    sheet = Image.open(write_least_sure(made.lines, crops, out))
     assert sheet.size[0] > 4 * 192
     assert len(np.unique(np.asarray(sheet))) > 50
 
@@ -165,5 +166,5 @@ def test_the_least_sure_masks_are_shown(crops, tmp_path):
 def test_images_none_of_which_can_be_read_are_counted(crops, tmp_path, capsys):
     for record in crops.records:
         (crops.root / record.path).write_bytes(b"nothing")
-    print_made(make_masks(crops.records, crops.load, tmp_path / "masks", Middle()), Middle())
+    print_made(make_masks(crops, tmp_path / "masks", Middle()), Middle())
     assert "0 of 6 masks are used; 6 unreadable" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from csvi.errors import CsviError
 from csvi.masks.quality import GOOD, predict
 from csvi.masks.segmenter import Segmenter, Several
 
@@ -89,3 +90,19 @@ def test_the_agreement_of_several_decides():
     (alone,) = predict(Several([Says(), Says()]), [image])
     assert alone.verdict == GOOD
     np.testing.assert_allclose(several.probabilities([image])[0][50, 30], 0.5)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda images: [image[..., 0] for image in images], "says gives numbers from 0 to 255: probabilities are"),
+        (lambda images: [image[..., 0] * np.float32(np.nan) for image in images], "numbers from nan to nan"),
+        (lambda images: [np.zeros((50, 100)) for _ in images], r"gives \(50, 100\) numbers for \(100, 50\) pixels"),
+        (lambda images: [], "gives 0 answers to 1 images"),
+    ],
+)
+def test_a_segmenter_that_gives_no_probabilities_is_named(answer, message):
+    segmenter = Says()
+    segmenter.probabilities = answer
+    with pytest.raises(CsviError, match=message):
+        predict(segmenter, [crop((10, 90, 10, 40))])

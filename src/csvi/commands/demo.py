@@ -67,11 +67,11 @@ def run_demo(out: Path, seed: int = 0, masks: Masks = "exact") -> Path:
 def _predict_masks(data: DataConfig, out: Path, segmenter: "Segmenter") -> None:
     """Write the masks of all training images."""
     from csvi.data import read_benchmark
-    from csvi.data.images import load_image
+    from csvi.data.crops import Crops
     from csvi.data.training_set import training_records
     from csvi.masks.make import make_masks
     from csvi.masks.tables import print_made
 
     benchmark = read_benchmark(data)
-    records = training_records(benchmark, data)
-    print_made(make_masks(records, lambda record: load_image(benchmark.file(record)), out, segmenter), segmenter)
+    crops = Crops(benchmark.root, data.layout, training_records(benchmark, data), data)
+    print_made(make_masks(crops, out, segmenter), segmenter)

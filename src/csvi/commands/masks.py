@@ -4,7 +4,7 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from csvi.commands.options import add_mask_option, add_range_options
+from csvi.commands.options import SOURCE, add_crop_options, add_mask_option, crops_of
 from csvi.commands.parser import Parser
 from csvi.paths import as_argument, expanded
 
@@ -39,11 +39,10 @@ def add_arguments(parser: Parser) -> None:
         )
         parser.add_argument("--seed", type=int, default=0, help="of the samples")
     else:
-        parser.add_argument("root", help="dataset of any layout, or a folder of crops; or: import, train, samples")
+        parser.add_argument("root", help=f"{SOURCE}; or: import, train, samples")
         parser.add_argument("--out", required=True, help="folder of masks to write")
         parser.add_argument("--segmenter", default="embedded", help="embedded, a YAML file, module:Class, or several")
-        parser.add_argument("--data.layout", help="layout of the dataset; by default the one it looks like")
-        add_range_options(parser, "by default measured")
+        add_crop_options(parser, "by default measured")
 
 
 def run(settings: Namespace) -> None:
@@ -51,19 +50,17 @@ def run(settings: Namespace) -> None:
 
 
 def _make(settings: Namespace) -> None:
-    from csvi.config import RANGES, DataConfig
-    from csvi.data.crops import read_crops
     from csvi.masks.find import find_segmenter
     from csvi.masks.make import make_masks
     from csvi.masks.pictures import write_least_sure
     from csvi.masks.tables import print_made
 
-    ranges = {name: given for name in RANGES if (given := settings.data[name]) is not None}
     segmenter = find_segmenter(settings.segmenter)
-    crops = read_crops(DataConfig(root=settings.root, **ranges), settings.data.layout)
     out = expanded(settings.out)
-    made = make_masks(crops.records, crops.load, out, segmenter)
-    sheet = write_least_sure(made.lines, crops.records, crops.load, out)
+    crops = crops_of(settings, settings.root, without=[out])
+    made = make_masks(crops, out, segmenter)
+    sheet = write_least_sure(made.lines, crops, out)
+    print(f"modality: {crops.source_of_modality}")
     print_made(made, segmenter)
     print(f"masks: {out}\nleast sure: {sheet}")
     _print_next(crops.layout, settings.root, out)

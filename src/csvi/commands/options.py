@@ -1,14 +1,22 @@
 """The options that all commands on runs share: the data that a run is tested on, and how it is tested."""
 
+from collections.abc import Collection
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 
 from csvi.commands.parser import Parser
-from csvi.config import MaskValues
+from csvi.config import RANGES, DataConfig, MaskValues
+from csvi.errors import CsviError
 
 if TYPE_CHECKING:
+    from csvi.data.crops import Crops
     from csvi.runs.run import Options
+    from csvi.search.embedder import Embedder
+
+SOURCE = "dataset of any layout, a folder of crops, or a table of them (.csv)"
+"""What `crops_of` reads."""
 
 
 def add_data_options(parser: Parser) -> None:
@@ -35,6 +43,56 @@ def add_range_options(parser: Parser, otherwise: str) -> None:
     for modality in ("infrared", "visible"):
         what = f"values that become black and white in {modality} images of more than 8 bits, as 7500,8400"
         parser.add_argument(f"--data.{modality}_range", help=f"{what}; {otherwise}")
+
+
+def add_crop_options(parser: Parser, otherwise: str) -> None:
+    """Add what says how crops are read; the help says what ranges are `otherwise`."""
+    parser.add_argument("--data.layout", help="layout of the dataset; by default the one it looks like")
+    parser.add_argument(
+        "--modality",
+        choices=["visible", "infrared"],
+        help="of all images of a folder or table; by default that of the table, the camera, the folder or the colours",
+    )
+    parser.add_argument("--infrared_cameras", help="names of infrared cameras of a folder or table, as 3,6")
+    add_range_options(parser, otherwise)
+
+
+def crops_of(
+    settings: Namespace, source: str, without: Collection[Path] = (), own: DataConfig | None = None
+) -> "Crops":
+    """Read the crops of a source, as the options of `add_crop_options` say; see `csvi.data.crops.read_crops`.
+
+    Ranges that no option gives are those of the model whose data settings are `own`.
+    """
+    from csvi.data.crops import read_crops
+    from csvi.data.records import Modality
+
+    ranges = {name: settings.data[name] or getattr(own or DataConfig(), name) for name in RANGES}
+    return read_crops(
+        DataConfig(root=source, **ranges),
+        settings.data.layout,
+        modality=Modality[settings.modality.upper()] if settings.modality else None,
+        infrared_cameras=[name.strip() for name in (settings.infrared_cameras or "").split(",") if name.strip()],
+        without=without,
+    )
+
+
+def add_model_options(parser: Parser) -> None:
+    """Add what says which model embeds."""
+    parser.add_argument("--run", help="run folder, folder of a model alone, or OWNER/NAME of the Hub")
+    parser.add_argument("--onnx", help="in place of --run, a file of csvi export --format onnx; needs no torch")
+    parser.add_argument("--dimensions", type=int, help="reduce embeddings to so many numbers; by default the model's")
+
+
+def embedder_of(settings: Namespace) -> "Embedder":
+    """Open the model that the options of `add_model_options` name."""
+    from csvi.search.embedder import open_embedder
+
+    if bool(settings.run) == bool(settings.onnx):
+        raise CsviError("give the model that embeds: --run RUN or --onnx FILE")
+    if settings.onnx and not settings.onnx.endswith(".onnx"):
+        raise CsviError(f"--onnx {settings.onnx}: the file must end in .onnx")
+    return open_embedder(settings.run or settings.onnx, settings.dimensions)
 
 
 def add_test_options(parser: Parser) -> None:

@@ -1,7 +1,20 @@
-"""Crops of people that nobody has named: the images of a dataset of any layout, or of a folder that is none."""
+"""Crops of people whom nobody has named: images of a dataset of any layout, of a folder that is none, or of a table.
+
+A table has a header and a line an image, and lies in the folder that its paths are relative to; `path` alone is needed:
+
+    path,camera,time,modality,track
+    north/0001.jpg,3,2024-05-01T12:00:00,infrared,3-17
+
+A folder or a table may leave the rest to be found: the camera by a folder `cam3`, the modality by a folder `infrared`
+(or any name that the layout `folder` knows for it), or by the colours of the image.
+"""
 
 import dataclasses
-from pathlib import Path
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -9,17 +22,28 @@ from PIL import Image
 from csvi.config import DataConfig
 from csvi.data.depth import levels_of, measured_ranges
 from csvi.data.files import is_image_name, walk
+from csvi.data.folder import FOLDERS
 from csvi.data.images import load_image
 from csvi.data.layout import find_layout, read_benchmark, recognise
+from csvi.data.names import one_form
 from csvi.data.records import DISTRACTOR, ImageRecord, Modality
+from csvi.data.tables import modality_of, numbers_of, read_table, time_of
 from csvi.errors import CsviError
 from csvi.paths import expanded
 from csvi.progress import in_threads
 
-NO_CAMERA = 0
+NO_CAMERA = -1
 """Camera of a crop of which none is known."""
 ALIKE = 2.0
 """Mean difference of the colour channels, of 255, below which an image is grey, and taken for infrared."""
+TABLES = {".csv", ".tsv", ".txt"}
+"""Suffixes of a table."""
+COLUMNS = ("camera", "time", "modality", "track")
+"""Columns that a table may have beside `path`."""
+SPECTRA = {name: modality for modality in Modality for name in (modality.name.lower(), *FOLDERS[modality.name.lower()])}
+"""Name of a folder, in small letters → modality of the images in it."""
+CAMERA = re.compile(r"cam(?:era)?[ _-]?(\w+)", re.IGNORECASE)
+"""Name of a folder of a camera."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,58 +56,156 @@ class Crops:
     records: list[ImageRecord]
     data: DataConfig
     """Settings that say what is black and white in images of more than 8 bits."""
+    cameras: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    """Camera → its name, where that is not the number itself; that of `NO_CAMERA` is empty."""
+    told: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """What the modality is known by → images."""
 
     def load(self, record: ImageRecord) -> Image.Image:
         """Open an image, upright and as RGB; raises as `load_image` does."""
         return load_image(self.root / record.path, levels_of(self.data, record.modality))
 
+    def name_of_camera(self, camera: int) -> str:
+        """Name of a camera, as the dataset has it; empty if none is known."""
+        return self.cameras.get(camera, str(camera))
 
-def read_crops(data: DataConfig, layout: str | None = None) -> Crops:
-    """List the images of a dataset, of all its folds and splits, or of a folder that looks like no dataset.
+    @property
+    def source_of_modality(self) -> str:
+        """What the modality is known by, for people to read: `by its folder (30), by its colours (2)`."""
+        return ", ".join(f"{what} ({count:,})" for what, count in self.told.items())
+
+
+class _Line(NamedTuple):
+    """A crop as a folder or a table names it; what it does not say is None."""
+
+    path: str
+    camera: str | None = None
+    modality: Modality | None = None
+    time: str | None = None
+    track: str | None = None
+
+
+def read_crops(
+    data: DataConfig,
+    layout: str | None = None,
+    *,
+    modality: Modality | None = None,
+    infrared_cameras: Collection[str] = (),
+    without: Collection[Path] = (),
+) -> Crops:
+    """List the images of a dataset, of all its folds and splits; or of a folder that looks like none; or of a table.
+
+    The modality of an image is the one given here, or its dataset's, or that of the table's column, or of its camera,
+    or of the first of its folders that is named after one, or told by its colours: infrared if its channels are alike.
 
     Args:
-        data: root, masks and ranges; ranges that are `auto` are measured.
+        data: root (a folder, or a table), masks and ranges; ranges that are `auto` are measured.
         layout: name of the layout, by default the one that the folder looks like, if any.
+        modality: of all images of a folder or a table.
+        infrared_cameras: names of the cameras of a folder or a table whose images are infrared; those of all others
+            that have a name are visible.
+        without: folders within the root whose images are no crops, as those of masks.
 
     Raises:
-        CsviError: there is no such folder, no image in it, or its reader finds something wrong.
+        CsviError: there is no such folder or table, no image in it, an unknown camera, or its reader finds something
+            wrong; or a dataset, which says itself what its images are, is given with a modality or infrared cameras.
     """
-    root = expanded(data.root).absolute()
-    if not root.is_dir():
-        raise CsviError(f"{root} is not a folder: give the folder of a dataset, or of crops of people")
-    name = layout or recognise(root)
-    records = _of_dataset(data, name) if name else _of_folder(root)
-    if not records:
-        raise CsviError(f"no images in {root}")
-    files = {modality: [root / r.path for r in records if r.modality == modality] for modality in Modality}
-    return Crops(root, name, records, measured_ranges(files, data)[0])
+    source = expanded(data.root).absolute()
+    table = source.is_file() and source.suffix.lower() in TABLES
+    if not table and not source.is_dir():
+        raise CsviError(f"{source} is no folder and no table (.csv): give a dataset, a folder of crops, or their table")
+    root = source.parent if table else source
+    name = None if table else layout or recognise(root)
+    inside = [folder.absolute() for folder in without if folder.absolute().is_relative_to(root)]
+    outside = [folder for folder in inside if folder != root]
+    if name:
+        if modality is not None or infrared_cameras:
+            raise CsviError(f"{root} is laid out as {find_layout(name).title}, which says which images are infrared")
+        crops = _of_dataset(root, data, name)
+    else:
+        lines = list(_of_table(source) if table else _of_folder(root, outside))
+        crops = _numbered(root, lines, data, modality, infrared_cameras)
+    if not crops.records:
+        raise CsviError(f"no images in {source}")
+    files = {modality: [root / r.path for r in crops.records if r.modality == modality] for modality in Modality}
+    return dataclasses.replace(crops, data=measured_ranges(files, data)[0])
 
 
-def modality_of(image: Image.Image) -> Modality:
+def detected_modality(image: Image.Image) -> Modality:
     """Tell the modality of an image by its colours: infrared if its channels are alike."""
     pixels = np.asarray(image.convert("RGB").resize((32, 64)), np.float32)
     difference = (pixels.max(2) - pixels.min(2)).mean()
     return Modality.INFRARED if difference < ALIKE else Modality.VISIBLE
 
 
-def _of_dataset(data: DataConfig, layout: str) -> list[ImageRecord]:
-    folds = find_layout(layout).folds
-    found: dict[str, ImageRecord] = {}
-    for fold in range(1, folds + 1):
-        if find_layout(layout).has_fold(expanded(data.root), fold):
+def _of_dataset(root: Path, data: DataConfig, layout: str) -> Crops:
+    records: dict[str, ImageRecord] = {}
+    cameras: dict[int, str] = {}
+    for fold in range(1, find_layout(layout).folds + 1):
+        if find_layout(layout).has_fold(root, fold):
             benchmark = read_benchmark(dataclasses.replace(data, layout=layout, fold=fold))
-            found |= {record.path: record for split in benchmark.splits.values() for record in split}
-    return list(found.values())
+            records |= {record.path: record for split in benchmark.splits.values() for record in split}
+            cameras |= benchmark.cameras
+    return Crops(root, layout, list(records.values()), data, cameras, {"by the dataset": len(records)})
 
 
-def _of_folder(root: Path) -> list[ImageRecord]:
-    files = [file for file in walk(root) if is_image_name(file.name)]
+def _of_folder(root: Path, without: Collection[Path]) -> Iterator[_Line]:
+    for file in walk(root):
+        if is_image_name(file.name) and not any(map(file.is_relative_to, without)):
+            path = PurePosixPath(file.relative_to(root))
+            yield _Line(str(path), _camera_of(path))
 
-    def record(file: Path) -> ImageRecord:
+
+def _of_table(file: Path) -> Iterator[_Line]:
+    for place, line in read_table(file, "a table of crops", ("path",), COLUMNS, others=True):
+        modality = modality_of(line, place) if line.get("modality") else None
+        camera = one_form(line.get("camera") or "") or _camera_of(PurePosixPath(line["path"]))
+        yield _Line(line["path"], camera, modality, time_of(line, place), line.get("track") or None)
+
+
+def _camera_of(path: PurePosixPath) -> str | None:
+    """Name of the camera of an image, by the last of its folders that is named after one."""
+    return next((found[1] for part in reversed(path.parent.parts) if (found := CAMERA.fullmatch(part))), None)
+
+
+def _numbered(
+    root: Path, lines: Collection[_Line], data: DataConfig, modality: Modality | None, infrared: Collection[str]
+) -> Crops:
+    """Number the cameras, and find the modality of each image."""
+    names = {line.camera for line in lines if line.camera is not None}
+    if unknown := sorted(set(infrared) - names):
+        there = ", ".join(sorted(names)) or "none"
+        raise CsviError(f"no image is of the camera {unknown[0]!r}: the cameras of {root} are {there}")
+    camera = numbers_of(names, 1)
+    told: Counter[str] = Counter()
+
+    def by_what(line: _Line) -> tuple[str, Modality]:
+        if modality is not None:
+            return "as given", modality
+        if line.modality is not None:
+            return "by the table", line.modality
+        if infrared and line.camera is not None:
+            return "by its camera", Modality.INFRARED if line.camera in infrared else Modality.VISIBLE
+        folders = PurePosixPath(line.path).parent.parts
+        if named := next((folder.casefold() for folder in folders if folder.casefold() in SPECTRA), None):
+            return "by its folder", SPECTRA[named]
         try:
-            modality = modality_of(load_image(file))
+            return "by its colours", detected_modality(load_image(root / line.path))
         except CsviError:  # of more than 8 bits, or broken, which those who read it will say
-            modality = Modality.INFRARED
-        return ImageRecord(file.relative_to(root).as_posix(), DISTRACTOR, NO_CAMERA, modality)
+            return "by its colours", Modality.INFRARED
 
-    return in_threads(record, files, "Looking at images")
+    found = in_threads(by_what, list(lines), "Looking at images")
+    told.update(what for what, _ in found)
+    records = [
+        ImageRecord(
+            line.path,
+            DISTRACTOR,
+            NO_CAMERA if line.camera is None else camera[line.camera],
+            spectrum,
+            time=line.time,
+            track=line.track,
+        )
+        for line, (_, spectrum) in zip(lines, found, strict=True)
+    ]
+    known = {number: name for name, number in camera.items() if name != str(number)}
+    return Crops(root, None, records, data, {NO_CAMERA: ""} | known, told)

@@ -12,19 +12,15 @@ but distractors, which are in galleries alone: in test, where no table says othe
 
 The table has a header and a line an image, with commas, semicolons or tabs between fields. `path` (relative to ROOT),
 `identity` and `modality` (visible or infrared) are needed; `camera` (a number or a name), `split` (train, val or test),
-`mask` (relative to ROOT) and `time` (ISO 8601) may be left out:
+`mask` (relative to ROOT), `time` (ISO 8601) and `track` (a name) may be left out:
 
     path,identity,camera,modality,split,mask,time
     a/0001.jpg,anna,1,visible,train,a/0001.png,2024-05-01T12:00:00
 """
 
-import csv
-import io
 import itertools
-import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,21 +32,19 @@ from csvi.data.files import (
     dataset_root,
     is_synthetic,
     path_inside,
-    read_text,
     title_of,
 )
 from csvi.data.layout import Layout
 from csvi.data.names import DISTRACTORS, likeness, one_form
 from csvi.data.records import DISTRACTOR, Benchmark, ImageRecord, Modality
+from csvi.data.tables import is_number, modality_of, numbers_of, one_of, read_table, time_of
 from csvi.errors import CsviError
 from csvi.evaluate.protocols import Rules
 
 TITLE = "a folder of people"
 TABLE = "images.csv"
 NEEDED = ("path", "identity", "modality")
-OPTIONAL = ("camera", "split", "mask", "time")
-SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
-"""What stands between the fields of a table → its name; Excel writes semicolons where a comma is in decimal numbers."""
+OPTIONAL = ("camera", "split", "mask", "time", "track")
 SPLITS = ("train", "val", "test")
 FOLDERS = {
     "visible": ("rgb", "vis", "color", "colour", "day"),
@@ -71,6 +65,7 @@ class Line(NamedTuple):
     split: str
     mask: Path | None = None
     time: str | None = None
+    track: str | None = None
 
 
 class Folder(Layout):
@@ -105,16 +100,16 @@ class Folder(Layout):
                 f"no images in {root}{but}: put them into visible/IDENTITY and infrared/IDENTITY, or list them"
             )
         _check_splits(lines, root)
-        number = _numbers({one_form(line.identity) for line in lines} - {*DISTRACTORS}, 0)
+        number = numbers_of({one_form(line.identity) for line in lines} - {*DISTRACTORS}, 0)
         number |= dict.fromkeys(DISTRACTORS, DISTRACTOR)
         cameras = {line.camera for line in lines}
-        numbered = all(map(_is_number, cameras))
-        camera = {name: int(name) for name in cameras} if numbered else _numbers(cameras, 1)
+        numbered = all(map(is_number, cameras))
+        camera = {name: int(name) for name in cameras} if numbered else numbers_of(cameras, 1)
         records: dict[str, list[ImageRecord]] = {split: [] for split in SPLITS}
         for line in lines:
             identity = number[one_form(line.identity)]
             records[line.split].append(
-                ImageRecord(line.path, identity, camera[line.camera], line.modality, line.mask, line.time)
+                ImageRecord(line.path, identity, camera[line.camera], line.modality, line.mask, line.time, line.track)
             )
         distractors = sorted({one_form(line.identity) for line in lines} & {*DISTRACTORS})
         train, val, test = attach_masks(root, records, masks).values()
@@ -147,80 +142,26 @@ def _tree(folders: Folders) -> Iterator[Line]:
 
 
 def _table(root: Path) -> Iterator[Line]:
-    file = root / TABLE
-    text = read_text(file, TITLE)
-    before, separator = _separator(text)
-    skipped = len(re.findall(r"\r\n|\r|\n", text[:before]))
-    reader = csv.DictReader(io.StringIO(text[before:], newline=""), strict=True, delimiter=separator)
-    try:
-        header = [name.strip().casefold() for name in reader.fieldnames or ()]
-        reader.fieldnames = header
-        unknown = [name for name in header if name not in (*NEEDED, *OPTIONAL)]
-        missing = [name for name in NEEDED if name not in header]
-        if missing or unknown or len(set(header)) < len(header):
-            wrong = f"no column {missing[0]}" if missing else f"the column {unknown[0]!r}" if unknown else "one twice"
+    with_camera: set[bool] = set()
+    for place, line in read_table(root / TABLE, TITLE, NEEDED, OPTIONAL):
+        with_camera.add(bool(line.get("camera")))
+        if len(with_camera) > 1:
             raise CsviError(
-                f"{file} has {wrong}: with {SEPARATORS[separator]} between fields, its first line must hold "
-                f"{', '.join(NEEDED)} and, if you like, {', '.join(OPTIONAL)}, and holds {', '.join(header)[:80]!r}"
+                f"{place} and lines before it do not both name a camera: name it for all images or for none"
             )
-        seen: set[str] = set()
-        with_camera: set[bool] = set()
-        for fields in reader:
-            place = f"line {reader.line_num + skipped} of {file}"
-            if None in fields or None in fields.values():
-                raise CsviError(f"{place} has not as many fields as the header, {len(header)}")
-            if not any(field.strip() for field in fields.values()):  # spreadsheets leave such lines behind
-                continue
-            line = _read_line(root, {name: value.strip() for name, value in fields.items()}, place)
-            if line.path in seen:
-                raise CsviError(f"{place} names {line.path} again: every image must be listed once")
-            seen.add(line.path)
-            with_camera.add(bool((fields.get("camera") or "").strip()))
-            if len(with_camera) > 1:
-                raise CsviError(
-                    f"{place} and lines before it do not both name a camera: name it for all images or for none"
-                )
-            yield line
-    except csv.Error as error:
-        place = f"line {reader.reader.line_num + skipped} of {file}"
-        raise CsviError(f"{place} is not one of a table with {SEPARATORS[separator]}: {error}") from error
-
-
-def _separator(text: str) -> tuple[int, str]:
-    """Where the header of a table begins, and what stands between fields: as `sep=;` before it says, or it shows."""
-    blank = re.match(r"\s*", text)
-    begin = blank.end() if blank else 0
-    if said := re.match(r'"?sep=([,;\t])"?[,;\t]*(\r\n|\r|\n)', text[begin:], re.IGNORECASE):
-        return begin + said.end(), said[1]
-    header = re.split(r"[\r\n]", text[begin:], maxsplit=1)[0]
-    return begin, max(SEPARATORS, key=header.count)
-
-
-def _read_line(root: Path, line: Mapping[str, str], place: str) -> Line:
-    def one_of(name: str, default: str, choices: Iterable[str]) -> str:
-        text = line.get(name) or default
-        if text.casefold() not in choices:
-            raise CsviError(f"{place} has the {name} {text[:40]!r}: choose one of {', '.join(choices)}")
-        return text.casefold()
-
-    if not line["identity"]:
-        raise CsviError(f"{place} names no identity")
-    modality = Modality[one_of("modality", "", [modality.name.lower() for modality in Modality]).upper()]
-    time = line.get("time") or None
-    if time:
-        try:
-            datetime.fromisoformat(time)
-        except ValueError as error:
-            raise CsviError(f"{place} has the time {time[:40]!r}: write it as 2024-05-01T12:00:00") from error
-    return Line(
-        as_on_disk(root, path_inside(line["path"], place)),
-        line["identity"],
-        one_form(line.get("camera") or str(int(modality) + 1)),
-        modality,
-        one_of("split", split_of(line["identity"]), SPLITS),
-        root / as_on_disk(root, path_inside(line["mask"], place)) if line.get("mask") else None,
-        time,
-    )
+        if not line["identity"]:
+            raise CsviError(f"{place} names no identity")
+        modality = modality_of(line, place)
+        yield Line(
+            line["path"],
+            line["identity"],
+            one_form(line.get("camera") or str(int(modality) + 1)),
+            modality,
+            one_of(line, "split", SPLITS, place, split_of(line["identity"])),
+            root / as_on_disk(root, path_inside(line["mask"], place)) if line.get("mask") else None,
+            time_of(line, place),
+            line.get("track") or None,
+        )
 
 
 def _check_splits(lines: Iterable[Line], root: Path) -> None:
@@ -239,15 +180,3 @@ def _check_splits(lines: Iterable[Line], root: Path) -> None:
 
     members = {split: [shown(name) for name in sorted(names)] for split, names in splits.items()}
     check_disjoint(members, "identity", f"{{}} of {root / TABLE}")
-
-
-def _is_number(name: str) -> bool:
-    return bool(re.fullmatch(r"[0-9]{1,9}", name))
-
-
-def _numbers(names: Iterable[str], first: int) -> dict[str, int]:
-    """Number names: by themselves if all are integers, and different ones; else from `first` on in their order."""
-    names = sorted(names)
-    if all(map(_is_number, names)) and len({int(name) for name in names}) == len(names):
-        return {name: int(name) for name in names}
-    return {name: n for n, name in enumerate(names, start=first)}

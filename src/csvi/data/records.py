@@ -31,6 +31,8 @@ class ImageRecord:
     """Absolute path of the person mask."""
     time: str | None = None
     """Time of the photograph, ISO 8601, where a dataset tells."""
+    track: str | None = None
+    """Name of the track, the images of one person in one video of one camera, where a dataset tells."""
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def import_masks(source: Path, out: Path, data: DataConfig, layout: str | None =
         raise CsviError(f"{source} is not there: give a folder of masks, or an array of them (.npy)")
     maker = f"the import of {source.parent if source.is_file() else source}, read as {values}"
     check_folder(out, maker)
-    crops = _of_others(read_crops(data, layout), source, out)
+    crops = read_crops(data, layout, without=[source, out])
     found = _find(source, out, crops, data, files)
     check_names([theirs.record for theirs in found.masks])
     looks = in_threads(lambda theirs: _look(theirs, crops), found.masks, "Looking at masks")
@@ -154,15 +154,6 @@ def _look(theirs: Theirs, crops: Crops) -> _Look | str:
         raise
     except BadImage as error:
         return str(error)
-
-
-def _of_others(crops: Crops, *folders: Path) -> Crops:
-    """Leave out what lies in folders of masks within the root: of a folder that is no dataset every image is a crop."""
-    within = [folder for folder in folders if folder.is_relative_to(crops.root) and folder != crops.root]
-    if not within:
-        return crops
-    records = [r for r in crops.records if not any((crops.root / r.path).is_relative_to(f) for f in within)]
-    return replace(crops, records=records)
 
 
 def _find(source: Path, out: Path, crops: Crops, data: DataConfig, files: str) -> Found:

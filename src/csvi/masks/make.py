@@ -14,7 +14,7 @@ import dataclasses
 import io
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image
 
 import csvi
+from csvi.data.crops import Crops
 from csvi.data.images import BadImage
 from csvi.data.records import ImageRecord
 from csvi.errors import CsviError
@@ -44,6 +45,7 @@ class Line:
     path: str
     modality: str
     camera: str
+    """Its name; empty if none is known."""
     scores: Scores | None
     """None if the image cannot be read."""
     verdict: str
@@ -66,43 +68,36 @@ class Made:
     images_per_second: float
 
 
-def make_masks(
-    records: Sequence[ImageRecord],
-    load: Callable[[ImageRecord], Image.Image],
-    out: Path,
-    segmenter: Segmenter,
-) -> Made:
+def make_masks(crops: Crops, out: Path, segmenter: Segmenter) -> Made:
     """Write the masks of images that have none in this folder yet, with a bar of progress on standard error.
 
     Args:
-        records: the images.
-        load: opens one, as RGB and upright.
+        crops: the images.
         out: folder of masks; an empty one, a new one, or one that the same segmenter has begun.
         segmenter: who predicts them.
 
     Raises:
         CsviError: the folder holds something else or cannot be written, or two images differ in their suffix alone.
     """
-    check_names(records)
+    check_names(crops.records)
     try:
         out.mkdir(parents=True, exist_ok=True)
         claim(out, segmenter.name)
         done = {line.path: line for line in read_list(out)} if (out / LIST).is_file() else {}
-        missing = [r for r in records if r.path not in done or not _is_there(out, done[r.path])]
+        missing = [r for r in crops.records if r.path not in done or not _is_there(out, done[r.path])]
         start = time.perf_counter()
         _write_list(out, list(done.values()))  # anew: a kill may have cut the last line off
         with (out / LIST).open("a", newline="") as file:
             table = csv.writer(file, lineterminator="\n")
             batches = [missing[i : i + BATCH] for i in range(0, len(missing), BATCH)]
             for batch in progress(batches, "Predicting masks"):
-                for line in _of_batch(batch, load, out, segmenter):
+                for line in _of_batch(batch, crops, out, segmenter):
                     table.writerow(_cells(line))
                     done[line.path] = line
                 file.flush()
         seconds = time.perf_counter() - start
-        lines = [done[record.path] for record in records]
-        _write_list(out, lines)
-        return Made(lines, len(missing), len(missing) / max(seconds, 1e-9))
+        _write_list(out, [done[record.path] for record in crops.records])
+        return Made(read_list(out), len(missing), len(missing) / max(seconds, 1e-9))
     except OSError as error:
         raise CsviError(f"cannot write masks into {out}: {error.strerror or error}") from error
 
@@ -118,14 +113,12 @@ def read_list(folder: Path) -> list[Line]:
     return list(lines.values())
 
 
-def _of_batch(
-    batch: Sequence[ImageRecord], load: Callable[[ImageRecord], Image.Image], out: Path, segmenter: Segmenter
-) -> Iterator[Line]:
+def _of_batch(batch: Sequence[ImageRecord], crops: Crops, out: Path, segmenter: Segmenter) -> Iterator[Line]:
     """Predict and write the masks of some images; yields their lines, each when its mask is there."""
 
     def loaded(record: ImageRecord) -> np.ndarray | None:
         try:
-            return np.asarray(load(record))
+            return np.asarray(crops.load(record))
         except BadImage:
             return None
 
@@ -137,7 +130,8 @@ def _of_batch(
     for record in batch:
         prediction = predictions.get(record)
         scores, verdict = (prediction.scores, prediction.verdict) if prediction else (None, UNREADABLE)
-        line = Line(record.path, record.modality.name.lower(), str(record.camera), scores, verdict)
+        camera = crops.name_of_camera(record.camera)
+        line = Line(record.path, record.modality.name.lower(), camera, scores, verdict)
         if prediction and line.mask:
             write_mask((prediction.probability * 255 + 0.5).astype(np.uint8), out / line.mask)
         yield line

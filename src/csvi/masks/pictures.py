@@ -1,12 +1,12 @@
 """Pictures to look at: samples that a segmenter is trained on, and the masks that it is least sure of."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from csvi.data.records import ImageRecord
+from csvi.data.crops import Crops
 from csvi.masks.make import Line
 from csvi.masks.scenes import People, draw_sample
 from csvi.writing import replacing
@@ -26,30 +26,22 @@ def write_samples(people: People, file: Path, seed: int, count: int = 40, column
     _save(_grid(cells, [], columns), file)
 
 
-def write_least_sure(
-    lines: Sequence[Line],
-    records: Sequence[ImageRecord],
-    load: Callable[[ImageRecord], Image.Image],
-    out: Path,
-    count: int = 24,
-    columns: int = 8,
-) -> Path:
+def write_least_sure(lines: Sequence[Line], crops: Crops, out: Path, count: int = 24, columns: int = 8) -> Path:
     """Write MASKS/least-sure.png: the images of the least sure masks, as they are and tinted by their mask.
 
     Args:
         lines: what is known of each mask.
-        records: their images.
-        load: opens one, as RGB and upright.
+        crops: their images.
         out: the folder of masks.
         count: how many are shown.
         columns: how many stand side by side.
     """
     known = {line.path: line for line in lines if line.scores is not None}
-    order = sorted((r for r in records if r.path in known), key=lambda r: _sureness(known[r.path]))[:count]
+    order = sorted((r for r in crops.records if r.path in known), key=lambda r: _sureness(known[r.path]))[:count]
     cells, labels = [], []
     for record in order:
         line = known[record.path]
-        image = load(record).resize((96, 192), Image.Resampling.BILINEAR)
+        image = crops.load(record).resize((96, 192), Image.Resampling.BILINEAR)
         mask = Image.open(out / (line.mask or "")).resize((96, 192), Image.Resampling.BILINEAR)
         share = np.asarray(mask, np.float32)[..., None] / 255 * 0.55
         tinted = np.asarray(image) * (1 - share) + TINT * share

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from csvi.errors import CsviError
 from csvi.masks.segmenter import Segmenter
 
 GOOD = "good"
@@ -58,14 +59,36 @@ class Prediction:
 
 
 def predict(segmenter: Segmenter, images: Sequence[np.ndarray]) -> list[Prediction]:
-    """Predict the masks of crops, (h, w, 3) uint8 each; probabilities are means with the mirror image."""
+    """Predict the masks of crops, (h, w, 3) uint8 each; probabilities are means with the mirror image.
+
+    Raises:
+        CsviError: the segmenter, which may be somebody's own, gives something else than probabilities of the pixels.
+    """
     images = list(images)
-    plain = segmenter.opinions(images)
-    mirrored = segmenter.opinions([image[:, ::-1] for image in images])
+    plain = _opinions(segmenter, images)
+    mirrored = _opinions(segmenter, [image[:, ::-1] for image in images])
     return [
         _judged([(one + other[:, ::-1]) / 2 for one, other in zip(*both, strict=True)], both, segmenter.sureness)
         for both in zip(plain, mirrored, strict=True)
     ]
+
+
+def _opinions(segmenter: Segmenter, images: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+    """Ask a segmenter for its opinions; raises `CsviError` if they are not one probability a pixel of each image."""
+    opinions = segmenter.opinions(images)
+    if len(opinions) != len(images):
+        raise CsviError(f"the segmenter {segmenter.name} gives {len(opinions)} answers to {len(images)} images")
+    for image, answers in zip(images, opinions, strict=True):
+        for answer in answers:
+            found, wanted = np.shape(answer), image.shape[:2]
+            if found != wanted:
+                raise CsviError(f"the segmenter {segmenter.name} gives {found} numbers for {wanted} pixels of an image")
+            if not (np.min(answer) >= 0 and np.max(answer) <= 1):  # nor NaN
+                raise CsviError(
+                    f"the segmenter {segmenter.name} gives numbers from {np.min(answer):.3g} to {np.max(answer):.3g}: "
+                    "probabilities are from 0 to 1"
+                )
+    return opinions
 
 
 def _judged(means: list[np.ndarray], both: tuple[list[np.ndarray], list[np.ndarray]], sureness: float) -> Prediction:

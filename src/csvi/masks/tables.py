@@ -27,7 +27,7 @@ def print_made(made: Made, segmenter: Segmenter) -> None:
         used = sum(line.verdict == GOOD for line in lines)
         names = ("area", "sureness", "unsure", "mirror")
         medians = [f"{statistics.median(getattr(s, n) for s in scores):.3f}" if scores else "–" for n in names]
-        table.add_row(f"{modality}, {camera}", f"{len(lines):,}", f"{used:,}", *medians)
+        table.add_row(f"{modality}, {camera}" if camera else modality, f"{len(lines):,}", f"{used:,}", *medians)
     console.print(table)
     verdicts = Counter(line.verdict for line in made.lines)
     doubtful = ", ".join(f"{count:,} {verdict}" for verdict, count in verdicts.most_common() if verdict != GOOD)
