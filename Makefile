@@ -16,6 +16,8 @@ demo: setup
 	$(BIN)/csvi demo
 
 test: setup
+	@which chromium chromium-browser google-chrome 2>&1 | grep -q ^/ || \
+	  echo "no Chromium: the tests of csvi app in a browser are skipped (apt-get install chromium)"
 	$(BIN)/python -m pytest -n 2
 
 lint: setup

@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
+from csvi.cli import main
 from csvi.config import Config, DataConfig, TrainConfig
 from csvi.methods.baseline import Baseline
 from csvi.methods.coseg import CoSeg
+from csvi.model.trunk import Stage, Trunk
 from csvi.runs import Run
 from csvi.runs.evaluation import evaluated
 from csvi.train.loop import train
@@ -77,6 +80,14 @@ def coseg_run(sysu_root, cache_folder, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def coseg_onnx(coseg_run, tmp_path_factory):
+    """That run as ONNX, by `csvi export`."""
+    file = tmp_path_factory.mktemp("exported") / "coseg.onnx"
+    assert main(["export", str(coseg_run), "--format", "onnx", "--out", str(file)]) == 0
+    return file
+
+
+@pytest.fixture(scope="session")
 def baseline_run(sysu_root, cache_folder, tmp_path_factory):
     """The same of the Baseline."""
     run, config = tmp_path_factory.mktemp("shared") / "baseline", small(sysu_root, cache_folder)
@@ -84,3 +95,19 @@ def baseline_run(sysu_root, cache_folder, tmp_path_factory):
     train(config, run)
     evaluated(Run.open(run))
     return run
+
+
+@pytest.fixture
+def tiny_trunk(monkeypatch):
+    """Every trunk is five convolutions; tests/test_goldens.py and tests/model have real ones."""
+
+    def build_trunk(name):
+        stages, channels = [], 3
+        for number, (width, stride, total) in enumerate([(8, 4, 4), (8, 1, 4), (8, 2, 8), (16, 2, 16), (16, 1, 16)]):
+            convolution = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
+            layers = {"conv": convolution, "norm": nn.BatchNorm2d(width), "relu": nn.ReLU()}
+            stages.append(Stage({f"{key}{number}": layer for key, layer in layers.items()}, width, total))
+            channels = width
+        return Trunk(stages)
+
+    monkeypatch.setattr("csvi.model.two_stream.build_trunk", build_trunk)

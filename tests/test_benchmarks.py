@@ -115,6 +115,29 @@ def test_embedding(benchmark, capsys):
         assert row in out
 
 
+def test_export(benchmark, coseg_run, coseg_onnx, monkeypatch, capsys):
+    export = benchmark("export")
+
+    def export_file(model, kind, file, weights):
+        shutil.copy(coseg_onnx, file)
+        return 1e-7
+
+    monkeypatch.setattr(export, "export_file", export_file)
+    assert export.main([str(coseg_run), "--weights", "float32", "--turns", "1"]) == 0
+    out = capsys.readouterr().out
+    for word in ("PyTorch, 32-true", "ONNX, weights in float32", "1.0e-07", "mAP", "≤ 1e-04 │ met"):
+        assert word in out
+
+
+def test_gallery(benchmark, capsys):
+    gallery = benchmark("gallery")
+    assert gallery.main(["--quick", "--only", "FLAT", "FAISS"]) == 0
+    out = capsys.readouterr().out
+    for row in ("csvi, FLAT", "FAISS, exact, 16 bits", "FAISS, HNSW", "csvi, FLAT, reduced", "≤ 1 s"):
+        assert row in out
+    assert "csvi, HNSW" not in out
+
+
 def test_growth(benchmark, tmp_path, monkeypatch, capsys):
     growth = benchmark("growth")
     monkeypatch.setattr(
@@ -381,3 +404,22 @@ def test_the_runs_of_an_experiment_are_listed(quality_of_masks, mask_quality, tm
     # 27 + 27 images to train on and 36 to test on, 64 a batch: 3 steps of a minute, and 36/64 of a batch forward
     assert runs == {"coseg": (16, 3.4, 54), "decode": (16, 3.4, 54), "baseline": (2, 3.2, 6)}
     assert not (tmp_path / "out").exists()
+
+
+def test_feedback_is_worth_what_it_finds_among_images_that_nobody_judged(benchmark):
+    """By hand: the probe is nearest to an image of its person and one of another, and all others are as far from it."""
+    found = benchmark("feedback").worth(
+        probes=np.array([[1.0, 0, 0]]),
+        people=np.array([1]),
+        gallery=np.array([[0.8, 0.6, 0], [0.8, 0, 0.6], [0, 0, 1.0], [0, 1.0, 0]]),
+        others=np.array([1, 2, 2, 1]),
+        judged=2,
+    )
+    assert (found.probes, found.first, found.mean_precision) == (1, (0, 100), (50, 100))
+
+
+def test_feedback_is_measured_on_a_run(benchmark, coseg_run, capsys):
+    assert benchmark("feedback").main([str(coseg_run), "--judged", "3"]) == 0
+    assert "3" in capsys.readouterr().out
+    assert benchmark("feedback").main([str(coseg_run), "--judged", "500"]) == 1
+    assert "no probe has a right image behind its first 500" in capsys.readouterr().out

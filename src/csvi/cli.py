@@ -17,8 +17,8 @@ from csvi.signals import ENDING, handle, terminate
 from csvi.threads import let_threads_sleep
 
 COMMANDS = (
-    "synth", "check", "train", "evaluate", "compare", "report", "figure", "methods", "masks", "ablate", "reproduce",
-    "demo",
+    "synth", "check", "train", "evaluate", "compare", "report", "figure", "methods", "masks", "embed", "index",
+    "search", "app", "export", "ablate", "reproduce", "demo",
 )  # fmt: skip
 """Each a module of `csvi.commands` with `SUMMARY`, `add_arguments(parser)` and `run(settings)`."""
 

@@ -1,7 +1,8 @@
 """The settings that every run has; those of a method stand in the method's own file.
 
-Each setting has the paper's value as its default and its place in the paper beside it; one whose docstring names no
-source is ours. Nothing here imports torch, so that `csvi --help` answers at once.
+Each setting has its place in the paper beside it; one whose docstring names no source is ours. Its default is what the
+paper says, but for those that `departures` names: docs/paper-to-code.md has the reason of each, and configs/letter.yaml
+sets them as the paper has them. Nothing here imports torch, so that `csvi --help` answers at once.
 """
 
 import dataclasses
@@ -24,6 +25,9 @@ RANGES = "visible_range", "infrared_range"
 """Settings of `DataConfig` that say what is black and white in images of more than 8 bits; that of a modality is
 `RANGES[modality]`."""
 
+MOST_SIDE = 1024
+"""Pixels of an image, of a model without settings: larger ones would fill memory and the cache."""
+
 Varies = Literal["machine", "repetition", "length"]
 """The ways in which a setting may differ between runs that count as the same.
 
@@ -33,9 +37,12 @@ length: a resumed run may change it, unless its schedule depends on it.
 """
 
 
-def setting(default: Any, varies: Varies) -> Any:
-    """A field of settings that may differ between runs, see `Varies`."""
-    return field(default=default, metadata={"varies": varies})
+def setting(default: Any, varies: Varies | None = None, letter: Any = ...) -> Any:
+    """A field of settings that may differ between runs, see `Varies`, or whose default is not the paper's.
+
+    `letter` is then what the paper says to the letter, or None if it says nothing; see `departures`.
+    """
+    return field(default=default, metadata={"varies": varies} | ({} if letter is ... else {"letter": letter}))
 
 
 @dataclass
@@ -49,7 +56,8 @@ class DataConfig:
     fold: int = setting(1, "repetition")
     """Fold of the dataset, from 1: a division of its identities into train and test. RegDB has ten, the others one."""
     masks: str | None = setting(None, "machine")
-    """Folder of person masks that mirrors the images' tree; by default ROOT/masks where it exists."""
+    """Folder of person masks that mirrors the images' tree; by default ROOT/masks where it exists. The paper's masks are
+    predictions of its reference 8's network (Section 3.2.3)."""
     mask_values: MaskValues = 255
     """What marks a person in a mask: 255 (white), 0 (black: an inverted mask), nonzero (any value or palette entry but
     0, as the part labels of a human parser), alpha (opacity, as in a cut-out)."""
@@ -109,10 +117,12 @@ class MethodSettings:
 class TrainConfig:
     """Optimiser, schedule and length (Section 4.3)."""
 
-    epochs: int = setting(24, "length")
+    epochs: int = setting(24, "length", letter=None)
     """The paper gives no end; three decays of its schedule."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    """SGD with momentum 0.9 in the paper."""
+    """SGD in the paper."""
+    momentum: float = setting(0.9, letter=None)
+    """Momentum of sgd; the paper names none, the code of the field has 0.9."""
     lr: float = 0.01
     """Initial learning rate."""
     lr_pretrained: float = 1.0
@@ -138,6 +148,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_range(self, 1, 100_000, "epochs", "decay_every")
+        check_range(self, 0, 1, "momentum")
         check_range(
             self, 0, math.inf, "lr", "lr_pretrained", "weight_decay", "warmup", "validate_every", "checkpoint_every"
         )
@@ -215,6 +226,16 @@ def check_range(settings: object, least: float, most: float, *names: str) -> Non
             raise CsviError(f"{name} is {value}: it must be {limits}")
 
 
+def check_sides(height: object, width: object, where: str) -> None:
+    """Raises `CsviError` if a model that somebody passed on, and says so in `where`, is not for images of a size."""
+    for side in (height, width):
+        if type(side) is not int or not 16 <= side <= MOST_SIDE:
+            raise CsviError(
+                f"{where}: height and width are {height!r:.40} and {width!r:.40}, they must be whole numbers from 16 "
+                f"to {MOST_SIDE}"
+            )
+
+
 def check_nulls(parser: Any, settings: Any) -> None:
     """Raises `CsviError` if one of the settings that a parser of jsonargparse has read is null and may not be."""
     for action in parser._actions:
@@ -241,6 +262,22 @@ def _settings_of(config: object, prefix: str = "") -> Iterator[tuple[str, object
             yield from _settings_of(value, f"{prefix}{each.name}.")
         else:
             yield prefix + each.name, value, each.metadata.get("varies")
+
+
+def departures(config: Config) -> dict[str, tuple[object, object]]:
+    """Settings of the method and of training that are not to the letter: name → value, and what the paper says.
+
+    The paper is that of the method. What it says nothing about, and how the work is done, is left out.
+    """
+    found = {}
+    for section in ("method", "train"):
+        settings = getattr(config, section)
+        for each in dataclasses.fields(settings):
+            value, letter = getattr(settings, each.name), each.metadata.get("letter", each.default)
+            silent = letter in (None, dataclasses.MISSING) or each.metadata.get("varies") == "machine"
+            if not silent and each.name != "name" and value != letter:
+                found[f"{section}.{each.name}"] = value, letter
+    return found
 
 
 def shipped_config(name: str) -> Path:

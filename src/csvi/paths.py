@@ -1,11 +1,12 @@
 """Paths as people write them, and regular files."""
 
 import errno
+import hashlib
 import os
 import shlex
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from csvi.errors import CsviError
 
@@ -38,10 +39,21 @@ def status_of(file: Path) -> os.stat_result:
     return status
 
 
-def open_file(file: Path) -> BinaryIO:
+def open_file(file: Path) -> BufferedReader:
     """Open a file to read; raises as `status_of`, and what `open` raises."""
     status_of(file)
     return file.open("rb")
+
+
+def digest_of(file: Path) -> str:
+    """Digest what a file holds, 16 hexadecimal digits of its SHA-256; raises as `open_file`."""
+    with open_file(file) as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()[:16]
+
+
+def name_of_folder(folder: Path) -> str:
+    """Name a run for people: the last two parts of the path of its folder."""
+    return "/".join(folder.resolve().parts[-2:])
 
 
 def reason(error: BaseException) -> str:

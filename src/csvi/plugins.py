@@ -1,4 +1,4 @@
-"""Classes by name: those of the package, and those of other people as `module:Class`."""
+"""Code that is found by its name: classes, of the package and of other people, and packages of an extra."""
 
 import importlib
 from collections.abc import Mapping
@@ -33,3 +33,11 @@ def find(name: str, known: Mapping[str, str], kind: type, what: str) -> type[Any
             f"{name} is no {what}: it must name a class that derives from {kind.__module__}.{kind.__name__}"
         )
     return found
+
+
+def imported(module: str, extra: str, what: str) -> Any:
+    """Import a module that an extra of csvi installs; raises `CsviError` if it is not there: `what` needs it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise CsviError(f"{what} needs {module.partition('.')[0]}: pip install 'csvi[{extra}]'") from error

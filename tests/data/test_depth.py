@@ -191,11 +191,11 @@ def test_images_of_8_bits_leave_the_ranges_open(people):
 def test_a_range_that_shows_nothing_is_refused(people):
     benchmark = benchmark_of(people((7500, 8400), test=(29_000, 31_000)))
     data = with_measured_ranges(benchmark, DataConfig())
-    check_ranges(benchmark, benchmark.train, data)
+    check_ranges(benchmark.root, benchmark.train, data)
     with pytest.raises(
         CsviError, match=r"^100% of the pixels .* outside --data\.infrared_range 7\d+,8\d+, as they are 29,"
     ):
-        check_ranges(benchmark, benchmark.test, data)
+        check_ranges(benchmark.root, benchmark.test, data)
 
 
 def test_few_levels_are_said_before_training(people, caplog):

@@ -2,30 +2,17 @@
 
 import pytest
 import torch
-from torch import nn
 
 from csvi.config import Config, DataConfig
 from csvi.data.batch import Batch
 from csvi.methods import build_method, find_method
-from csvi.model.trunk import Stage, Trunk
 
 HEIGHT, WIDTH = 48, 40  # 16 does not divide the width
 
 
 @pytest.fixture(autouse=True)
-def tiny_trunk(monkeypatch):
-    """Every trunk is five convolutions; tests/test_goldens.py and tests/model have real ones."""
-
-    def build_trunk(name):
-        stages, channels = [], 3
-        for number, (width, stride, total) in enumerate([(8, 4, 4), (8, 1, 4), (8, 2, 8), (16, 2, 16), (16, 1, 16)]):
-            convolution = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
-            layers = {"conv": convolution, "norm": nn.BatchNorm2d(width), "relu": nn.ReLU()}
-            stages.append(Stage({f"{key}{number}": layer for key, layer in layers.items()}, width, total))
-            channels = width
-        return Trunk(stages)
-
-    monkeypatch.setattr("csvi.model.two_stream.build_trunk", build_trunk)
+def tiny_everywhere(tiny_trunk):
+    """Every method here has the tiny trunk."""
 
 
 @pytest.fixture

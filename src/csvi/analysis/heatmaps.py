@@ -13,6 +13,7 @@ from itertools import cycle
 import matplotlib
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from matplotlib.figure import Figure
 from rich.table import Column, Table
 from torch import Tensor
@@ -38,6 +39,8 @@ from csvi.progress import progress
 from csvi.runs import Run
 
 BATCH = 32
+OUR_MODEL = "coseg"
+"""The method that the paper calls "our proposed model", whose masks its Figure 6f has."""
 TOGETHER = 10
 """Images of each modality that a mask is predicted with, all of one identity; fewer where there are fewer."""
 
@@ -109,8 +112,13 @@ def activation_energy(run: Run, batch: Batch) -> Tensor:
     Raises:
         CsviError: the network has no such features.
     """
-    with torch.inference_mode(), run.fabric.autocast():
-        shared = _net(run).features(batch.image, batch.streams)
+    return energy_of(_net(run), run.fabric, batch)
+
+
+def energy_of(net: PartNet, fabric: Fabric, batch: Batch) -> Tensor:
+    """Sum F_s² over channels, in each cell: (B, h, w) float32 on the CPU, of a prepared batch."""
+    with torch.inference_mode(), fabric.autocast():
+        shared = net.features(batch.image, batch.streams)
     return shared.float().square().sum(1).cpu()
 
 
@@ -192,8 +200,9 @@ def heatmaps_figure(
 ) -> Figure:
     """Draw Figure 6: a row an image; columns: image, heatmap of each run, predicted mask, true mask.
 
-    The mask is that of the first run that predicts any, given with up to `TOGETHER` images of each modality of the same
-    identity; it is outlined at 0.5. Without such a run, or without true masks, the figure is without that column.
+    The mask is that of the paper's model, `coseg`, if it is among the runs, or else of the first run that predicts any,
+    as the note below says; given with up to `TOGETHER` images of each modality of the same identity, and outlined at
+    0.5. Without such a run, or without true masks, the figure is without that column.
 
     Args:
         runs: opened on the same dataset.
@@ -221,8 +230,8 @@ def heatmaps_figure(
         energy = activation_energy(run, run.batch(shown))
         activation = heatmap(energy, run.data.height, run.data.width, _net(run).backbone.stride)
         activation = F.interpolate(activation[:, None], (height, width), mode="bilinear")[:, 0]
-        columns.append((run.name, [_overlay(*pair) for pair in zip(images, activation.numpy(), strict=True)]))
-    predicting = next((run for run in runs if predicts_masks(run)), None)
+        columns.append((run.name, [overlay(*pair) for pair in zip(images, activation.numpy(), strict=True)]))
+    predicting = min(filter(predicts_masks, runs), key=lambda run: run.net.method != OUR_MODEL, default=None)
     outlined = len(columns) if predicting else None
     if predicting:
         masks = [_predicted(predicting, i, members[records[i].identity], chosen) for i in drawn]
@@ -233,6 +242,7 @@ def heatmaps_figure(
     titles = [in_lines(title, 14) for title, _ in columns]
     cell, gap = (0.85, 0.85 * height / width), 0.05
     left, above, below = 0.95, 0.15 + 0.14 * max(1 + title.count("\n") for title in titles), 0.8 if shares else 0.25
+    below += 0.11 if predicting else 0
     page = (max(left + len(columns) * (cell[0] + gap) + 0.05, 4.6), above + len(shown) * (cell[1] + gap) + below)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=page)
@@ -261,6 +271,9 @@ def heatmaps_figure(
             text = "in the person:\nvisible\ninfrared"
             write(figure, left - 0.08, below_images, text, ha="right", va="top", fontsize=8)
         note = "heatmaps: length of the last block's features, from the least to the most of each image"
+        if predicting:
+            ours = predicting.net.method == OUR_MODEL
+            note += f"\nmask by {predicting.name}, " + ("the paper's model" if ours else f"{OUR_MODEL} not being shown")
         if shares:
             note += "\nin brackets: inside the person of another image of the modality"
         write(figure, 0.08, page[1] - 0.05, note, ha="left", va="bottom", fontsize=7, color="0.35")
@@ -277,7 +290,7 @@ def _predicted(run: Run, image: int, members: tuple[list[int], list[int]], chose
     return predicted[0].numpy()
 
 
-def _overlay(image: np.ndarray, activation: np.ndarray) -> np.ndarray:
+def overlay(image: np.ndarray, activation: np.ndarray) -> np.ndarray:
     """Lay a heatmap (H, W) on an image (H, W, 3) in grey: (H, W, 3) in [0, 1]."""
     grey = image.mean(2, keepdims=True) / 255
     return 0.45 * grey + 0.55 * matplotlib.colormaps["turbo"](activation)[..., :3]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from csvi.data.crops import Crops
     from csvi.runs.run import Options
     from csvi.search.embedder import Embedder
+    from csvi.search.query import Where
 
 SOURCE = "dataset of any layout, a folder of crops, or a table of them (.csv)"
 """What `crops_of` reads."""
@@ -72,7 +73,7 @@ def crops_of(
         DataConfig(root=source, **ranges),
         settings.data.layout,
         modality=Modality[settings.modality.upper()] if settings.modality else None,
-        infrared_cameras=[name.strip() for name in (settings.infrared_cameras or "").split(",") if name.strip()],
+        infrared_cameras=_names(settings.infrared_cameras),
         without=without,
     )
 
@@ -93,6 +94,40 @@ def embedder_of(settings: Namespace) -> "Embedder":
     if settings.onnx and not settings.onnx.endswith(".onnx"):
         raise CsviError(f"--onnx {settings.onnx}: the file must end in .onnx")
     return open_embedder(settings.run or settings.onnx, settings.dimensions)
+
+
+def add_gallery_options(parser: Parser) -> None:
+    """Add what says which gallery of embeddings is meant."""
+    what = "gallery of embeddings: a file name, .db, or the address of a Milvus server, as http://localhost:19530"
+    parser.add_argument("--gallery", required=True, help=what)
+    parser.add_argument("--collection", default="csvi", help="its name there, if there are several; csvi")
+
+
+def add_where_options(parser: Parser) -> None:
+    """Add conditions on the images of a gallery."""
+    parser.add_argument("--camera", help="names of cameras, as 1,2")
+    parser.add_argument(
+        "--since", help="not before this time, 2024-05-01 or 2024-05-01T12:00:00; UTC if no zone is named"
+    )
+    parser.add_argument("--until", help="not after this time, or not after the end of this day")
+    parser.add_argument("--track", help="names of tracks, as 17,18")
+
+
+def where_of(settings: Namespace) -> "Where":
+    """Read what `add_where_options` has added, and --modality."""
+    from csvi.search.query import Where, moment
+
+    return Where(
+        cameras=_names(settings.camera),
+        modality=settings.modality,
+        since=moment(settings.since) if settings.since else None,
+        until=moment(settings.until, end=True) if settings.until else None,
+        tracks=_names(settings.track),
+    )
+
+
+def _names(text: str | None) -> list[str]:
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
 
 
 def add_test_options(parser: Parser) -> None:

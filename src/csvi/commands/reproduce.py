@@ -6,14 +6,14 @@ from csvi.commands.parser import Parser
 from csvi.config import shipped_config
 from csvi.paths import expanded
 
-SUMMARY = "The paper's Tables 1 to 3 on its datasets, beside its figures. Stops and resumes."
+SUMMARY = "The paper's Tables 1 to 4 on its datasets, beside its figures. Stops and resumes."
 
 
 def add_arguments(parser: Parser) -> None:
     parser.add_argument("dataset", choices=["sysu", "regdb"])
     parser.add_argument("--data", required=True, help="folder of the dataset")
-    parser.add_argument("--masks", help="folder of person masks; by default DATA/masks")
-    parser.add_argument("--settings", help="YAML file of training settings; by default the paper's")
+    parser.add_argument("--masks", help="folder of person masks; by default DATA/masks. The paper's: reference 8's")
+    parser.add_argument("--settings", help="YAML file; by default configs/sysu.yaml, regdb.yaml. See letter.yaml")
     parser.add_argument("--seeds", type=int, default=1, help="runs of each variant, or fold")
     parser.add_argument("--anyway", action="store_true", help="continue although csvi check finds problems")
     parser.add_argument("--out", default="runs/reproduction", help="folder to write")

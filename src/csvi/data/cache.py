@@ -110,7 +110,7 @@ def cached_images(root: Path, records: Sequence[ImageRecord], data: DataConfig, 
     """
     files, size = [root / record.path for record in records], (data.height, data.width)
     levels = {modality: levels_of(data, modality) for modality in Modality}
-    name = f"images-{_key(files, *size, *levels.values())}.npy"
+    name = f"images-{key_of_files(files, *size, *levels.values())}.npy"
 
     def decode(i: int) -> np.ndarray:
         return read_image(files[i], *size, levels[records[i].modality])
@@ -129,7 +129,7 @@ def cached_masks(root: Path, records: Sequence[ImageRecord], data: DataConfig, s
     masks = [record.mask for record in records]
     # of the images too, whose sizes the masks were compared with; each beside its mask, or None
     size = data.height, data.width
-    key = _key((file for both in zip(images, masks, strict=True) for file in both), *size, data.mask_values)
+    key = key_of_files((file for both in zip(images, masks, strict=True) for file in both), *size, data.mask_values)
     looks: dict[int, MaskLook] = {}
 
     def decode(i: int) -> np.ndarray:
@@ -261,8 +261,8 @@ def _remove_unused(folder: Path) -> None:
         log.info("%s: removed %d caches not used for %d days, %.1f GB", folder, len(removed), DAYS, freed)
 
 
-def _key(files: Iterable[Path | None], *read_as: object) -> str:
-    """Digest of the files and of how they are read."""
+def key_of_files(files: Iterable[Path | None], *read_as: object) -> str:
+    """Digest files, by path, length and time of change, and how they are read: 24 hexadecimal digits."""
     digest = hashlib.sha256(f"4 {read_as}\n".encode())
     for file in files:
         digest.update(f"{file and str(file.absolute())!r}\n".encode())  # a name may hold a line's end, or be no text

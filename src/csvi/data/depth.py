@@ -89,11 +89,11 @@ def with_measured_ranges(benchmark: Benchmark, data: DataConfig) -> DataConfig:
         CsviError: as `measure` does, or a range that is given leaves nothing to see.
     """
     records = benchmark.train or [*benchmark.val, *benchmark.test]
-    files = {modality: _files(benchmark, records, modality) for modality in Modality}
+    files = {modality: _files(benchmark.root, records, modality) for modality in Modality}
     data, depths = measured_ranges(files, data)
     for modality in Modality:
         if modality in depths:
-            _say(benchmark, modality, depths[modality])
+            _say(benchmark.root, modality, depths[modality])
         left = levels_of_halved(files[modality])
         if left is not None and left < FEWEST:
             log.warning("%s images %s", modality.name.lower(), halved(left))
@@ -113,13 +113,13 @@ def measured_ranges(
     return data, depths
 
 
-def check_ranges(benchmark: Benchmark, records: Sequence[ImageRecord], data: DataConfig) -> None:
+def check_ranges(root: Path, records: Sequence[ImageRecord], data: DataConfig) -> None:
     """Raises `CsviError` if most pixels of images of more than 8 bits lie outside the range that the settings have."""
     for modality in Modality:
         levels = levels_of(data, modality)
-        depth = levels and measure(_files(benchmark, records, modality), levels)
+        depth = levels and measure(_files(root, records, modality), levels)
         if depth:
-            _say(benchmark, modality, depth)
+            _say(root, modality, depth)
 
 
 def measure(files: Sequence[Path], levels: Levels | None = None) -> Depth | None:
@@ -226,13 +226,13 @@ def _some(files: Sequence[Path]) -> list[Path]:
     return [files[i] for i in np.linspace(0, len(files) - 1, min(LOOKED_AT, len(files))).round().astype(int)]
 
 
-def _files(benchmark: Benchmark, records: Sequence[ImageRecord], modality: Modality) -> list[Path]:
-    return [benchmark.file(record) for record in records if record.modality == modality]
+def _files(root: Path, records: Sequence[ImageRecord], modality: Modality) -> list[Path]:
+    return [root / record.path for record in records if record.modality == modality]
 
 
-def _say(benchmark: Benchmark, modality: Modality, depth: Depth) -> None:
+def _say(root: Path, modality: Modality, depth: Depth) -> None:
     """Log what becomes of the values; raises `CsviError` if most of them are clipped."""
-    option, images = f"--data.{RANGES[modality]}", f"{modality.name.lower()} images of {benchmark.root}"
+    option, images = f"--data.{RANGES[modality]}", f"{modality.name.lower()} images of {root}"
     if depth.clipped > MOST_CLIPPED:
         raise CsviError(
             f"{depth.clipped:.0%} of the pixels of the {images} lie outside {option} {depth.range}, as they are "

@@ -69,8 +69,13 @@ class Levels(NamedTuple):
 
 
 def read_image(file: Path, height: int, width: int, levels: Levels | None = None) -> np.ndarray:
-    """Decode and resize (antialiased, bilinear): (height, width, 3) uint8, RGB; see `load_image`."""
-    return np.asarray(load_image(file, levels).resize((width, height), Image.Resampling.BILINEAR))
+    """Decode and resize: (height, width, 3) uint8, RGB; see `load_image` and `resized`."""
+    return resized(load_image(file, levels), height, width)
+
+
+def resized(image: Image.Image, height: int, width: int) -> np.ndarray:
+    """Resize an RGB image as networks take it (antialiased, bilinear): (height, width, 3) uint8."""
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def load_image(file: Path, levels: Levels | None = None) -> Image.Image:
@@ -85,7 +90,7 @@ def load_image(file: Path, levels: Levels | None = None) -> Image.Image:
     """
     with _opened(file) as image:
         upright = _upright(image)
-        if not _is_deep(upright):
+        if not is_deep(upright):
             return upright.convert("RGB")
         values = _values(file, upright)
         if levels is None:
@@ -109,7 +114,7 @@ def deep_values(file: Path) -> np.ndarray | None:
     Raises as `load_image`.
     """
     with _opened(file) as image:
-        return _values(file, _upright(image)) if _is_deep(image) else None
+        return _values(file, _upright(image)) if is_deep(image) else None
 
 
 def size_of(file: Path) -> tuple[int, int]:
@@ -120,7 +125,7 @@ def size_of(file: Path) -> tuple[int, int]:
 def header_of(file: Path) -> Header:
     """Read the header of an image; raises as `load_image`."""
     with _opened(file) as image:
-        return Header(_upright_size(file, image), _is_deep(image), _is_halved(image))
+        return Header(_upright_size(file, image), is_deep(image), _is_halved(image))
 
 
 def _upright_size(file: Path, image: ImageFile.ImageFile) -> tuple[int, int]:
@@ -154,7 +159,8 @@ def _is_halved(image: ImageFile.ImageFile) -> bool:
     return len(image.getbands()) > 1 and (any(";16" in a for a in read_as) or (_most_of_netpbm(image) or 0) > 255)
 
 
-def _is_deep(image: Image.Image) -> bool:
+def is_deep(image: Image.Image) -> bool:
+    """Whether an opened image is of one channel of more than 8 bits."""
     return image.mode == "F" or image.mode.startswith("I")
 
 

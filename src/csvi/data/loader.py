@@ -16,7 +16,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from csvi.config import DataConfig
 from csvi.data.batch import Batch
-from csvi.data.cache import CachedPixels, cached_images
+from csvi.data.cache import CachedPixels, cached_images, cached_masks
 from csvi.data.records import ImageRecord, Modality
 from csvi.data.sampler import Sample
 from csvi.data.views import Views, augment
@@ -193,9 +193,13 @@ def loader_errors() -> Iterator[None]:
 
 
 def evaluation_loader(
-    root: Path, records: Sequence[ImageRecord], data: DataConfig, batches: Sequence[Sequence[int]] | None = None
+    root: Path,
+    records: Sequence[ImageRecord],
+    data: DataConfig,
+    batches: Sequence[Sequence[int]] | None = None,
+    masks: bool = False,
 ) -> DataLoader[Batch]:
-    """A loader of images as they are, without masks; raises as `cached_images`.
+    """A loader of images as they are; raises as `cached_images` and, with masks, as `cached_masks`.
 
     On a CPU it has no processes: reading from the cache is no work to share, and what a process has in memory when it
     is forked has to be copied, page by page, as it is written again.
@@ -204,9 +208,12 @@ def evaluation_loader(
         root, records: the images, and the folder that their paths are relative to.
         data: their size and ranges, the cache, and the number of processes beside a GPU.
         batches: indices of the images of each batch; by default all images in the order of the records.
+        masks: batches have the masks too; images without one are whole if `data.without_mask` is train.
     """
     images = cached_images(root, records, data)
+    masks_of = cached_masks(root, records, data, data.without_mask == "train") if masks else None
     order = range(len(records))
     batches = batches or [order[i : i + EVALUATION_BATCH] for i in order[::EVALUATION_BATCH]]
     workers = data.workers if torch.cuda.is_available() else 0
-    return batch_loader(ImageDataset(records, images), batches, workers, persistent=False)
+    dataset = ImageDataset(records, images, masks_of, without_mask=masks_of.bad if masks_of else ())
+    return batch_loader(dataset, batches, workers, persistent=False)

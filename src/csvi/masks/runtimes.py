@@ -1,6 +1,5 @@
 """What runs model files of others on the CPU: onnxruntime and LiteRT, neither of which is installed with csvi."""
 
-import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from csvi.errors import CsviError, in_one_line
+from csvi.plugins import imported
 
 
 class Port(NamedTuple):
@@ -44,7 +44,7 @@ class OnnxGraph(Graph):
     """A graph in onnxruntime."""
 
     def __init__(self, file: Path):
-        runtime = _imported("onnxruntime", "onnx", file)
+        runtime = imported("onnxruntime", "onnx", file.name)
         options = runtime.SessionOptions()
         options.log_severity_level = 3  # errors
         self._session = runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
@@ -66,7 +66,7 @@ class TfLiteGraph(Graph):
     """A graph in LiteRT, formerly TensorFlow Lite."""
 
     def __init__(self, file: Path):
-        runtime = _imported("ai_edge_litert.interpreter", "tflite", file)
+        runtime = imported("ai_edge_litert.interpreter", "tflite", file.name)
         self._interpreter = runtime.Interpreter(model_path=str(file))
         self._inputs = self._interpreter.get_input_details()
         self._outputs = self._interpreter.get_output_details()
@@ -104,10 +104,3 @@ def open_graph(file: Path) -> Graph:
         raise
     except Exception as error:  # each runtime has exceptions of its own
         raise CsviError(f"{file} is damaged or no {file.suffix} model: {in_one_line(error)}") from error
-
-
-def _imported(module: str, extra: str, file: Path) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise CsviError(f"{file.name} needs {module.partition('.')[0]}: pip install 'csvi[{extra}]'") from error

@@ -1,20 +1,23 @@
 """Initial weights: of a backbone, from torchvision's download, an installed package or a file; or of a trained run."""
 
+import contextlib
 import importlib.util
 import logging
+import re
 from collections.abc import Collection, Mapping, Set
 from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from csvi.errors import CsviError
 from csvi.model.trunk import check_trunk
 from csvi.model.two_stream import TwoStream
-from csvi.paths import expanded
+from csvi.paths import digest_of, expanded
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +110,20 @@ def model_file(run: Path) -> Path:
     if not (run / MODEL).is_file():
         raise CsviError(f"{run} holds no trained model ({MODEL}): has its training finished an epoch?")
     return run / MODEL
+
+
+def fingerprint_of(run: Path) -> str:
+    """Tell which weights were trained, in 16 hexadecimal digits; raises `CsviError` if a folder holds none.
+
+    They are of the file, or those that it says: that of an export has the digits of the run that it was made of, also
+    where its weights are rounded.
+    """
+    file = model_file(run)
+    with contextlib.suppress(OSError, SafetensorError), safe_open(file, "pt") as opened:
+        said = (opened.metadata() or {}).get("fingerprint", "")
+        if re.fullmatch("[0-9a-f]{16}", said):
+            return str(said)
+    return digest_of(file)
 
 
 def load_trained(network: nn.Module, state: Mapping[str, Tensor], other_people: Set[str], source: str) -> None:

@@ -17,7 +17,7 @@ from csvi.evaluate.scoring import check_embeddings
 from csvi.fabric import keep_freed_memory
 from csvi.model.folding import folded
 from csvi.model.net import EmbeddingNet
-from csvi.paths import open_file
+from csvi.npz import read_arrays
 from csvi.progress import progress
 from csvi.writing import replacing
 
@@ -29,7 +29,7 @@ def embed(net: EmbeddingNet, batches: Iterable[Batch], fabric: Fabric, flip: boo
 
     Args:
         net: on the device of `fabric`; left in evaluation mode.
-        batches: as a loader gives them.
+        batches: as a loader gives them, with masks if the network takes them.
         fabric: device and precision.
         flip: average the embedding of each image with that of its mirror image, as the network does it.
 
@@ -43,11 +43,18 @@ def embed(net: EmbeddingNet, batches: Iterable[Batch], fabric: Fabric, flip: boo
     with torch.inference_mode(), fabric.autocast():
         for batch in progress(batches, "Embedding"):
             batch = prepare(batch, fabric.device)
-            embedding = lean(batch.image, batch.streams).float()
+            embedding = _embedded(lean, batch)
             if flip:
-                embedding = lean.average([embedding, lean(batch.image.flip(3), batch.streams).float()])
+                mask = batch.mask.flip(3) if batch.mask is not None else None
+                mirrored = _embedded(lean, batch._replace(image=batch.image.flip(3), mask=mask))
+                embedding = lean.average([embedding, mirrored])
             embeddings.append(embedding)  # on the device, which waits for nobody until it has done them all
     return torch.cat(embeddings).cpu()
+
+
+def _embedded(net: EmbeddingNet, batch: Batch) -> Tensor:
+    masks = (batch.mask, batch.has_mask) if net.takes_masks else ()
+    return net(batch.image, batch.streams, *masks).float()
 
 
 def write_embeddings(file: Path, embeddings: Tensor, paths: Sequence[str], key: str) -> None:
@@ -90,27 +97,8 @@ def read_embeddings(file: Path, paths: Sequence[str]) -> Tensor:
     Raises:
         CsviError: the file is none such, lacks an image, names one twice or a path outside the root.
     """
-    try:
-        with open_file(file) as opened:  # by us: NumPy leaves it open when it fails
-            arrays = np.load(opened, allow_pickle=False)
-            if not isinstance(arrays, np.lib.npyio.NpzFile) or not {"embedding", "path"} <= set(arrays.files):
-                raise CsviError(f"{file} lacks an array: it must hold `embedding` (n, d) and `path` (n,)")
-            embedding, path = arrays["embedding"], arrays["path"]
-            if not isinstance(embedding, np.ndarray) or not isinstance(path, np.ndarray):
-                raise ValueError("bytes that are no .npy")
-    except FileNotFoundError as error:
-        raise CsviError(f"no such file: {file}") from error
-    except IsADirectoryError as error:
-        raise CsviError(f"{file} is a folder: give the .npz file") from error
-    except CsviError:
-        raise
-    except Exception as error:  # damaged files fail in NumPy and zipfile in every way
-        if isinstance(error, OSError) and error.strerror:
-            raise CsviError(f"cannot read {file}: {error.strerror}") from error
-        raise CsviError(
-            f"{file} is no .npz of plain arrays: save it with numpy.savez(file, embedding=..., path=...), the paths as "
-            "strings"
-        ) from error
+    arrays = read_arrays(file, {"embedding": "(n, d)", "path": "(n,)"})
+    embedding, path = arrays["embedding"], arrays["path"]
     if path.ndim != 1 or path.dtype.kind not in "US":
         raise CsviError(f"path in {file} has shape {path.shape} and type {path.dtype}: it must be (n,) of strings")
     if embedding.dtype.kind != "f" or embedding.itemsize not in (2, 4, 8):

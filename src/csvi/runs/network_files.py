@@ -11,6 +11,7 @@ import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
@@ -18,11 +19,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from csvi.config import Config
+from csvi.config import RANGES, Config, DataConfig, check_sides
 from csvi.errors import CsviError, in_one_line
 from csvi.methods import METHODS, Method, build_method, find_method
 from csvi.model.net import EmbeddingNet
 from csvi.model.weights import METHOD, MODEL, OF_NET, model_file
+from csvi.paths import expanded
 from csvi.writing import put_in_place
 
 log = logging.getLogger(__name__)
@@ -62,9 +64,17 @@ def load_net(run: str | Path) -> EmbeddingNet:
     Raises:
         CsviError: there is none, or its files do not fit each other.
     """
-    folder, ours = Path(run), True
-    if not folder.is_dir():
-        folder, ours = _downloaded(str(run)), False
+    return read_net(*located(run), str(run))
+
+
+def located(run: str | Path) -> tuple[Path, bool]:
+    """Find the folder of a network, see `load_net`; and whether it is ours, and code that it names may be imported."""
+    folder = expanded(run)
+    return (folder, True) if folder.is_dir() else (_downloaded(str(run)), False)
+
+
+def read_net(folder: Path, ours: bool, run: str) -> EmbeddingNet:
+    """Read the network in a folder, see `located`, whose name is `run` in errors; raises as `load_net`."""
     file = model_file(folder)
     try:
         arguments = json.loads((folder / CONFIG).read_text())
@@ -79,6 +89,20 @@ def load_net(run: str | Path) -> EmbeddingNet:
         return net.eval()
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, MemoryError, SafetensorError) as error:
         raise CsviError(f"{CONFIG} and {MODEL} of {run} are no network: {in_one_line(error)}") from error
+
+
+def data_of(net: EmbeddingNet, folder: Path, run: str) -> DataConfig:
+    """Say how a model alone reads images: their size, and the ranges that `csvi export` has noted beside its weights.
+
+    Raises:
+        CsviError: sizes or ranges that no image has; the model is called `run` there.
+    """
+    check_sides(net.height, net.width, f"{CONFIG} of {run}")  # as strangers may have written them
+    noted: dict[str, str] = {}
+    with contextlib.suppress(OSError, SafetensorError), safe_open(model_file(folder), "pt") as opened:
+        noted = opened.metadata() or {}
+    ranges: dict[str, Any] = {name: noted.get(name, "auto") for name in RANGES}
+    return DataConfig(height=net.height, width=net.width, **ranges)
 
 
 def _downloaded(model: str) -> Path:

@@ -17,6 +17,7 @@ from csvi import __version__
 from csvi.config import RANGES, Config, DataConfig, MaskValues
 from csvi.data import Benchmark, ImageRecord, find_layout, read_benchmark, recognise
 from csvi.data.batch import Batch, prepare
+from csvi.data.cache import key_of_files
 from csvi.data.depth import check_ranges, levels_of
 from csvi.data.files import fingerprint
 from csvi.data.images import read_image
@@ -30,18 +31,16 @@ from csvi.fabric import choose_precision, make_fabric
 from csvi.methods import Method, find_method
 from csvi.model.net import EmbeddingNet
 from csvi.model.weights import model_file
-from csvi.paths import expanded
+from csvi.paths import as_argument, expanded, name_of_folder
 from csvi.progress import progress
 from csvi.runs.embeddings import embed, kept_embeddings, key_of
-from csvi.runs.network_files import has_method, load_method, load_net
+from csvi.runs.network_files import data_of, has_method, load_method, load_net, located, read_net
 from csvi.runs.settings import load_config
 
 Module = TypeVar("Module", bound=nn.Module)
 
 FLIP = "flip averaging"
 EVALUATION = "evaluation.json"
-MOST_SIDE = 1024
-"""Pixels of an image, of a model without settings: larger ones would fill memory and the cache."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,14 +139,9 @@ class Run:
                 f"{path} is not the folder of a run, it has no config.yaml: of a model alone, say what to test it on "
                 "with --data.root"
             )
-        net = load_net(path)
-        for side in (net.height, net.width):  # as strangers may have written them
-            if type(side) is not int or not 16 <= side <= MOST_SIDE:
-                raise CsviError(
-                    f"config.json of {path}: height and width are {net.height!r:.40} and {net.width!r:.40}, "
-                    f"they must be whole numbers from 16 to {MOST_SIDE}"
-                )
-        run = cls(path, options, options.applied_to(DataConfig(height=net.height, width=net.width)), None)
+        folder, ours = located(path)
+        net = read_net(folder, ours, path)
+        run = cls(path, options, options.applied_to(data_of(net, folder, path)), None)
         run.net = run.on_device(net)
         return run
 
@@ -159,7 +153,7 @@ class Run:
     @property
     def name(self) -> str:
         """Name of the run in figures and reports."""
-        return "/".join(Path(self.path).resolve().parts[-2:])
+        return name_of_folder(Path(self.path))
 
     @cached_property
     def benchmark(self) -> Benchmark:
@@ -259,7 +253,11 @@ class Run:
         size, flip = f"{self.data.height}x{self.data.width}", FLIP if self.options.flip else ""
         ranges = [getattr(self.data, name) for name in RANGES]
         weights, benchmark, version = model_file(self.folder), self.benchmark, f"csvi {__version__}"
-        return key_of(weights, benchmark.root, benchmark.test, size, *ranges, self.precision, flip, version)
+        masks = list[str]()
+        if self.net.takes_masks:
+            files = (record.mask for record in benchmark.test)
+            masks = [key_of_files(files, self.data.mask_values, self.data.without_mask)]
+        return key_of(weights, benchmark.root, benchmark.test, size, *ranges, self.precision, flip, *masks, version)
 
     def kept_embeddings(self) -> Tensor | None:
         """Read the embeddings that an evaluation has left, if weights, images and settings are still the same."""
@@ -274,9 +272,20 @@ class Run:
         return self.embed() if kept is None else kept
 
     def embed(self) -> Tensor:
-        """Embed the test images anew: (n, D) float32 in their order."""
-        check_ranges(self.benchmark, self.benchmark.test, self.data)
-        loader = evaluation_loader(self.benchmark.root, self.benchmark.test, self.data)
+        """Embed the test images anew: (n, D) float32 in their order.
+
+        Raises:
+            CsviError: an image cannot be read; or the network takes masks and there are none.
+        """
+        check_ranges(self.benchmark.root, self.benchmark.test, self.data)
+        masks = self.net.takes_masks
+        if masks and not any(record.mask for record in self.benchmark.test):
+            raise CsviError(
+                f"{self.path} selects features by masks at test (method.test_masks), and no test image of "
+                f"{self.benchmark.root} has one: csvi masks {as_argument(self.benchmark.root)} --out MASKS makes them, "
+                "--data.masks MASKS names their folder"
+            )
+        loader = evaluation_loader(self.benchmark.root, self.benchmark.test, self.data, masks=masks)
         with loader_errors():
             return embed(self.net, loader, self.fabric, self.options.flip)
 

@@ -1,0 +1,1 @@
+"""Trained networks for use elsewhere: as files of other formats, and with shorter embeddings."""

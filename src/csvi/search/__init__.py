@@ -1,0 +1,1 @@
+"""Search: images to embeddings, embeddings into a gallery, and questions to it."""

@@ -1,0 +1,4 @@
+watch('value', () => {
+  const dialog = element.querySelector('dialog');
+  if (!dialog.open) dialog.showModal();
+});

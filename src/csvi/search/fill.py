@@ -1,0 +1,190 @@
+"""Filling a gallery: with crops, which are embedded, or with embeddings from a file.
+
+Images that are there already, with all that is known of them, are skipped; a job that was killed goes on where it was.
+"""
+
+import dataclasses
+import os
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from csvi.data.crops import Crops
+from csvi.data.records import Modality
+from csvi.errors import CsviError
+from csvi.paths import expanded
+from csvi.progress import progress
+from csvi.search.embed import embedded, in_batches
+from csvi.search.embedder import Embedder
+from csvi.search.features import Features, metadata
+from csvi.search.gallery import (
+    COLLECTION,
+    LONGEST_NAME,
+    LONGEST_PATH,
+    Entry,
+    Facts,
+    Gallery,
+    Index,
+    Metric,
+    default_index,
+    make_gallery,
+    metric_of,
+    path_in,
+)
+
+BATCH = 256
+"""Embeddings of a file that are added at once."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Settings of a gallery that may be chosen as it is made; None leaves the choice to csvi, or to what is there."""
+
+    metric: Metric | None = None
+    index: Index | None = None
+    half: bool = False
+    root: Path | None = None
+
+
+@dataclass(frozen=True)
+class Added:
+    """What was added to a gallery."""
+
+    new: int
+    """Images that were not there, or of which something else was known."""
+    there: int
+    """Images that were there already, and were skipped."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Path of an image that cannot be added → what is the matter with it."""
+    seconds: float = 0.0
+
+    @property
+    def images_per_second(self) -> float:
+        return self.new / max(self.seconds, 1e-9)
+
+
+def gallery_for_crops(
+    uri: str, crops: Crops, embedder: Embedder, model: str, choices: Choices, collection: str = COLLECTION
+) -> Gallery:
+    """Open the gallery that crops are to be added to, which is made if it is not there yet; see `make_gallery`.
+
+    Args:
+        uri: of the gallery.
+        crops: the images.
+        embedder: the network.
+        model: what the network was opened from.
+        choices: settings of the gallery.
+        collection: name of the gallery there.
+    """
+    noise = np.random.default_rng(0).integers(256, size=(4, embedder.height, embedder.width, 3), dtype=np.uint8)
+    embeddings = embedder.embed_pixels(noise, Modality.VISIBLE)
+    there = expanded(model).absolute()
+    model = str(there) if there.exists() else model  # else a name of the Hub
+    facts = _facts(uri, embedder.fingerprint, embedder.name, embeddings, crops.root, choices)
+    return _made(uri, dataclasses.replace(facts, model=model), choices, collection)
+
+
+def gallery_for_features(uri: str, features: Features, choices: Choices, collection: str = COLLECTION) -> Gallery:
+    """Open the gallery that embeddings are to be added to, which is made if it is not there yet."""
+    of = features.facts
+    facts = _facts(uri, of["fingerprint"], of["name"], features.embedding, Path(of["root"]), choices)
+    return _made(uri, facts, choices, collection)
+
+
+def add_crops(gallery: Gallery, crops: Crops, embedder: Embedder, again: bool = False) -> Added:
+    """Embed crops and add them, with a bar of progress.
+
+    Args:
+        gallery: of the same model.
+        crops: the images.
+        embedder: the network.
+        again: embed those, too, that are there already.
+
+    Raises:
+        CsviError: an image lies outside of the gallery's root, or could not be read this time; the same call goes on.
+    """
+    entries = {r: Entry(path_in(gallery.root, crops.root / r.path), **metadata(crops, r)) for r in crops.records}
+    left_out = {r.path: why for r, entry in entries.items() if (why := _unfit(entry))}
+    fit = {r: entry for r, entry in entries.items() if r.path not in left_out}
+    wanted = set(_missing(gallery, fit.values(), again))
+    batches = in_batches([r for r, entry in fit.items() if entry in wanted])
+    start, new = time.perf_counter(), 0
+    for done in progress(embedded(embedder, crops, batches), "Embedding", len(batches)):
+        gallery.add(done.embedding, [entries[r] for r in done.records])
+        new += len(done.records)
+        left_out |= done.left_out
+    gallery.settle()
+    return Added(new, len(fit) - len(wanted), left_out, time.perf_counter() - start)
+
+
+def add_features(gallery: Gallery, features: Features, again: bool = False) -> Added:
+    """Add embeddings from a file, with a bar of progress; see `add_crops`."""
+    root = Path(features.facts["root"])
+    columns = [column.tolist() for column in features.columns.values()]
+    entries = [Entry(path_in(gallery.root, root / path), *known) for path, *known in zip(*columns, strict=True)]
+    left_out = {entry.path: why for entry in entries if (why := _unfit(entry))}
+    fit = [entry for entry in entries if entry.path not in left_out]
+    wanted = set(_missing(gallery, fit, again))
+    rows = [row for row, entry in enumerate(entries) if entry in wanted]
+    start = time.perf_counter()
+    batches = [rows[i : i + BATCH] for i in range(0, len(rows), BATCH)]
+    for batch in progress(batches, "Adding"):
+        gallery.add(features.embedding[batch], [entries[row] for row in batch])
+    gallery.settle()
+    return Added(len(rows), len(fit) - len(rows), left_out, time.perf_counter() - start)
+
+
+def _missing(gallery: Gallery, entries: Iterable[Entry], again: bool) -> Sequence[Entry]:
+    """List the images that are not there, or of which something else is known."""
+    entries = list(entries)
+    there = {} if again else gallery.there([entry.path for entry in entries])
+    return [entry for entry in entries if there.get(entry.path) != entry]
+
+
+def _unfit(entry: Entry) -> str | None:
+    """Say why Milvus cannot keep what is known of an image."""
+    try:
+        lengths = {name: len(value.encode()) for name, value in dataclasses.asdict(entry).items()}
+    except UnicodeEncodeError:
+        return "has a name that is not UTF-8"
+    too_long = [name for name, length in lengths.items() if length > (LONGEST_PATH if name == "path" else LONGEST_NAME)]
+    return f"has a {too_long[0]} that is too long" if too_long else None
+
+
+def _facts(uri: str, fingerprint: str, name: str, embeddings: np.ndarray, root: Path, choices: Choices) -> Facts:
+    """The facts of a new gallery."""
+    return Facts(
+        fingerprint,
+        name,
+        dim=embeddings.shape[1],
+        metric=choices.metric or metric_of(embeddings),
+        index=choices.index or default_index(uri),
+        half=choices.half,
+        root=_normal(choices.root or root),
+    )
+
+
+def _made(uri: str, facts: Facts, choices: Choices, collection: str) -> Gallery:
+    """Open or make a gallery; raises `CsviError` if one is there that cannot be as is chosen now."""
+    gallery = make_gallery(uri, facts, collection)
+    try:
+        own = gallery.facts
+        if choices.metric not in (None, own.metric):
+            raise CsviError(f"the gallery {gallery.name} has the metric {own.metric}: make another for {facts.metric}")
+        if choices.half and not own.half:
+            raise CsviError(f"the gallery {gallery.name} keeps embeddings in 32 bits: make another for --half")
+        if choices.root and _normal(choices.root) != own.root:
+            raise CsviError(f"the gallery {gallery.name} has the root {own.root}: leave --root out, or make another")
+        if choices.index not in (None, own.index):
+            gallery.reindex(facts.index)
+        return gallery
+    except BaseException:
+        gallery.close()
+        raise
+
+
+def _normal(root: Path) -> str:
+    return os.path.normpath(root.absolute())

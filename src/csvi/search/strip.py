@@ -1,0 +1,82 @@
+"""A picture of a search: the probes, then the images that were found, best first."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from csvi.config import DataConfig
+from csvi.data.depth import levels_of
+from csvi.data.images import BadImage, load_image
+from csvi.data.records import Modality
+from csvi.search.gallery import Hit
+from csvi.writing import replacing
+
+WIDTH, HEIGHT, GAP, LINE = 112, 224, 8, 15
+"""Pixels of a picture, between pictures, and of a line of text."""
+COLUMNS = 10
+PROBE, FOUND, MISSING = "#e8590c", "#adb5bd", "#f1f3f5"
+"""Colours of the frame of a probe and of an image that was found, and of one that cannot be read."""
+
+
+def write_strip(
+    probes: Sequence[tuple[Path, Modality]], hits: Sequence[Hit], root: Path, data: DataConfig, file: Path
+) -> None:
+    """Write a picture of the probes and of what was found, each with its rank, similarity, camera, time and track.
+
+    Args:
+        probes: image files, and the modality whose range is theirs if they have more than 8 bits.
+        hits: best first.
+        root: folder that their paths are relative to.
+        data: ranges of images of more than 8 bits.
+        file: to write, .png.
+
+    Raises:
+        CsviError: it cannot be written.
+    """
+    words = [_words(rank, hit) for rank, hit in enumerate(hits, 1)]
+    lines = max(map(len, words), default=1)
+    cells = [_cell(_read(probe, modality, data), ["probe"], PROBE, lines) for probe, modality in probes]
+    for hit, below in zip(hits, words, strict=True):
+        image = _read(root / hit.path, Modality[hit.modality.upper()], data)
+        cells.append(_cell(image, below, FOUND, lines))
+    width, height = cells[0].size
+    columns = min(COLUMNS, len(cells))
+    rows = -(-len(cells) // columns)
+    strip = Image.new("RGB", (columns * (width + GAP) + GAP, rows * (height + GAP) + GAP), "white")
+    for i, cell in enumerate(cells):
+        strip.paste(cell, (GAP + i % columns * (width + GAP), GAP + i // columns * (height + GAP)))
+    with replacing(file) as partial:
+        strip.save(partial, "PNG")
+
+
+def _words(rank: int, hit: Hit) -> list[str]:
+    """What stands below an image."""
+    place = f"camera {hit.camera}" if hit.camera else ""
+    track = f"track {hit.track}" if hit.track else ""
+    when = hit.time.replace("T", " ")[:19]
+    return [f"{rank}    {hit.similarity:.3f}", *filter(None, (place, when, track))]
+
+
+def _read(file: Path, modality: Modality, data: DataConfig) -> Image.Image | None:
+    """Read an image; None if it cannot be, as where the folder has been moved."""
+    try:
+        return load_image(file, levels_of(data, modality))
+    except BadImage:
+        return None
+
+
+def _cell(image: Image.Image | None, words: Sequence[str], colour: str, lines: int) -> Image.Image:
+    """A picture in its frame, and words below it, in a space for so many lines."""
+    cell = Image.new("RGB", (WIDTH, HEIGHT + lines * LINE), "white")
+    draw, font = ImageDraw.Draw(cell), ImageFont.load_default(size=12)
+    if image is None:
+        draw.rectangle((0, 0, WIDTH - 1, HEIGHT - 1), MISSING, colour)
+        draw.text((8, HEIGHT // 2), "cannot be read", "black", font)
+    else:
+        framed = ImageOps.pad(image, (WIDTH - 6, HEIGHT - 6), Image.Resampling.BILINEAR, "white")
+        draw.rectangle((0, 0, WIDTH - 1, HEIGHT - 1), colour)
+        cell.paste(framed, (3, 3))
+    for i, line in enumerate(words):
+        draw.text((1, HEIGHT + 1 + i * LINE), line, "black", font)
+    return cell

@@ -1,0 +1,355 @@
+"""Galleries in Milvus Lite and behind an address: what is kept, what is refused, and what a broken one says."""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import shutil
+import socket
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from pymilvus import DataType
+
+from csvi.errors import CsviError
+from csvi.search.fill import Choices, add_features, gallery_for_features
+from csvi.search.gallery import NO_TIME, Entry, Gallery, metric_of, open_gallery, path_in, seconds_of
+from csvi.search.milvus import Milvus
+from csvi.search.query import Where, search
+
+
+@pytest.fixture
+def features(make_features):
+    return make_features()
+
+
+def filled(uri, features, **choices):
+    """A gallery of these embeddings, open."""
+    gallery = gallery_for_features(uri, features, Choices(**choices))
+    add_features(gallery, features)
+    return gallery
+
+
+def test_what_is_added_is_there_when_the_gallery_is_opened_again(uri, features):
+    with filled(uri, features) as gallery:
+        assert len(gallery) == 60
+    with open_gallery(uri) as gallery:
+        assert len(gallery) == 60
+        entries = list(gallery.entries())
+        assert [entry.path for entry in entries] == features.path.tolist()
+        assert entries[8] == Entry("c/00008.jpg", "visible", "3", "2024-05-01T12:00:08", "t2")
+        assert entries[0] == Entry("c/00000.jpg", "infrared", "", "", "")
+        assert gallery.counts()["infrared", "3"] == 4
+        assert gallery.facts.fingerprint == features.facts["fingerprint"]
+        assert (gallery.facts.metric, gallery.facts.index, gallery.facts.root) == ("cosine", "FLAT", "/crops")
+        assert gallery.bytes_on_disk > 60 * 8 * 4
+
+
+def test_the_same_image_twice_is_once_and_the_last_one_counts(uri, features):
+    with filled(uri, features) as gallery:
+        assert add_features(gallery, features).new == 0
+        moved = dataclasses.replace(features, camera=np.array(["9", *features.camera[1:]]))
+        again = add_features(gallery, moved)
+        assert (again.new, again.there, len(gallery)) == (1, 59, 60)
+        assert gallery.there(["c/00000.jpg"])["c/00000.jpg"].camera == "9"
+        turned = dataclasses.replace(moved, embedding=-features.embedding)
+        assert add_features(gallery, turned, again=True).new == len(gallery) == 60
+        assert search(gallery, -features.embedding[:1], 1)[0].path == "c/00000.jpg"
+
+
+def test_embeddings_of_another_model_are_refused(uri, make_features):
+    filled(uri, make_features()).close()
+    with pytest.raises(CsviError, match=r"by a run \(0123456789abcdef, 8 numbers\).* by b \(ffff"):
+        gallery_for_features(uri, make_features(name="b", fingerprint="f" * 16), Choices())
+    with pytest.raises(CsviError, match=r"8 numbers\).* 9 numbers\)"):
+        gallery_for_features(uri, make_features(dim=9), Choices())
+    with open_gallery(uri) as gallery:
+        assert len(gallery) == 60
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [({"metric": "l2"}, "has the metric cosine"), ({"root": Path("/")}, "has the root /crops")],
+)
+def test_a_gallery_is_never_turned_into_another_kind(uri, features, choice, message):
+    filled(uri, features).close()
+    with pytest.raises(CsviError, match=message):
+        gallery_for_features(uri, features, Choices(**choice))
+    open_gallery(uri).close()  # nobody holds it
+
+
+def test_the_metric_ranks_as_the_euclidean_distance_does(features):
+    assert metric_of(3 * features.embedding) == "cosine"
+    assert metric_of(features.embedding.astype(np.float16)) == "cosine"
+    assert metric_of(features.embedding * np.arange(1, 61)[:, None]) == "l2"
+
+
+def test_images_are_removed_and_stay_away(uri, features):
+    with filled(uri, features) as gallery:
+        gallery.remove(["c/00003.jpg", "c/00004.jpg", "never there.jpg"])
+        assert len(gallery) == 58
+    with open_gallery(uri) as gallery:
+        assert len(gallery) == 58
+        assert gallery.there(["c/00003.jpg", "c/00005.jpg"]).keys() == {"c/00005.jpg"}
+        assert search(gallery, features.embedding[3:4], 1)[0].path != "c/00003.jpg"
+        gallery.drop()
+    with pytest.raises(CsviError, match=r"no gallery 'csvi' in .*: make it with csvi index add"):
+        open_gallery(uri)
+
+
+NAMES = ["it's.jpg", 'a "b".jpg', "back\\slash.jpg", "new\nline.jpg", "tab\t.jpg", "größe 🙂.jpg", '"] or path != "']
+
+
+def test_paths_may_hold_anything(uri, make_features):
+    features = dataclasses.replace(make_features(len(NAMES)), path=np.array(NAMES), camera=np.array(NAMES))
+    with filled(uri, features) as gallery:
+        assert gallery.there(NAMES).keys() == set(NAMES)
+        for name, vector in zip(NAMES, features.embedding, strict=True):
+            assert [hit.path for hit in search(gallery, vector[None], 9, Where(cameras=[name]))] == [name]
+        gallery.remove([NAMES[-1]])
+        assert [entry.path for entry in gallery.entries()] == sorted(NAMES[:-1])
+
+
+def test_what_milvus_cannot_keep_is_left_out_and_named(uri, make_features):
+    path = np.array(["a.jpg", "no utf-8 \udcff.jpg", "b" * 5000 + ".jpg"])
+    features = dataclasses.replace(make_features(3), path=path)
+    with gallery_for_features(uri, features, Choices()) as gallery:
+        added = add_features(gallery, features)
+        assert list(added.left_out.values()) == ["has a name that is not UTF-8", "has a path that is too long"]
+        assert [entry.path for entry in gallery.entries()] == ["a.jpg"]
+
+
+@pytest.fixture
+def address(tmp_path):
+    """Address of a Milvus server: Milvus Lite's own."""
+    from milvus_lite.adapter.grpc.server import start_server_in_thread
+
+    server, database, port = start_server_in_thread(str(tmp_path / "server"))
+    yield f"http://127.0.0.1:{port}"
+    server.stop(grace=0)
+    database.close()
+
+
+def test_a_server_answers_as_a_file_does(uri, address, features):
+    wheres = [Where(), Where(cameras=["1", "2"], modality="visible"), Where(since=1714564810, tracks=["t4", "t5"])]
+    with filled(uri, features) as file, filled(address, features) as server:
+        assert (file.facts.index, server.facts.index) == ("FLAT", "HNSW")
+        assert server.bytes_on_disk is None
+        assert file.counts() == server.counts()
+        for where in wheres:
+            for by_track in (False, True):
+                of_file, of_server = (search(g, features.embedding[:2], 7, where, by_track) for g in (file, server))
+                assert [hit.path for hit in of_file] == [hit.path for hit in of_server] != []
+                assert np.allclose([hit.distance for hit in of_file], [hit.distance for hit in of_server], atol=1e-6)
+        server.remove(["c/00001.jpg"])
+    with open_gallery(address) as server:
+        assert len(server) == 59
+
+
+@pytest.mark.parametrize("index", ["HNSW", "HNSW_SQ", "IVF_FLAT", "IVF_SQ8"])
+def test_another_index_is_built_when_it_is_asked_for(uri, make_features, index):
+    features = make_features(300)
+    filled(uri, features).close()
+    with filled(uri, features, index=index) as gallery:
+        assert gallery.facts.index == index
+    built = list(Path(uri).rglob("*.idx"))
+    assert [index.lower() in file.name for file in built] == [True]
+    with open_gallery(uri) as gallery:
+        assert gallery.facts.index == index
+        found = [search(gallery, vector[None], 1)[0].path for vector in features.embedding[:20]]
+        assert found == features.path[:20].tolist()
+    with filled(uri, features, index="FLAT") as gallery:
+        assert not list(Path(uri).rglob("*.idx"))
+        assert search(gallery, features.embedding[:1], 1)[0].path == features.path[0]
+
+
+def test_an_approximate_index_finds_all_images_that_meet_narrow_conditions(uri, make_features, monkeypatch):
+    monkeypatch.setattr("csvi.search.gallery.CANDIDATES_IF_FILTERED", 4)
+    features = make_features(2000, 64)
+    with filled(uri, features, index="HNSW") as gallery:
+        hits = search(gallery, features.embedding[:1], 20, Where(tracks=[f"t{n}" for n in (7, 50, 301, 499)]))
+        assert len(hits) == 16
+
+
+def test_an_index_that_was_cut_off_is_built_anew(uri, make_features):
+    features = make_features(300)
+    filled(uri, features, index="HNSW").close()
+    (file,) = Path(uri).rglob("*.idx")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:1000])
+    with open_gallery(uri) as gallery:
+        assert search(gallery, features.embedding[:1], 1)[0].path == features.path[0]
+    (file,) = Path(uri).rglob("*.idx")
+    assert len(file.read_bytes()) == len(whole)
+
+
+def test_rows_are_not_there_twice_after_a_kill_between_writing_them_and_removing_their_log(uri, features, tmp_path):
+    killed = tmp_path / "killed.db"
+    entries = [Entry(path, "visible", "", "", "") for path in features.path.tolist()]
+    with gallery_for_features(uri, features, Choices()) as gallery:
+        gallery.add(features.embedding[:30], entries[:30])
+        (log,) = Path(uri).rglob("wal_data_*.arrow")
+        shutil.copy(log, tmp_path)
+        gallery.settle()  # writes the rows, and removes their log
+        gallery.add(features.embedding[30:], entries[30:])
+        shutil.copytree(uri, killed)
+    shutil.copy(tmp_path / log.name, killed / log.relative_to(uri))
+    with open_gallery(str(killed)) as gallery:
+        assert len(gallery) == len(list(gallery.entries())) == 60
+
+
+def test_a_gallery_whose_making_was_cut_off_is_made(uri, features):
+    (Path(uri) / "collections" / "csvi").mkdir(parents=True)
+    with filled(uri, features) as gallery:
+        assert len(gallery) == 60
+
+
+def test_what_milvus_lite_cannot_keep_is_refused_before_anything_is_made(uri, features):
+    with pytest.raises(CsviError, match="32 bits alone: leave --half out"):
+        gallery_for_features(uri, features, Choices(half=True))
+    with pytest.raises(CsviError, match="no index DISKANN"):
+        gallery_for_features(uri, features, Choices(index="DISKANN"))
+    with pytest.raises(CsviError, match="no gallery 'csvi'"):
+        open_gallery(uri)
+
+
+def test_sixteen_bits_are_sent_as_such(make_features):
+    """No server with them is at hand: what is sent to one."""
+    sent = []
+
+    class Client:
+        def upsert(self, collection, rows):
+            sent.extend(rows)
+
+    features = make_features(3)
+    gallery = object.__new__(Gallery)
+    gallery.facts = SimpleNamespace(half=True, dim=8, metric="l2")
+    gallery._milvus = SimpleNamespace(speaking=lambda what: contextlib.nullcontext())
+    gallery._client, gallery._collection = Client(), "csvi"
+    gallery.add(features.embedding, [Entry(path, "visible", "", "", "") for path in features.path.tolist()])
+    assert [row["embedding"].dtype for row in sent] == [np.float16] * 3
+
+
+def no_file(folder):
+    return str(folder / "gallery.db"), "no gallery .*: make it with csvi index add"
+
+
+def no_suffix(folder):
+    return str(folder / "gallery"), "no name of a gallery: name a file that ends in .db, or a server"
+
+
+def another_folder(folder):
+    (folder / "gallery.db").mkdir()
+    (folder / "gallery.db" / "letter.txt").write_text("dear")
+    return str(folder / "gallery.db"), "a folder that holds something else"
+
+
+def another_file(folder):
+    (folder / "gallery.db").write_bytes(b"SQLite format 3\0")
+    return str(folder / "gallery.db"), "is a file, and no gallery"
+
+
+def another_scheme(folder):
+    return "htp://localhost", "no Milvus at htp://localhost .*: start the server, or name a file"
+
+
+def no_port(folder):
+    return "http://localhost:port", "no Milvus at http://localhost:port .*: start the server"
+
+
+def no_server(folder):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return (
+        f"http://user:secret@127.0.0.1:{port}",
+        rf"no Milvus at http://127.0.0.1:{port} \((?!.*secret).*start the server",
+    )
+
+
+def no_collection(folder):
+    with contextlib.closing(Milvus(str(folder / "gallery.db"), new=True)):
+        pass
+    return str(folder / "gallery.db"), "no gallery 'csvi' in"
+
+
+def another_collection(folder):
+    with Milvus(str(folder / "gallery.db"), new=True) as milvus:
+        milvus.client.create_collection("csvi", dimension=4)
+    return str(folder / "gallery.db"), "the collection 'csvi' in .* is none of csvi: name another with --collection"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        no_file, no_suffix, another_folder, another_file, another_scheme, no_port, no_server, no_collection,
+        another_collection,
+    ],
+)  # fmt: skip
+def test_what_is_no_gallery_is_one_sentence(tmp_path, make, capfd):
+    uri, message = make(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(CsviError, match=message) as raised:
+        open_gallery(uri)
+    assert "\n" not in str(raised.value)
+    assert "secret" not in str(raised.value)
+    assert capfd.readouterr() == ("", "")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_new_gallery_needs_its_folder(tmp_path, features):
+    with pytest.raises(CsviError, match=r"no folder .*: make it"):
+        gallery_for_features(str(tmp_path / "none" / "gallery.db"), features, Choices())
+
+
+def test_two_processes_cannot_open_one_file(uri, features, capfd):
+    filled(uri, features).close()
+    with (Path(uri) / "LOCK").open("r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as another process does
+        with pytest.raises(CsviError, match="is in use by another process: wait for it, or end it"):
+            open_gallery(uri)
+    assert capfd.readouterr() == ("", "")
+    open_gallery(uri).close()
+
+
+@pytest.mark.parametrize("name", ["schema.json", "manifest.json", "*.parquet"])
+def test_a_damaged_gallery_is_one_sentence(uri, features, name, capfd):
+    filled(uri, features).close()
+    for file in Path(uri).rglob(f"{name}*"):
+        file.write_bytes(file.read_bytes()[:40])
+    with pytest.raises(CsviError, match=r"cannot read the gallery .* damaged; remove it, and add the images again$"):
+        open_gallery(uri)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_without_the_extra_it_is_one_sentence(uri, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pymilvus", None)
+    with pytest.raises(CsviError, match=r"pip install 'csvi\[search\]'"):
+        open_gallery(uri)
+
+
+def test_facts_stand_with_the_collection(uri, features):
+    filled(uri, features).close()
+    with Milvus(uri) as milvus:
+        described = milvus.client.describe_collection("csvi")
+    assert json.loads(described["properties"]["csvi"])["name"] == "a run"
+    kinds = {field["name"]: field["type"] for field in described["fields"]}
+    assert (kinds["embedding"], kinds["seconds"]) == (DataType.FLOAT_VECTOR, DataType.INT64)
+
+
+def test_times_are_seconds_of_utc():
+    assert seconds_of("2024-05-01T12:00:00") == seconds_of("2024-05-01T14:00:00+02:00") == 1714564800
+    assert seconds_of("2024-05-01T12:00:00.9") == 1714564800
+    assert seconds_of("1970-01-01T00:00:00+08:00") == -28800
+    assert seconds_of("") == NO_TIME < seconds_of("0001-01-02")
+
+
+def test_paths_are_relative_to_the_root():
+    assert path_in(Path("/crops"), "/crops/cam1/a.jpg") == "cam1/a.jpg"
+    assert path_in(Path("/crops"), "/crops/cam1/../b.jpg") == "b.jpg"
+    for outside in ("/crops2/a.jpg", "/crops/../a.jpg"):
+        with pytest.raises(CsviError, match="lies outside of /crops, the root of the gallery"):
+            path_in(Path("/crops"), outside)

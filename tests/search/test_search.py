@@ -1,0 +1,278 @@
+"""Searching: the ranking is the exact one, conditions hold, and persons are found as often as `csvi evaluate` says."""
+
+import csv
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from csvi.cli import main
+from csvi.config import DataConfig
+from csvi.data.crops import read_crops
+from csvi.errors import CsviError
+from csvi.methods.baseline import Baseline
+from csvi.runs import Run
+from csvi.runs.evaluation import evaluate_run
+from csvi.runs.run import Options
+from csvi.search.embedder import open_embedder
+from csvi.search.features import write_features
+from csvi.search.fill import Choices, add_crops, add_features, gallery_for_crops, gallery_for_features
+from csvi.search.gallery import open_gallery
+from csvi.search.query import Where, average, moment, search
+from csvi.train.loop import train
+
+
+@pytest.fixture(scope="module")
+def features(make_features):
+    """300 embeddings of several lengths; every third one is also that of another image."""
+    features = make_features(300, lengths=np.linspace(1, 3, 300)[:, None])
+    features.embedding[1::3] = features.embedding[::3][::-1]
+    return features
+
+
+@pytest.fixture(scope="module", params=["cosine", "l2", "ip"])
+def gallery(features, request, tmp_path_factory):
+    with gallery_for_features(
+        str(tmp_path_factory.mktemp("gallery") / "g.db"), features, Choices(metric=request.param)
+    ) as gallery:
+        add_features(gallery, features)
+        yield gallery
+
+
+def exact(features, metric, vector, among):
+    """Rows from best to worst, equally good ones by path, and how far they are."""
+    vectors = features.embedding.astype(np.float64)
+    if metric == "l2":
+        distance = np.linalg.norm(vectors - vector, axis=1)
+    else:
+        distance = -vectors @ vector
+        if metric == "cosine":
+            distance = 1 + distance / np.linalg.norm(vector) / np.linalg.norm(vectors, axis=1)
+    order = np.lexsort([features.path, distance.round(6)])
+    return order[among[order]], distance
+
+
+TRACKS = ["t1", "t20", "t50"]
+WHERES = [
+    (Where(), lambda f: np.ones(len(f), bool)),
+    (Where(cameras=["1", "3"]), lambda f: np.isin(f.camera, ["1", "3"])),
+    (Where(modality="infrared", tracks=TRACKS), lambda f: (f.modality == "infrared") & np.isin(f.track, TRACKS)),
+    (Where(since=moment("2024-05-01T12:01:00")), lambda f: f.time >= "2024-05-01T12:01:00"),
+    (Where(until=moment("2024-05-01T14:01:00+02:00")), lambda f: (f.time != "") & (f.time <= "2024-05-01T12:01:00")),
+    (Where(cameras=["99"]), lambda f: np.zeros(len(f), bool)),
+]
+
+
+@pytest.mark.parametrize(("where", "truth"), WHERES)
+@pytest.mark.parametrize("top", [1, 20, 299, 400])
+def test_the_ranking_is_the_exact_one(gallery, features, where, truth, top):
+    probe = np.random.default_rng(top).standard_normal((1, 8)).astype(np.float32)
+    hits = search(gallery, probe, top, where)
+    rows, distance = exact(features, gallery.facts.metric, probe[0], truth(features))
+    assert [hit.path for hit in hits] == features.path[rows[:top]].tolist()
+    assert np.allclose([hit.distance for hit in hits], distance[rows[:top]], atol=1e-5)
+    similarity = [hit.similarity for hit in hits]
+    assert similarity == sorted(similarity, reverse=True)
+
+
+@pytest.mark.parametrize(("where", "truth"), WHERES)
+def test_of_each_track_the_best_image_is_found(gallery, features, where, truth):
+    probe = np.random.default_rng(5).standard_normal((1, 8)).astype(np.float32)
+    rows, _ = exact(features, gallery.facts.metric, probe[0], truth(features))
+    best, seen = [], set()
+    for row in rows:
+        track = str(features.track[row])
+        if track not in seen:
+            best.append(str(features.path[row]))
+            seen |= {track} - {""}
+    hits = search(gallery, probe, 60, where, by_track=True)
+    assert [hit.path for hit in hits] == best[:60]
+
+
+def test_more_images_are_asked_for_until_there_are_tracks_enough(features, uri):
+    """One track has the 200 nearest images."""
+    order = np.argsort(-features.embedding @ features.embedding[0])
+    track = np.array(["long"] * 300, dtype="<U5")
+    track[order[200:]] = [f"t{n}" for n in range(100)]
+    features = dataclasses.replace(features, track=track)
+    with gallery_for_features(uri, features, Choices()) as gallery:
+        add_features(gallery, features)
+        hits = search(gallery, features.embedding[:1], 3, by_track=True)
+        assert hits[0].track == "long"
+        assert len({hit.track for hit in hits}) == 3
+
+
+@pytest.mark.parametrize(
+    "name", ['1"] or path != "', "1' or 1 == 1", "\\", '\\"', "1\n2", '"', "%", "ü", '1", "2', "1 or camera like '%'"]
+)
+def test_names_are_never_taken_for_conditions(gallery, features, name):
+    for where in (Where(cameras=[name]), Where(tracks=[name]), Where(cameras=["1"], tracks=[name])):
+        assert search(gallery, features.embedding[:1], 5, where) == []
+
+
+def test_probes_are_averaged_and_keep_their_length():
+    vectors = np.array([[3.0, 0, 0], [0, 3, 0]], np.float32)
+    assert np.allclose(average(vectors), np.array([1, 1, 0]) * 3 / 2**0.5)
+    assert np.allclose(average(vectors[:1]), vectors[0])
+    assert average(np.array([[1.0, 0], [-1, 0]])).tolist() == [0, 0]
+
+
+def test_dates_and_times_are_moments():
+    assert moment("2024-05-01") == moment("2024-05-01T00:00:00Z") == 1714521600
+    assert moment("2024-05-01", end=True) == moment("2024-05-01T23:59:59")
+    assert moment("2024-05-01T12:00:00", end=True) == moment("2024-05-01T14:00:00+02:00")
+    with pytest.raises(CsviError, match="'yesterday' is no time: write it as 2024-05-01"):
+        moment("yesterday")
+
+
+@pytest.fixture(scope="module")
+def people(sysu_root, tmp_path_factory):
+    """Test images of the fixture as a dataset of layout `folder`, in which each camera takes both spectra."""
+    root = tmp_path_factory.mktemp("people") / "root"
+    same = {"cam1": 1, "cam2": 2, "cam3": 1, "cam4": 4, "cam5": 5, "cam6": 2}
+    lines = []
+    for file in sysu_root.glob("cam?/*/*.jpg"):
+        path = file.relative_to(sysu_root)
+        camera, person, _ = path.parts
+        if int(person) > 12:
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, root / path)
+            modality = "infrared" if camera in ("cam3", "cam6") else "visible"
+            lines.append((path, person, same[camera], modality, "test", f"2024-05-0{1 + int(person) % 7}"))
+    with (root / "images.csv").open("w", newline="") as table:
+        csv.writer(table).writerows([("path", "identity", "camera", "modality", "split", "time"), *sorted(lines)])
+    return root
+
+
+@pytest.fixture(scope="module")
+def people_gallery(people, coseg_run, tmp_path_factory):
+    """Name of a gallery of them."""
+    uri = str(tmp_path_factory.mktemp("people") / "g.db")
+    assert main(["index", "add", str(people), "--gallery", uri, "--run", str(coseg_run)]) == 0
+    return uri
+
+
+@pytest.fixture
+def trained_run(tiny_trunk, config, tmp_path):
+    """A run that has learnt something: embeddings of others hardly differ."""
+    config.method = Baseline.Settings(backbone="mobilenet_v2", weights="none", parts=3, part_dim=8)
+    config.train.epochs, config.train.lr = 6, 0.02
+    train(config, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_persons_are_found_as_often_as_evaluate_says(people, trained_run, uri):
+    assert main(["index", "add", str(people), "--gallery", uri, "--run", str(trained_run)]) == 0
+    run = Run.open(trained_run, Options(root=str(people)))
+    expected = {result.protocol: result.metrics["R1"].mean for result in evaluate_run(run).protocols}
+    embedder = open_embedder(trained_run)
+    records = {record.path: record for record in run.benchmark.test}
+    found = {}
+    with open_gallery(uri) as gallery:
+        assert len(gallery) == len(records) == 96
+        for modality, other in (("infrared", "visible"), ("visible", "infrared")):
+            right = []
+            for query in records.values():
+                if query.modality.name.lower() == modality:
+                    vector = embedder.embed([people / query.path], modality)
+                    assert search(gallery, vector, 1)[0].path == query.path  # an image finds itself first
+                    hits = [records[hit.path] for hit in search(gallery, vector, 96, Where(modality=other))]
+                    others = [hit for hit in hits if (hit.identity, hit.camera) != (query.identity, query.camera)]
+                    right.append(others[0].identity == query.identity)  # by the rules of the layout
+            found[f"{modality} to {other}"] = np.mean(right)
+    assert found == expected
+    assert 0.2 < found["infrared to visible"] < 1
+
+
+def probe(people, camera="cam3", n=0):
+    return str(sorted((people / camera).glob("*/*.jpg"))[n])
+
+
+def test_the_command_prints_a_table_and_draws_a_strip(people, people_gallery, tmp_path, capsys):
+    strip = tmp_path / "strip.png"
+    words = [probe(people), probe(people, n=1), "--gallery", people_gallery, "--modality", "visible"]
+    assert main(["search", *words, "--top", "12", "--strip", str(strip)]) == 0  # the gallery remembers the run
+    out = capsys.readouterr().out
+    assert out.count("visible") == 12
+    assert "infrared" not in out
+    assert f"strip: {strip}" in out
+    with Image.open(strip) as image:
+        assert image.size[0] == 10 * (112 + 8) + 8
+        first = np.asarray(image.convert("RGB"))[8, 8 + 50]
+    assert first.tolist() == [0xE8, 0x59, 0x0C]  # the frame of a probe
+
+
+def test_the_command_prints_json(people, people_gallery, coseg_run, capsys):
+    words = [probe(people), "--gallery", people_gallery, "--run", str(coseg_run), "--top", "3", "--json"]
+    conditions = ["--camera", "4,5", "--since", "2024-05-02", "--until", "2024-05-05", "--by", "track"]
+    assert main(["search", *words, *conditions]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["root"] == str(people)
+    assert len(found["hits"]) == 3
+    for hit in found["hits"]:
+        assert hit["camera"] in ("4", "5")
+        assert "2024-05-02" <= hit["time"] <= "2024-05-05"
+    similarity = [hit["similarity"] for hit in found["hits"]]
+    assert similarity == sorted(similarity, reverse=True)
+
+
+def wrong_probe(people, other):
+    return [str(people / "images.csv")], "cannot read the image"
+
+
+def no_such_camera(people, other):
+    return [probe(people), "--camera", "77"], "no image of .* meets the conditions: csvi index info shows its cameras"
+
+
+def another_model(people, other):
+    return [probe(people), "--run", str(other)], r"holds embeddings by .*, which cannot be compared with those by "
+
+
+def no_time(people, other):
+    return [probe(people), "--since", "noon"], "'noon' is no time"
+
+
+def too_many(people, other):
+    return [probe(people), "--top", "0"], "--top 0: ask for 1 to 4,096 images"
+
+
+def no_png(people, other):
+    return [probe(people), "--strip", "a.jpg"], "--strip a.jpg: the name must end in .png"
+
+
+@pytest.mark.parametrize("make", [wrong_probe, no_such_camera, another_model, no_time, too_many, no_png])
+def test_the_command_says_what_is_wrong_in_one_sentence(people, people_gallery, baseline_run, make, capfd):
+    words, message = make(people, baseline_run)
+    assert main(["search", *words, "--gallery", people_gallery]) == 1
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    with pytest.raises(AssertionError, match=message):
+        raise AssertionError(err)
+
+
+def test_an_empty_gallery_and_one_of_unknown_model_are_one_sentence(people, make_features, uri, tmp_path, capsys):
+    write_features(tmp_path / "f.npz", make_features())
+    assert main(["index", "add", str(tmp_path / "f.npz"), "--gallery", uri]) == 0
+    assert main(["search", probe(people), "--gallery", uri]) == 1
+    assert "is not known here (it was filled with embeddings): give --run RUN" in capsys.readouterr().err
+    assert main(["index", "remove", "--path", "*", "--gallery", uri]) == 0
+    assert main(["search", probe(people), "--gallery", uri]) == 1
+    assert "is empty: add images with csvi index add" in capsys.readouterr().err
+
+
+def test_a_run_that_has_been_moved_is_one_sentence(people, coseg_run, uri, tmp_path, capsys):
+    run = shutil.copytree(coseg_run, tmp_path / "run")
+    crops = read_crops(DataConfig(root=str(people)))
+    embedder = open_embedder(run)
+    with gallery_for_crops(uri, crops, embedder, str(run), Choices()) as gallery:
+        add_crops(gallery, crops, embedder)
+    assert main(["index", "add", str(people), "--gallery", uri]) == 0  # the gallery remembers the run
+    assert "96 were there already" in capsys.readouterr().out
+    shutil.move(run, tmp_path / "moved")
+    assert main(["search", probe(people), "--gallery", uri]) == 1
+    assert f"({run} is not there any more): give --run RUN" in capsys.readouterr().err
+    assert main(["search", probe(people), "--gallery", uri, "--run", str(tmp_path / "moved")]) == 0
