@@ -314,8 +314,8 @@ class Experiment:
         data = self.config(Trial("coseg", kind, 0)).data
         records = training_records(read_benchmark(data), data)
         mine, exact = (cached_masks(self.root, of, data) for of in (records, self.records))
-        pairs = [(torch.from_numpy(both[i] > 127) for both in (mine, exact)) for i in range(len(exact))]
-        found = torch.cat([mask_iou(one[None], true[None]) for one, true in pairs])
+        person = [[torch.from_numpy(masks[i] > 127)[None] for masks in (mine, exact)] for i in range(len(exact))]
+        found = torch.cat([mask_iou(*both) for both in person])
         modality = torch.tensor([int(record.modality) for record in records])
         return {m.name.lower(): float(found[modality == m].nanmean()) for m in Modality}
 
