@@ -13,6 +13,7 @@ import yaml
 
 from csvi.analysis import ablate as module
 from csvi.analysis.ablate import Variant, ablate, choose, run_once
+from csvi.analysis.published import COMPARED
 from csvi.analysis.reproduce import reproduce
 from csvi.cli import main
 from csvi.config import SynthConfig, flatten
@@ -126,7 +127,14 @@ def test_all_variants_to_a_table_and_nothing_twice(small, tmp_path, monkeypatch,
     assert text.startswith("# ablation on SYSU-MM01")
     assert "| coseg | " in text
     assert next(line for line in text.splitlines() if line.startswith("| coseg+ ")).endswith("|  |  |")  # ours
-    assert "Baseline+CoSeg_ReID | 70.13 / 65.32" in text
+    assert "Baseline+CoSeg_ReID † | 70.13 / 96.15 / 65.32 |" in text
+    ours = {row["variant"]: row["metrics"] for row in found["rows"]}
+    for metric, paper in (("R1", "+4.27"), ("mAP", "+3.30")):
+        added = found["coseg_over_decode"][metric]
+        expected = ours["coseg"][metric]["mean"] - ours["decode"][metric]["mean"]
+        assert added["difference"] == pytest.approx(expected)
+        assert f"{metric} {100 * expected:+.1f} [{100 * added['low']:+.1f}, {100 * added['high']:+.1f}]" in text
+        assert f"{metric} {paper}" in text
     assert (tmp_path / "out" / "ablation.png").stat().st_size > 10_000
 
     monkeypatch.setattr(module, "train", lambda *_, **__: pytest.fail("trained again"))
@@ -249,18 +257,31 @@ def test_choosing_needs_val_identities(small, tmp_path):
         ablate(small, ["baseline"], 0, tmp_path)
 
 
-def assert_beside_the_paper(text, layout):
-    for protocol, metrics in find_method("coseg").published.metrics[layout].items():
-        (row,) = [line for line in text.splitlines() if line.startswith(f"| {protocol} |")]
-        assert [float(cell) for cell in row.split("|")[3:-1:2]] == [metrics[name] for name in PAPER]
+def assert_beside_the_paper(text, layout, method):
+    """Every row of the paper's table, setting by setting, then its model, then ours."""
+    ours = find_method("coseg").published.metrics[layout]
+    for protocol, compared in COMPARED[layout].items():
+        lines = text.partition(f"### {protocol}\n")[2].strip().partition("\n\n")[0].splitlines()
+        header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+        assert header == ["method", *PAPER]
+        assert rows[:-2] == [[name, *figures] for name, figures in compared.items()]
+        assert rows[-2] == ["the paper's model", *(f"{ours[protocol][name]:.2f}" for name in PAPER)]
+        assert rows[-1][0] == f"ours, `{method}`"
+        assert all(0 <= float(cell.split(" ± ")[0]) <= 100 for cell in rows[-1][1:])
+    assert "| HC [24] | 58.6 |" in text
+    assert "| the paper's model | 52.6 in training, 32.1 in testing |" in text
 
 
 def test_sysu_beside_the_paper(small, tmp_path):
     small.data.train_on = "train+val"
     text = reproduce("sysu", small, tmp_path / "out", anyway=True).read_text()
-    assert_beside_the_paper(text, "sysu")
+    assert_beside_the_paper(text, "sysu", "coseg")
+    counts = _parameters(small, 12)
+    training, testing = counts.parameters_training / 1e6, counts.parameters_testing / 1e6
+    assert f"| ours, `coseg`, 12 identities | {training:.2f} in training, {testing:.2f} in testing |" in text
+    assert "Not to the letter of the paper, for the reasons in docs/paper-to-code.md: method.backbone" in text
     for name in ("Baseline", "Baseline+Sel", "Baseline+Seg_ReID", "Baseline+Decoder", "Baseline+CoSeg_ReID"):
-        assert f"| {name} |" in text
+        assert f"| {name} † |" in text
 
 
 def test_data_with_problems_are_not_trained_on(small, tmp_path):
@@ -283,4 +304,4 @@ def test_regdb_from_the_command_line_without_masks(small, tmp_path, capsys, capl
     assert f"csvi masks {root} --out MASKS makes them, --masks MASKS names their folder" in caplog.text
     assert "# Synthetic data, not a reproduction" in text
     assert "over 10 models of ten folds" in text
-    assert_beside_the_paper(text, "regdb")
+    assert_beside_the_paper(text, "regdb", "baseline")

@@ -1,4 +1,4 @@
-"""Settings: the paper's values as defaults, ranges, and which may differ between runs."""
+"""Settings: defaults and what the paper says, ranges, and which may differ between runs."""
 
 import dataclasses
 import math
@@ -16,6 +16,7 @@ from csvi.config import (
     SynthConfig,
     TrainConfig,
     check_range,
+    departures,
     flatten,
     read_settings,
     shipped_config,
@@ -25,9 +26,30 @@ from csvi.errors import CsviError
 from csvi.methods.baseline import Baseline
 from csvi.methods.coseg import CoSeg
 from csvi.methods.decode import Decode
+from csvi.methods.select import Select
 
 
-def test_defaults_are_the_papers():
+def test_defaults_depart_from_the_paper_in_what_the_documentation_gives_a_reason_for():
+    assert departures(Config(CoSeg.Settings())) == {
+        "method.part_norm": (True, False),
+        "method.share_classifier": (False, True),
+        "method.class_mean": (False, True),
+        "method.center_weight": (0.5, 1),
+        "method.center_squared": (True, False),
+        "method.center_normalize": (True, False),
+        "method.mask_channels": ("one", "identity"),
+    }
+
+
+def test_silence_of_the_paper_and_the_way_the_work_is_done_are_no_departures():
+    ours = Config(Select.Settings(test_masks=True), train=TrainConfig(epochs=6, momentum=0.5, compile=True))
+    assert departures(ours).keys() == departures(Config(Baseline.Settings())).keys()
+    other = departures(Config(Baseline.Settings(parts=3), train=TrainConfig(optimizer="adamw", lr=0.003)))
+    assert other["method.parts"] == (3, 6)
+    assert (other["train.optimizer"], other["train.lr"]) == (("adamw", "sgd"), (0.003, 0.01))
+
+
+def test_defaults():
     config = Config(CoSeg.Settings())
     assert (config.data.height, config.data.width) == (288, 144)
     assert (config.data.identities, config.data.images) == (8, 4)  # N and K, Section 4.2
@@ -37,14 +59,14 @@ def test_defaults_are_the_papers():
     assert (method.name, method.backbone, method.weights) == ("coseg", "resnet50", "imagenet")
     assert (method.parts, method.part_dim) == (6, 512)  # Eq. 3
     assert (method.part_norm, method.share_classifier) == (True, False)
-    assert (method.activation, method.head, method.mask_channels) == ("none", True, "one")
+    assert (method.activation, method.ccwg_bias, method.head, method.mask_channels) == ("none", 1, True, "one")
     assert (method.weights_from, method.weights_to, method.head_weight, method.detach) == ("own", "both", 1, False)
     assert (method.identity_weight, method.segmentation_weight) == (1, 1)  # Eq. 9, 18, 19
     assert (method.center_squared, method.center_normalize, method.center_reduction) == (True, True, "sum")  # ref. 24
     assert (method.center_weight, method.center_ramp) == (0.5, 0)
     train = config.train
     assert (train.optimizer, train.lr, train.weight_decay) == ("sgd", 0.01, 5e-4)  # Section 4.3
-    assert (train.schedule, train.decay_every, train.epochs) == ("step", 8, 24)
+    assert (train.schedule, train.decay_every, train.epochs, train.momentum) == ("step", 8, 24, 0.9)
     assert (train.lr_pretrained, train.warmup) == (1, 0)
 
 
@@ -69,8 +91,10 @@ def test_settings_within_settings_have_the_names_of_all_that_they_are_in():
         (CoSeg.Settings, {"head_weight": -1.0}),
         (TrainConfig, {"epochs": 0}),
         (TrainConfig, {"lr": -0.1}),
+        (TrainConfig, {"momentum": 1.5}),
         (TrainConfig, {"lr": math.inf}),
         (CoSeg.Settings, {"widths": (0, 8)}),
+        (CoSeg.Settings, {"ccwg_bias": math.nan}),
         (Config, {"method": Baseline.Settings(), "seed": -1}),
         (Config, {"method": Baseline.Settings(), "devices": 0}),
     ],
@@ -113,7 +137,7 @@ def test_a_range_is_told(value, most, message):
         check_range(TrainConfig(lr=value), 1, most, "lr")
 
 
-@pytest.mark.parametrize("name", ["sysu", "regdb", "llcm", "demo", "study"])
+@pytest.mark.parametrize("name", ["sysu", "regdb", "llcm", "letter", "demo", "study"])
 def test_settings_that_come_with_the_package(name):
     assert isinstance(read_settings(shipped_config(name)), dict)
 

@@ -56,7 +56,7 @@ class DataConfig:
     fold: int = setting(1, "repetition")
     """Fold of the dataset, from 1: a division of its identities into train and test. RegDB has ten, the others one."""
     masks: str | None = setting(None, "machine")
-    """Folder of person masks that mirrors the images' tree; by default ROOT/masks where it exists. The paper's masks are
+    """Folder of person masks that mirrors the images' tree; by default ROOT/masks where it exists. The paper's are
     predictions of its reference 8's network (Section 3.2.3)."""
     mask_values: MaskValues = 255
     """What marks a person in a mask: 255 (white), 0 (black: an inverted mask), nonzero (any value or palette entry but

@@ -22,20 +22,23 @@ from csvi.errors import CsviError
 def opened(born, with_statistics):
     """A network without training, but with statistics of the images, so that its features and masks differ."""
 
-    def make(method):
-        run = born(method)
+    def make(method, **settings):
+        run = born(method, **settings)
         if method == "coseg":
             torch.nn.init.normal_(run.method.ccwg.fc.weight)
+        if settings:
+            torch.nn.init.normal_(run.method.decoder[-1].weight, std=20)  # channels that stand out
         return with_statistics(run)
 
     return make
 
 
-def plain_ious(run, records):
-    """Mask IoU of a set that is given as one identity, from files to numbers in numpy."""
+def plain_ious(run, records, label=None):
+    """Mask IoU of a set that is given as one identity, from files to numbers in numpy; of a class's channel or all."""
     batch = run.batch(records)
     with torch.inference_mode():
-        masks = run.method.mask_logits(batch._replace(identity=batch.identity * 0)).sigmoid()
+        logits = run.method.mask_logits(batch._replace(identity=batch.identity * 0))
+        masks = logits.sigmoid() if label is None else logits.softmax(1)[:, 1 + label, None]
         masks = torch.nn.functional.interpolate(masks, scale_factor=4, mode="bilinear").numpy()
     height, width = run.data.height, run.data.width
     ious = []
@@ -63,6 +66,36 @@ def test_means_over_pairs(opened):
         assert role.low <= role.change <= role.high
         assert 0.5 < role.constant < 1
     assert (result.first.images, result.second.images) == (8, 2)
+
+
+def test_with_channels_of_identities_masks_are_those_of_the_identity_asked_for(opened):
+    """Alone each in its own channel, mixed both in that of the first: so the second's can go, as in the paper."""
+    run = opened("coseg", mask_channels="identity")
+    result = cosegmentation(run, pairs=3, seed=5, many=4, few=1)
+    label = {identity: identity - 1 for identity in range(1, 9)}  # the people of training
+    found, wrong = [], []
+    for pair in draw_pairs(run, 3, 5, many=4, few=1):
+        first, second = (label[images[0].identity] for images in (pair.first, pair.second))
+        mixed, n = plain_ious(run, pair.first + pair.second, first), len(pair.first)
+        alone = plain_ious(run, pair.first, first), plain_ious(run, pair.second, second)
+        found.append([np.mean(alone[0]), np.mean(mixed[:n]), np.mean(alone[1]), np.mean(mixed[n:])])
+        wrong.append(np.mean(plain_ious(run, pair.first + pair.second, second)[n:]))
+    roles = [result.first.alone, result.first.mixed, result.second.alone, result.second.mixed]
+    assert roles == pytest.approx(np.mean(found, 0).tolist(), abs=1e-3)
+    assert abs(result.second.mixed - np.mean(wrong)) > 0.01  # the channels differ, so that it matters which is read
+    assert result.by_identity
+    assert not cosegmentation(opened("decode"), pairs=1, many=4, few=1).by_identity
+    note = cosegmentation_figure(run, seed=5, shown=1, many=4, few=1).texts[-1].get_text()
+    assert "training person asked for (mixed: a)" in note
+
+
+def test_training_images_without_a_mask_are_not_drawn(opened, config):
+    config.data.without_mask = "train"
+    run = opened("coseg", mask_channels="identity")
+    train = [dataclasses.replace(r, mask=None) if r.identity == 3 else r for r in run.benchmark.train]
+    run.benchmark = dataclasses.replace(run.benchmark, train=train)
+    drawn = draw_pairs(run, 30, 0, many=4, few=1)
+    assert {record.identity for pair in drawn for record in pair.first + pair.second} == {1, 2, 4, 5, 6, 7, 8}
 
 
 def test_masks_from_each_image_by_itself_are_the_same_alone_and_mixed(opened):

@@ -128,6 +128,23 @@ def test_columns_of_the_figure(runs):
     )
 
 
+@pytest.mark.parametrize(
+    ("names", "by", "said"),
+    [
+        (["decode", "coseg"], "coseg", "the paper's model"),
+        (["coseg", "coseg+"], "coseg", "the paper's model"),
+        (["baseline", "segment", "decode"], "segment", "coseg not being shown"),
+    ],
+)
+def test_the_mask_is_that_of_the_papers_model_if_it_is_shown(born, with_statistics, names, by, said):
+    opened = {name: with_statistics(born(name)) for name in names}
+    figure = heatmaps_figure(list(opened.values()), seed=3, rows=1)
+    alone = [row[2] for row in pictures(heatmaps_figure([opened[by]], seed=3, rows=1), 4)]
+    masks = [row[-2] for row in pictures(figure, len(names) + 3)]
+    assert all(np.array_equal(mask, other) for mask, other in zip(masks, alone, strict=True))
+    assert f"mask by {opened[by].name}, {said}" in figure.texts[-1].get_text().splitlines()
+
+
 def test_the_figure_without_masks(runs, with_test):
     bare = with_test(runs[0], [dataclasses.replace(record, mask=None) for record in runs[0].benchmark.test])
     assert len(heatmaps_figure([bare], rows=1).axes) == 2 * 2  # image and heatmap

@@ -90,3 +90,17 @@ COLLAPSED = {"identity": CHANCE, "center": 0.1}
 def test_a_center_loss_that_rules_is_told(build, change, step, advice):
     found = build("baseline", parts=6, center_ramp=100).advise(COLLAPSED | change, step)
     assert found is None if advice is None else re.match(f"{advice}.*: lower --method.center_weight", found)
+
+
+def test_chance_is_that_of_eq_5_where_losses_are_divided_by_the_classes(build):
+    method = build("baseline", parts=6, class_mean=True)
+    assert "at chance 4.2, center loss 0.010" in method.advise({"identity": CHANCE / 4, "center": 0.01}, 200)
+    assert method.advise({"identity": CHANCE / 8, "center": 0.01}, 200) is None
+
+
+@pytest.mark.parametrize(("name", "divided"), [("coseg", ["identity", "coseg/identity"]), ("decode", ["identity"])])
+def test_the_1_over_l_of_eq_5(build, batch, name, divided):
+    for channels, masks in (("one", []), ("identity", [f"{name}/segmentation"])):
+        plain, mean = (build(name, mask_channels=channels, class_mean=on)(batch, 0) for on in (False, True))
+        for term in plain:
+            torch.testing.assert_close(mean[term], plain[term] / (4 if term in [*divided, *masks] else 1))

@@ -120,6 +120,15 @@ def test_gradient_of_the_ccwg_and_the_selection(features, activation):
     assert torch.autograd.gradcheck(select, inputs)
 
 
+@pytest.mark.parametrize("settings", [{}, {"bias": 0.25}])
+def test_ccwg_begins_with_its_bias_and_xaviers_weights(settings):
+    fc = CCWG(64, **settings).fc
+    assert (fc.bias == settings.get("bias", 1)).all()  # nearly all channels pass as they are
+    bound = (6 / (64 + 64)) ** 0.5  # Glorot and Bengio 2010, Eq. 16
+    assert 0.99 * bound < fc.weight.abs().max() <= bound
+    assert float(fc.weight.detach().std()) == pytest.approx(bound / 3**0.5, rel=0.05)
+
+
 @pytest.fixture
 def built(build):
     """The method in float64; decoder and heads give the same whenever they are asked, as in a step."""
@@ -179,6 +188,11 @@ def test_mask_channels_by_identity(built, batch):
     assert logits.shape == (len(IDENTITY), 1 + CLASSES, 12, 12)
     expected = identity_mask_loss(logits, area(batch.mask), IDENTITY, MODALITY)
     torch.testing.assert_close(method(batch, 0)["coseg/segmentation"], expected)
+
+
+def test_the_bias_of_the_ccwg_can_be_set(built):
+    assert (built().ccwg.fc.bias == 1).all()
+    assert (built(ccwg_bias=-0.5).ccwg.fc.bias == -0.5).all()
 
 
 def test_without_a_head_there_is_segmentation_alone(built, batch):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from csvi.errors import CsviError
 from csvi.methods import METHODS, find_method
 
 
@@ -46,6 +47,48 @@ def test_select_shows_the_parts_what_the_mask_leaves(build, batch):
     torch.testing.assert_close(seen[:, :, 1, 0], shared[:, :, 1, 0] / 2)
     assert (seen[:, :, 2:] == 0).all()
     assert (seen[:, :, :, 1:] == 0).all()
+
+
+@pytest.fixture
+def selecting(build):
+    """A network that selects by masks at test too, and the same one that does not."""
+    chosen, plain = (build("select", test_masks=on).net.eval() for on in (True, False))
+    plain.load_state_dict(chosen.state_dict())
+    return chosen, plain
+
+
+def test_select_may_select_by_masks_at_test(selecting, batch):
+    chosen, plain = selecting
+    embedding = chosen(batch.image, batch.modality, batch.mask)
+    padded = torch.nn.functional.pad(batch.mask, (0, 8))  # the third column of features reaches beyond the image
+    selected = chosen.features(batch.image, batch.modality) * torch.nn.functional.avg_pool2d(padded, 16)
+    parts, _ = chosen.head(selected)
+    torch.testing.assert_close(embedding, torch.nn.functional.normalize(parts, dim=2).flatten(1))
+    whole = plain(batch.image, batch.modality)
+    assert not torch.allclose(embedding, whole)
+    has_mask = torch.arange(16) % 2 == 0
+    some = chosen(batch.image, batch.modality, batch.mask, has_mask)
+    torch.testing.assert_close(some, torch.where(has_mask[:, None], embedding, whole))
+
+
+def test_select_does_not_embed_without_the_masks_that_it_is_to_select_by(selecting, batch):
+    chosen, plain = selecting
+    with pytest.raises(CsviError, match=r"selects features by person masks, also at test \(method.test_masks\)"):
+        chosen(batch.image, batch.modality)
+    assert torch.equal(plain(batch.image, batch.modality, batch.mask), plain(batch.image, batch.modality))
+
+
+def test_masks_at_test_change_nothing_in_training(build, batch):
+    (first, second) = (build("select", test_masks=on)(batch, 0) for on in (False, True))
+    assert first == second
+
+
+def test_the_identity_loss_of_segment_reaches_the_segmentation_sub_network(build, batch):
+    """The middle term of Eq. 23: from xi_ID over F_Seg."""
+    method = build("segment")
+    torch.nn.init.normal_(method.net.guide.project.weight)  # 0 at first
+    method(batch, 0)["identity"].backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in method.net.guide.layers.parameters())
 
 
 def test_segment_is_the_baseline_until_its_sub_network_has_learnt(build, batch):

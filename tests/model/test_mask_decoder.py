@@ -26,6 +26,23 @@ def test_each_block_is_a_deconvolution_and_two_convolutions():
         assert [(c.out_channels, c.kernel_size) for c in convolutions] == [(width, (3, 3))] * 2
 
 
+def test_convolutions_are_followed_by_batch_norm_and_relu_and_the_last_layer_is_one_by_one():
+    *blocks, last = MaskDecoder(32, stride=16, widths=(8, 4), identities=3)
+    convolution = [nn.Conv2d, nn.BatchNorm2d, nn.ReLU]
+    assert [[type(layer) for layer in block] for block in blocks] == [[nn.ConvTranspose2d, *2 * convolution]] * 2
+    assert (type(last), last.in_channels, last.out_channels, last.kernel_size) == (nn.Conv2d, 4, 1 + 3, (1, 1))
+
+
+def test_initial_weights_are_random_as_pytorch_has_them():
+    """Alike, all channels would learn the same."""
+    torch.manual_seed(0)
+    for layer in MaskDecoder(64, stride=16, identities=3).modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            bound = layer.weight[0].numel() ** -0.5  # Kaiming's uniform weights of fan-in, a = sqrt(5)
+            assert 0.9 * bound < layer.weight.abs().max() <= bound
+            assert float(layer.weight.detach().std()) == pytest.approx(bound / 3**0.5, rel=0.15)
+
+
 def test_by_default_there_are_two_blocks_of_a_quarter_and_a_sixteenth():
     assert [block[0].out_channels for block in list(MaskDecoder(320, stride=16))[:-1]] == [80, 20]
 
@@ -70,6 +87,13 @@ def test_the_probability_is_of_a_person_whoever_it_is(identities):
     assert found.shape == (4, 1, 48, 28)
     torch.testing.assert_close(found, full_size(coarse, 48, 28, 4))
     assert ((found >= 0) & (found <= 1)).all()
+
+
+def test_the_probability_may_be_that_of_one_identity():
+    logits = torch.randn(4, 1 + 3, 12, 8)
+    found = MaskDecoder(16, 16, (8, 4), 3).probability(logits, 48, 28, label=1)
+    coarse = logits[:, 2:3].exp() / logits.exp().sum(1, keepdim=True)
+    torch.testing.assert_close(found, full_size(coarse, 48, 28, 4))
 
 
 def test_full_size_undoes_the_targets_grid_where_16_does_not_divide_the_size():

@@ -69,11 +69,13 @@ def test_the_groups_of_a_method_stay_as_they_were(method):
     assert [set(group) for group in groups] == [{"params", "lr"}, {"params"}]
 
 
-def test_the_papers_optimiser_is_sgd_with_momentum(method):
-    optimizer = build_optimizer(method.groups(TrainConfig()), TrainConfig())
+@pytest.mark.parametrize("momentum", [0.9, 0.0])
+def test_the_papers_optimiser_is_sgd_with_the_momentum_that_is_set(method, momentum):
+    train = TrainConfig(momentum=momentum)
+    optimizer = build_optimizer(method.groups(train), train)
     assert type(optimizer) is torch.optim.SGD
     for group in optimizer.param_groups:
-        assert (group["momentum"], group["weight_decay"], group["initial_lr"]) == (0.9, 5e-4, 0.01)
+        assert (group["momentum"], group["weight_decay"], group["initial_lr"]) == (momentum, 5e-4, 0.01)
 
 
 def test_adamw(method):

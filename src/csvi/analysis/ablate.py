@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from csvi.analysis.ablation_table import Ablation, Tried, VariantResult, write_ablation
-from csvi.config import Config, flatten
+from csvi.analysis.ablation_table import Ablation, Tried, VariantResult, papers_name, write_ablation
+from csvi.config import Config, departures, flatten
 from csvi.errors import CsviError
 from csvi.methods import METHODS, find_method
 from csvi.runs import Evaluation, Options, Run, evaluate_run, load_config
@@ -99,15 +99,15 @@ def ablate(
         for seed, run in enumerate(of_variant):
             run_once(choice.best.applied(config, seed), run)
     rows: list[VariantResult] = []
-    baseline: list[Evaluation] = []
-    for choice, of_variant in zip(choices, runs, strict=True):
-        evaluations = [Evaluation.load(run) for run in of_variant]
-        baseline = baseline or evaluations
+    groups = [[Evaluation.load(run) for run in of_variant] for of_variant in runs]
+    baseline = groups[0]
+    for choice, of_variant, evaluations in zip(choices, runs, groups, strict=True):
         rows.append(
             VariantResult(
                 variant=str(choice.variant),
                 method=choice.best.method,
                 settings=dict(choice.best.settings),
+                departures=departures(choice.best.applied(config, 0)),
                 runs=[str(run) for run in of_variant],
                 metrics={
                     name: mean_of([evaluation.protocols[0].metrics[name].mean for evaluation in evaluations])
@@ -120,6 +120,11 @@ def ablate(
             )
         )
     result = baseline[0].protocols[0]
+    named: dict[str, list[Evaluation]] = {}
+    for row, group in zip(rows, groups, strict=True):
+        if papers_name(row):
+            named.setdefault(row.method, group)
+    has_both = {"decode", "coseg"} <= named.keys()
     return write_ablation(
         out,
         Ablation(
@@ -131,6 +136,7 @@ def ablate(
             seeds=seeds,
             backbone=getattr(config.method, "backbone", ""),
             rows=rows,
+            coseg_over_decode=difference_of_groups(named["decode"], named["coseg"]) if has_both else {},
             tried=[trial for choice in choices for trial in choice.tried],
         ),
     )

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -20,6 +20,12 @@ from csvi.writing import replacing
 
 PUBLISHED_ON = ("sysu", "all-search single-shot")
 """Layout and protocol of Table 3."""
+SAME_AS_ML = "The paper's Baseline+Seg_ReID is, digit for digit, ML [8] of its Table 1.\n"
+R10_OF_TABLE_3 = (
+    "The paper's Table 3 has 98.79 as R10 of Baseline+CoSeg_ReID, which its Table 1 gives as R20; "
+    "above is the R10 of Table 1.\n"
+)
+NOT_TO_THE_LETTER = "Not to the letter of the paper, for the reasons in docs/paper-to-code.md"
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,8 @@ class VariantResult:
     method: str
     settings: dict[str, str]
     """Settings of its own, those chosen on the val identities among them."""
+    departures: dict[str, tuple[object, object]]
+    """All settings that are not to the letter of the paper, see `csvi.config.departures`."""
     runs: list[str]
     metrics: dict[str, Mean]
     """R1, R10, mAP and mINP over the seeds, fractions."""
@@ -66,6 +74,8 @@ class Ablation:
     seeds: int
     backbone: str
     rows: list[VariantResult]
+    coseg_over_decode: dict[str, Difference]
+    """Metric → difference of the paper's model to the plain decoder, which is what CCWG adds; empty without both."""
     tried: list[Tried]
 
 
@@ -112,7 +122,7 @@ def markdown(ablation: Ablation) -> str:
         "in points, with its 95 % interval over identities (paired bootstrap; what other seeds would give is not in "
         "it); \\* excludes 0.\n"
     )
-    parts.append(_table_3(ablation.rows))
+    parts += [_table_3(ablation.rows), *_beside_table_3(ablation)]
     masks = next((masks for row in ablation.rows for masks in row.masks if masks), {})
     nobody = [f"{m.without_person:,} of {m.without_person + m.images:,} {name}" for name, m in masks.items()]
     if any(result.without_person for result in masks.values()):
@@ -127,28 +137,80 @@ def markdown(ablation: Ablation) -> str:
 
 def _table_3(rows: Sequence[VariantResult]) -> str:
     lines = [
-        "| variant | R1 | R10 | mAP | Δ R1 | Δ mAP | mask IoU | paper's name | paper R1 / mAP |",
+        "| variant | R1 | R10 | mAP | Δ R1 | Δ mAP | mask IoU | paper's name | paper R1 / R10 / mAP |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         metrics = [percent(row.metrics[name], sign=" ± ") for name in ("R1", "R10", "mAP")]
-        differences = [difference_cell(row.differences.get(n)).rstrip().replace("*", r"\*") for n in ("R1", "mAP")]
+        differences = [_escaped(row.differences.get(name)) for name in ("R1", "mAP")]
         ious = [mask.iou for masks in row.masks for mask in masks.values()]
-        name, paper = _published(row)
+        title, figures = papers_name(row), published_metrics(row.method)
+        name = f"{title}{' †' if row.departures else ''}" if title else ""
+        cells = [f"{figures[metric]:.2f}" if metric in figures else "-" for metric in ("R1", "R10", "mAP")]
+        paper = " / ".join(cells) if title else ""
         iou = f"{fmean(ious):.3f}" if ious else ""
         lines.append(f"| {' | '.join([row.variant, *metrics, *differences, iou, name, paper])} |")
     return "\n".join(lines) + "\n"
 
 
-def _published(row: VariantResult) -> tuple[str, str]:
-    """Name and R1 / mAP of the paper, for a variant that differs from it in weights of losses at most."""
-    method = find_method(row.method)
+def _escaped(difference: Difference | None) -> str:
+    return difference_cell(difference).rstrip().replace("*", r"\*")
+
+
+def published_metrics(method: str) -> Mapping[str, float]:
+    """Figures of a method in Table 3, in %; for `coseg` those of Table 1. Empty for a method that is not in it."""
+    published = find_method(method).published
     layout, protocol = PUBLISHED_ON
-    published = method.published.metrics if method.published else {}
-    metrics = published.get(layout, {}).get(protocol, {})
-    if not metrics or any(name.startswith("method.") and not name.endswith("_weight") for name in row.settings):
-        return "", ""
-    return method.title, f"{metrics['R1']} / {metrics['mAP']}"
+    return published.metrics.get(layout, {}).get(protocol, {}) if published else {}
+
+
+def papers_name(row: VariantResult) -> str:
+    """Name in Table 3 of a variant; empty if it is none of its rows, or a setting of its own makes it another model.
+
+    Weights of losses and defaults do not make it another, but are departures where they are not to the letter.
+    """
+    kind = find_method(row.method)
+    usual = {f"method.{name}": value for name, value in vars(kind.Settings()).items()}
+    for name in row.departures.keys() & row.settings.keys() & usual.keys():
+        if not name.endswith("_weight") and row.departures[name][0] != usual[name]:
+            return ""
+    return kind.title if published_metrics(row.method) else ""
+
+
+def _beside_table_3(ablation: Ablation) -> list[str]:
+    """Say what has to be known of the paper's figures beside ours."""
+    named = [row for row in ablation.rows if papers_name(row)]
+    departing: dict[str, list[str]] = {}
+    for row in named:
+        for departure in in_words(row.departures):
+            departing.setdefault(departure, []).append(row.variant)
+    found = []
+    if departing:
+        words = [
+            departure + ("" if len(variants) == len(named) else f" ({', '.join(variants)})")
+            for departure, variants in departing.items()
+        ]
+        found.append(f"† {NOT_TO_THE_LETTER}: {'; '.join(words)}.\n")
+    if ablation.coseg_over_decode:
+        ours = [f"{name} {_escaped(ablation.coseg_over_decode[name])}" for name in ("R1", "mAP")]
+        paper = [published_metrics("coseg")[name] - published_metrics("decode")[name] for name in ("R1", "mAP")]
+        found.append(
+            f"CCWG, coseg over decode: {', '.join(ours)}; in the paper R1 {paper[0]:+.2f}, mAP {paper[1]:+.2f}.\n"
+        )
+    if any(row.method == "segment" for row in named):
+        found.append(SAME_AS_ML)
+    if any(row.method == "coseg" for row in named):
+        found.append(R10_OF_TABLE_3)
+    return found
+
+
+def in_words(departures: Mapping[str, tuple[object, object]]) -> list[str]:
+    """Say of each departure from the paper's letter what is set, and what the paper has."""
+    return [f"{name} {_plain(value)} instead of {_plain(letter)}" for name, (value, letter) in departures.items()]
+
+
+def _plain(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _table_4(rows: Sequence[VariantResult]) -> str:

@@ -4,6 +4,10 @@ Co-segmentation makes one set of channel weights for all images that it is told 
 these weights pick out what is particular to that identity, then many images of one person among which a few of another
 are mixed should keep the masks of the first and spoil those of the second. One pair of people cannot show that; the
 figure is one pair drawn at random, the numbers are means over many.
+
+By default masks are of any person. A run with the paper's channels, one for each training identity (`mask_channels`
+identity), is asked for an identity: pairs are then of training people, alone each in the channel of its own identity,
+and mixed both in that of the first, whose images are the more.
 """
 
 import random
@@ -18,7 +22,14 @@ from rich.table import Column, Table
 from torch import Tensor
 
 from csvi.analysis.canvas import STYLE, outline, place, show, write
-from csvi.analysis.images import both_modalities, images_with_person, predict_sets, true_masks
+from csvi.analysis.images import (
+    both_modalities,
+    has_channels_of_identities,
+    images_with_person,
+    predict_sets,
+    training_images_with_person,
+    true_masks,
+)
 from csvi.analysis.plain_table import plain_table
 from csvi.data import ImageRecord, Modality
 from csvi.errors import CsviError
@@ -57,6 +68,8 @@ class Cosegmentation:
     run: str
     method: str
     pairs: int
+    by_identity: bool
+    """Whether masks are those of the channel of the identity asked for, and people those of training."""
     first: Role
     second: Role
 
@@ -100,7 +113,7 @@ def cosegmentation(run: Run, pairs: int = 50, seed: int = 0, many: int = MANY, f
     constant = [best_constant_mask(torch.cat(true))[1] for true in seen]
     numbers = np.stack([images, *means, *paired_difference(alone_mixed, (one, one)), constant])  # (7, 2)
     first, second = (Role(*of_identity) for of_identity in numbers.T.tolist())
-    return Cosegmentation(run.name, run.net.method, pairs, first, second)
+    return Cosegmentation(run.name, run.net.method, pairs, has_channels_of_identities(run), first, second)
 
 
 def cosegmentation_table(results: Sequence[Cosegmentation]) -> Table:
@@ -180,7 +193,8 @@ def cosegmentation_figure(run: Run, seed: int = 0, shown: int = 2, many: int = M
             means = f"mean IoU: alone {of_part['alone']:.2f}, mixed {of_part['mixed']:.2f}"
             write(figure, (start + x - modality_gap) / 2, 0.22, means, ha="center", va="top", fontsize=8.5)
             x += group_gap - modality_gap
-        note = f"{run.name}: grey is the probability of a person, the line is 0.5, numbers are IoU"
+        person = "the training person asked for (mixed: a)" if has_channels_of_identities(run) else "a person"
+        note = f"{run.name}: grey is the probability of {person}, the line is 0.5, numbers are IoU"
         write(figure, left, size[1] - 0.06, note, ha="left", va="bottom", fontsize=8, color="0.35")
     return figure
 
@@ -188,7 +202,7 @@ def cosegmentation_figure(run: Run, seed: int = 0, shown: int = 2, many: int = M
 def draw_pairs(run: Run, pairs: int, seed: int, many: int = MANY, few: int = FEW) -> list[Pair]:
     """Draw pairs of test identities and some of their images; with the same seed, fewer pairs are the first of more.
 
-    Images whose true mask shows nobody are left out.
+    They are training identities if masks have channels of these. Images whose true mask shows nobody are left out.
 
     Args:
         run: of whose dataset.
@@ -200,13 +214,14 @@ def draw_pairs(run: Run, pairs: int, seed: int, many: int = MANY, few: int = FEW
         CsviError: as `images_with_person`; or there are no two identities with images in both modalities, one of them
             with more than `few`.
     """
-    records = images_with_person(run)
+    training = has_channels_of_identities(run)
+    records = training_images_with_person(run) if training else images_with_person(run)
     members = both_modalities(records)
     rich = [identity for identity, both in members.items() if min(map(len, both)) > few]
     if not rich or len(members) < 2:
         raise CsviError(
-            f"the test split of {run.benchmark.root} has no pair of identities with both modalities, one of them "
-            f"with more than {few} images of each"
+            f"the {'training' if training else 'test'} images of {run.benchmark.root} have no pair of identities with "
+            f"both modalities, one of them with more than {few} images of each"
         )
     chosen = random.Random(seed)
 
@@ -224,6 +239,9 @@ def draw_pairs(run: Run, pairs: int, seed: int, many: int = MANY, few: int = FEW
 
 def _masks(run: Run, pair: Pair) -> tuple[Tensor, Tensor, Tensor]:
     """True masks (n, H, W) of the images of a pair, and those predicted alone and mixed, in [0, 1]."""
-    records = [*pair.first, *pair.second]
-    first, second, mixed = predict_sets(run, records, pair.sets)
+    records, asked = [*pair.first, *pair.second], None
+    if has_channels_of_identities(run):
+        one, other = (run.training_set.labels[images[0].identity] for images in (pair.first, pair.second))
+        asked = [one, other, one]
+    first, second, mixed = predict_sets(run, records, pair.sets, asked)
     return true_masks(run, records), torch.cat([first, second]), mixed

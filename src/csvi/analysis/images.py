@@ -1,4 +1,4 @@
-"""Test images for figures: those that runs share, their true masks, and the masks that a run predicts."""
+"""Images for figures: those that runs share, their true masks, and the masks that a run predicts."""
 
 from collections.abc import Sequence
 
@@ -11,6 +11,7 @@ from csvi.data.cache import EMPTY, cached_masks
 from csvi.data.masks import read_mask
 from csvi.data.records import DISTRACTOR
 from csvi.errors import CsviError
+from csvi.methods.decode import Decode
 from csvi.runs import Run
 
 
@@ -48,8 +49,20 @@ def images_with_person(run: Run) -> list[ImageRecord]:
             f"not all test images of {run.benchmark.root} have a mask, with which this figure compares what is "
             "predicted"
         )
-    empty = set(cached_masks(run.benchmark.root, test, run.data).marked(EMPTY))
-    return [record for i, record in enumerate(test) if i not in empty]
+    return _with_person(run, test)
+
+
+def training_images_with_person(run: Run) -> list[ImageRecord]:
+    """List the images of a run's classes that have a mask, if it shows a person; raises as `Run.training_set`."""
+    images = run.training_set
+    unused = images.skipped.keys() | images.without_mask.keys()
+    of_classes = [r for i, r in enumerate(images.records) if i not in unused and r.identity in images.labels]
+    return _with_person(run, [record for record in of_classes if record.mask])
+
+
+def _with_person(run: Run, records: Sequence[ImageRecord]) -> list[ImageRecord]:
+    empty = set(cached_masks(run.benchmark.root, records, run.data).marked(EMPTY))
+    return [record for i, record in enumerate(records) if i not in empty]
 
 
 def true_masks(run: Run, records: Sequence[ImageRecord]) -> Tensor:
@@ -64,16 +77,27 @@ def predicts_masks(run: Run) -> bool:
     return run.has_method and run.method.predicts_masks
 
 
-def predict_sets(run: Run, records: Sequence[ImageRecord], sets: Sequence[Sequence[int]]) -> list[Tensor]:
+def has_channels_of_identities(run: Run) -> bool:
+    """Whether the masks that a run predicts have a channel for each of its classes (Eq. 14)."""
+    return predicts_masks(run) and isinstance(run.method, Decode) and run.method.decoder.by_identity
+
+
+def predict_sets(
+    run: Run,
+    records: Sequence[ImageRecord],
+    sets: Sequence[Sequence[int]],
+    asked: Sequence[int | None] | None = None,
+) -> list[Tensor]:
     """Predict masks for sets of images, each set given as one identity, whoever is in it.
 
     Args:
         run: one that predicts masks.
         records: the images.
         sets: each some of them, by index.
+        asked: label of the class that each set is asked for, see `has_channels_of_identities`; by default anybody.
 
     Returns:
-        For each set the probability of person, (images, H, W) float32 on the CPU, at the size of the images.
+        For each set the probability of that person, (images, H, W) float32 on the CPU, at the size of the images.
 
     Raises:
         CsviError: the run predicts no masks.
@@ -87,9 +111,14 @@ def predict_sets(run: Run, records: Sequence[ImageRecord], sets: Sequence[Sequen
     batch = run.batch(records)
     masks = []
     with torch.inference_mode(), run.fabric.autocast():
-        for members in sets:
+        for members, label in zip(sets, asked or [None] * len(sets), strict=True):
             of_set = batch.subset(torch.tensor(list(members), device=batch.modality.device))
-            predicted = run.method.predict_masks(of_set._replace(identity=torch.zeros_like(of_set.identity)))
+            of_set = of_set._replace(identity=torch.zeros_like(of_set.identity))
+            if label is None:
+                predicted = run.method.predict_masks(of_set)
+            else:
+                assert isinstance(run.method, Decode)
+                predicted = run.method.predict_masks_of(of_set, label)
             assert predicted is not None
             masks.append(predicted[:, 0].cpu())
     return masks

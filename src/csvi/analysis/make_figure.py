@@ -37,7 +37,8 @@ FIGURES = {
         lambda runs, results, seed: cosegmentation.cosegmentation_figure(runs[0], seed),
         cosegmentation.cosegmentation_table,
         "Masks predicted from a set of images of one person, and of two people mixed (Figure 4 of the paper). "
-        "The pair is drawn at random.",
+        "The pair is drawn at random; of masks with a channel for each training identity, from these, each in its own "
+        "channel and mixed in that of the first.",
         several=False,
     ),
     "tsne": Kind(

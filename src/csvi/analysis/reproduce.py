@@ -1,34 +1,39 @@
-"""The paper's Tables 1 to 3 on its datasets: data checked, models trained, our metrics beside the paper's."""
+"""The paper's Tables 1 to 4 on its datasets: data checked, models trained, our metrics beside the paper's."""
 
 import copy
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from csvi.analysis.ablate import Variant, ablate, run_once
+from csvi.analysis.ablation_table import NOT_TO_THE_LETTER, in_words
+from csvi.analysis.published import COMPARED, METRICS, PARAMETERS
 from csvi.analysis.tables import SYNTHETIC, percent
-from csvi.config import Config
+from csvi.config import Config, departures
 from csvi.data import find_layout, read_benchmark
 from csvi.data.check import check_dataset
 from csvi.data.training_set import check_masks
 from csvi.errors import CsviError
-from csvi.methods import find_method
+from csvi.methods import build_method, find_method
 from csvi.paths import as_argument
 from csvi.runs import Evaluation
+from csvi.runs.network_files import read_classes
 from csvi.runs.statistics import mean_of
 from csvi.writing import replacing
 
 log = logging.getLogger(__name__)
 
 TABLE_3 = ("baseline", "select", "segment", "decode", "coseg")
-METRICS = ("R1", "R10", "R20", "mAP")
 
 
 def reproduce(dataset: str, config: Config, out: Path, seeds: int = 1, anyway: bool = False) -> Path:
     """Check the data, train, evaluate and write OUT/reproduction.md; what is done already is not done again.
 
-    A dataset of one fold (SYSU-MM01): all variants of Table 3, and the paper's model beside Table 1. One of several
-    (RegDB): the paper's model on each fold, Table 2. Without masks, see `check_masks`, only the Baseline is trained.
+    A dataset of one fold (SYSU-MM01): all variants of Table 3, and the paper's model in Table 1. One of several
+    (RegDB): the paper's model on each fold, Table 2. Both: Table 4, the parameters. Without masks, see `check_masks`,
+    only the Baseline is trained.
 
     Args:
         dataset: `sysu` or `regdb`.
@@ -63,46 +68,69 @@ def reproduce(dataset: str, config: Config, out: Path, seeds: int = 1, anyway: b
     if not masked:
         parts.append("Without masks: the Baseline alone, beside the paper's co-segmentation model.\n")
     method = "coseg" if masked else "baseline"
-    if find_layout(dataset).folds > 1:
-        evaluations = _evaluate_folds(config, out, seeds, method)
-        parts.append(f"## Table 2: {find_method(method).title}, over {len(evaluations)} models of ten folds\n")
-        parts.append(_beside_the_paper(dataset, evaluations))
+    ours, several_folds = Variant(method).applied(config, 0), find_layout(dataset).folds > 1
+    if several_folds:
+        runs = _evaluate_folds(config, out, seeds, method)
+        parts.append(f"## Table 2: {find_method(method).title}, over {len(runs)} models of ten folds\n")
     else:
         table = ablate(config, TABLE_3 if masked else [method], seeds, out)
-        evaluations = [Evaluation.load(out / method / str(seed)) for seed in range(seeds)]
+        runs = [out / method / str(seed) for seed in range(seeds)]
         parts.append(f"## Table 1: {find_method(method).title}, mean of {seeds} run(s)\n")
-        parts.append(_beside_the_paper(dataset, evaluations))
-        parts += ["## Tables 3 and 4\n", table.read_text()]
+    if departing := departures(ours):
+        parts.append(f"{NOT_TO_THE_LETTER}: {'; '.join(in_words(departing))}.\n")
+    parts.append(_beside_the_paper(dataset, method, [Evaluation.load(run) for run in runs]))
+    parts.append(_table_4(ours, len(read_classes(runs[0]))))
+    if not several_folds:
+        parts += ["## Table 3, and what each variant costs\n", table.read_text()]
     file = out / "reproduction.md"
     with replacing(file) as partial:
         partial.write_text("\n".join(parts))
     return file
 
 
-def _evaluate_folds(config: Config, out: Path, seeds: int, method: str) -> list[Evaluation]:
-    """Train and evaluate a model for each fold of the dataset and each seed."""
-    evaluations = []
+def _evaluate_folds(config: Config, out: Path, seeds: int, method: str) -> list[Path]:
+    """Train and evaluate a model for each fold of the dataset and each seed; returns the runs."""
+    runs = []
     for fold in range(1, find_layout(config.data.layout).folds + 1):
         for seed in range(seeds):
             of_fold = Variant(method).applied(config, seed)
             of_fold.data.fold = fold
             run = out / f"{method}-{fold}" / str(seed)
             run_once(of_fold, run)
-            evaluations.append(Evaluation.load(run))
-    return evaluations
+            runs.append(run)
+    return runs
 
 
-def _beside_the_paper(dataset: str, evaluations: Sequence[Evaluation]) -> str:
-    """Write a table of our metrics, mean ± standard deviation over the runs, and of the paper's."""
+def _beside_the_paper(dataset: str, method: str, evaluations: Sequence[Evaluation]) -> str:
+    """Write for each setting the rows of the paper's table, its model last, and ours: mean ± standard deviation."""
     published = find_method("coseg").published
     assert published is not None
-    names = [f"{name}{whose}" for name in METRICS for whose in ("", " paper")]
-    lines = [f"| setting | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
+    parts = []
     for p, result in enumerate(evaluations[0].protocols):
         paper = published.metrics[dataset][result.protocol]
-        cells = []
-        for name in METRICS:
-            ours = mean_of([evaluation.protocols[p].metrics[name].mean for evaluation in evaluations])
-            cells += [percent(ours, digits=2, sign=" ± "), f"{paper[name]:.2f}"]
-        lines.append(f"| {result.protocol} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        means = [mean_of([evaluation.protocols[p].metrics[m].mean for evaluation in evaluations]) for m in METRICS]
+        rows: dict[str, Sequence[str]] = {
+            **COMPARED[dataset][result.protocol],
+            "the paper's model": [f"{paper[m]:.2f}" for m in METRICS],
+            f"ours, `{method}`": [percent(mean, digits=2, sign=" ± ") for mean in means],
+        }
+        lines = [f"### {result.protocol}\n", f"| method | {' | '.join(METRICS)} |", "|---" * (1 + len(METRICS)) + "|"]
+        lines += [f"| {name} | {' | '.join(figures)} |" for name, figures in rows.items()]
+        parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def _table_4(config: Config, identities: int) -> str:
+    """Write the rows of Table 4, parameters in millions, and ours with so many identities to train on."""
+    published = find_method("coseg").published
+    assert published is not None
+    assert published.parameters is not None
+    with torch.device("meta"):  # counts only
+        method = build_method(config, identities)
+    counts = [sum(p.numel() for p in of.parameters()) / 1e6 for of in (method, method.net)]
+    rows = {name: f"{value}" for name, value in PARAMETERS.items()}
+    rows["the paper's model"] = "{} in training, {} in testing".format(*published.parameters)
+    name = f"ours, `{config.method.name}`, {identities} identities"
+    rows[name] = "{:.2f} in training, {:.2f} in testing".format(*counts)
+    lines = ["## Table 4\n", "| method | parameters in millions |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {name} | {cell} |" for name, cell in rows.items())]) + "\n"

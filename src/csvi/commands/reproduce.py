@@ -12,7 +12,9 @@ SUMMARY = "The paper's Tables 1 to 4 on its datasets, beside its figures. Stops 
 def add_arguments(parser: Parser) -> None:
     parser.add_argument("dataset", choices=["sysu", "regdb"])
     parser.add_argument("--data", required=True, help="folder of the dataset")
-    parser.add_argument("--masks", help="folder of person masks; by default DATA/masks. The paper's: reference 8's")
+    parser.add_argument(
+        "--masks", help="folder of masks; by default DATA/masks (the paper's are predictions of its ref. 8)"
+    )
     parser.add_argument("--settings", help="YAML file; by default configs/sysu.yaml, regdb.yaml. See letter.yaml")
     parser.add_argument("--seeds", type=int, default=1, help="runs of each variant, or fold")
     parser.add_argument("--anyway", action="store_true", help="continue although csvi check finds problems")

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from csvi.config import MethodSettings, TrainConfig, check_range
+from csvi.config import MethodSettings, TrainConfig, check_range, setting
 from csvi.data.batch import Batch
 from csvi.losses import hetero_center_loss, identity_loss
 from csvi.methods.method import Method, Published
@@ -24,7 +24,7 @@ class BaselineSettings(MethodSettings):
 
     The hetero-center loss is by default that of the code of the paper's reference 24, which Eq. 7 names. Eq. 7 to the
     letter is center_weight 1, center_squared false, center_normalize false; with `part_norm` it leaves nothing to the
-    identity loss (docs/demo.md).
+    identity loss (docs/demo.md). All of the paper to the letter is configs/letter.yaml.
     """
 
     name: str = "baseline"
@@ -38,18 +38,21 @@ class BaselineSettings(MethodSettings):
     """Horizontal strips (Eq. 3)."""
     part_dim: int = 512
     """C2, length of a part's embedding (Eq. 3)."""
-    part_norm: bool = True
+    part_norm: bool = setting(True, letter=False)
     """BatchNorm1d after the embedding's Linear: not in Eq. 3, but in the code it descends from."""
-    share_classifier: bool = False
-    """One classifier for all parts, as the subscript of gamma_s in Eq. 3 can be read."""
+    share_classifier: bool = setting(False, letter=True)
+    """One classifier for all parts: gamma_s in Eq. 3 has no index of the part."""
     identity_weight: float = 1.0
     """Weight of the identity losses (Eq. 4, 15)."""
-    center_weight: float = 0.5
-    """Weight of the hetero-center losses (Eq. 6, 16)."""
-    center_squared: bool = True
-    """Square the norm of Eq. 7."""
-    center_normalize: bool = True
-    """L2-normalise features before Eq. 8."""
+    class_mean: bool = setting(False, letter=True)
+    """Divide cross-entropies by L, the number of classes, as Eq. 5 does: those of Eq. 4 and 15 and, where masks have a
+    channel for each identity, that of Eq. 17."""
+    center_weight: float = setting(0.5, letter=1.0)
+    """Weight of the hetero-center losses (Eq. 6, 16); 1 in Eq. 9 and 18."""
+    center_squared: bool = setting(True, letter=False)
+    """Square the norm of Eq. 7, which the paper does not."""
+    center_normalize: bool = setting(True, letter=False)
+    """L2-normalise features before Eq. 8, which the paper does not."""
     center_reduction: Literal["sum", "mean"] = "sum"
     """Over the identities of a batch; the paper sums (Eq. 7)."""
     center_ramp: int = 0
@@ -76,8 +79,15 @@ class Baseline(Method):
 
     def __init__(self, settings: BaselineSettings, identities: int, height: int, width: int):
         super().__init__(settings, identities, height, width)
-        kept = (settings.backbone, settings.parts, settings.part_dim, settings.part_norm, settings.share_classifier)
-        self.net = self.Net(settings.name, height, width, identities, *kept)
+        self.net = self.Net(height=height, width=width, **self.net_arguments())
+
+    def net_arguments(self) -> dict[str, Any]:
+        """List the arguments of `Net` but for the size of the images."""
+        s = self.settings
+        return {
+            "method": s.name, "identities": self.identities, "backbone": s.backbone, "parts": s.parts,
+            "part_dim": s.part_dim, "part_norm": s.part_norm, "share_classifier": s.share_classifier,
+        }  # fmt: skip
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The terms of Eq. 9."""
@@ -98,9 +108,14 @@ class Baseline(Method):
         if s.center_ramp and step < s.center_ramp:  # in this order: what does not look at the step is compiled once
             weight = weight * step / s.center_ramp
         return {
-            "identity": s.identity_weight * identity_loss(scores, batch.identity, batch.modality),
+            "identity": s.identity_weight * self.per_class * identity_loss(scores, batch.identity, batch.modality),
             "center": weight * center,
         }
+
+    @property
+    def per_class(self) -> float:
+        """The factor 1/L of Eq. 5, where the settings ask for it."""
+        return 1 / self.identities if self.settings.class_mean else 1.0
 
     @classmethod
     def pretrained(cls, settings: BaselineSettings) -> dict[str, Tensor] | None:
@@ -128,7 +143,7 @@ class Baseline(Method):
         Either it has pulled all features to one point, or it outweighs the identity loss by far.
         """
         s = self.settings
-        chance = 2 * s.parts * math.log(self.identities) * s.identity_weight
+        chance = 2 * s.parts * math.log(self.identities) * s.identity_weight * self.per_class
         if step % 100 or step <= s.center_ramp or terms["identity"] < 0.95 * chance:
             return None
         if 0 < terms["center"] < 0.02 * terms["identity"]:

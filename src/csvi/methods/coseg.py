@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from csvi.config import check_range
+from csvi.config import check_range, setting
 from csvi.data.batch import Batch
 from csvi.methods.baseline import PAPER
 from csvi.methods.decode import Decode, DecodeSettings
@@ -58,14 +58,15 @@ class CCWG(nn.Module):
         channels: C1.
         activation: `none`, as in the paper, or `sigmoid`.
         source: whose center it is; see `cross_modality_centers`.
+        bias: initial bias of the fully connected layer.
     """
 
-    def __init__(self, channels: int, activation: str = "none", source: str = "own"):
+    def __init__(self, channels: int, activation: str = "none", source: str = "own", bias: float = 1.0):
         super().__init__()
         self.source = source
         self.fc = nn.Linear(channels, channels)
-        nn.init.xavier_uniform_(self.fc.weight)
-        nn.init.ones_(self.fc.bias)  # at first nearly all channels pass as they are; selection is learned from there
+        nn.init.xavier_uniform_(self.fc.weight)  # Section 4.3
+        nn.init.constant_(self.fc.bias, bias)
         self.activation = nn.Sigmoid() if activation == "sigmoid" else nn.Identity()
 
     def forward(self, features: Tensor, identity: Tensor, modality: Tensor) -> Tensor:
@@ -81,6 +82,9 @@ class CoSegPlusSettings(DecodeSettings):
     name: str = "coseg+"
     activation: Literal["none", "sigmoid"] = "none"
     """Activation of the weights of Eq. 12; the paper has none."""
+    ccwg_bias: float = setting(1.0, letter=None)
+    """Initial bias of the FC of Eq. 12, of which the paper says nothing. From 1 nearly all channels pass as they are at
+    first, and selection is learned from there; from 0 they begin with either sign."""
     weights_to: Literal["both", "decoder", "head"] = "both"
     """Reader of the selected features (Eq. 13); the other reads the shared ones. Both in the paper."""
     head: bool = True
@@ -93,6 +97,7 @@ class CoSegPlusSettings(DecodeSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range(self, 0, math.inf, "head_weight")
+        check_range(self, -100, 100, "ccwg_bias")
 
 
 @dataclass
@@ -138,7 +143,7 @@ class CoSeg(Decode):
 
     def build_decoder(self, channels: int) -> MaskDecoder:
         """Build CCWG and the decoder on what it selects."""
-        self.ccwg = CCWG(channels, self.settings.activation, self.weights_from)
+        self.ccwg = CCWG(channels, self.settings.activation, self.weights_from, self.settings.ccwg_bias)
         return super().build_decoder(channels)
 
     @property

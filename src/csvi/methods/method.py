@@ -41,7 +41,8 @@ class Method(nn.Module):
     """
 
     Settings: ClassVar[type[MethodSettings]] = MethodSettings
-    """A dataclass with every setting of the method, its published value as default and the source beside it."""
+    """A dataclass with every setting of the method, its published value as default and the source beside it; a default
+    that is another has a reason, and the published value as its `letter` (`csvi.config.setting`)."""
     Net: ClassVar[type[EmbeddingNet]] = EmbeddingNet
     """Class of `net`."""
     title: ClassVar[str] = ""

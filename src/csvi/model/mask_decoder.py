@@ -43,9 +43,15 @@ class MaskDecoder(nn.Sequential):
             return identity_mask_loss(logits, target, identity, modality, has_mask)
         return mask_loss(logits, target, modality, has_mask)
 
-    def probability(self, logits: Tensor, height: int, width: int) -> Tensor:
-        """Turn logits into the probability of a person, whoever it is, at the images' size: (B, 1, height, width)."""
-        coarse = 1 - logits.softmax(1)[:, :1] if self.by_identity else logits.sigmoid()
+    def probability(self, logits: Tensor, height: int, width: int, label: int | None = None) -> Tensor:
+        """Turn logits into the probability of a person, at the images' size: (B, 1, height, width).
+
+        By default whoever it is; of a decoder with a channel for each identity it may be asked for one, by its label.
+        """
+        if label is not None:
+            coarse = logits.softmax(1)[:, 1 + label, None]
+        else:
+            coarse = 1 - logits.softmax(1)[:, :1] if self.by_identity else logits.sigmoid()
         return full_size(coarse, height, width, self.cell)
 
 

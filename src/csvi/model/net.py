@@ -25,6 +25,11 @@ class EmbeddingNet(nn.Module, PyTorchModelHubMixin, library_name="csvi", tags=["
         height, width: size in pixels of the images it was trained on.
     """
 
+    takes_masks = False
+    """Whether `forward` also takes the masks of the images, (B, 1, H, W) in [0, 1], and which images have one, (B,)
+    bool or None for all: an evaluation then needs masks of the test images, and nothing else can embed. It is the
+    setting `test_masks` of a method that says so."""
+
     def __init__(self, method: str, height: int, width: int):
         super().__init__()
         self.method, self.height, self.width = method, height, width
@@ -87,7 +92,11 @@ class PartNet(EmbeddingNet):
 
     def forward(self, image: Tensor, modality: Modalities | Route) -> Tensor:
         """Embed images: each part L2-normalised, then concatenated (Section 4.2): (B, P * C2), see `EmbeddingNet`."""
-        parts, _ = self.head(self.features(image, modality))
+        return self.embedding(self.features(image, modality))
+
+    def embedding(self, features: Tensor) -> Tensor:
+        """Compute embeddings (B, P * C2) from features (B, C1, h, w)."""
+        parts, _ = self.head(features)
         return F.normalize(parts, dim=2).flatten(1)
 
     def features(self, image: Tensor, modality: Modalities | Route) -> Tensor:

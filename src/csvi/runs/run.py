@@ -245,6 +245,13 @@ class Run:
         """The file that keeps the embeddings of the test images."""
         return self.file_of("embeddings.npz", *([FLIP] if self.options.flip else []))
 
+    @property
+    def _takes_masks(self) -> bool:
+        """Whether embeddings depend on masks; of a run its settings say so, and the network need not be loaded."""
+        if self.config is None:
+            return self.net.takes_masks
+        return bool(getattr(self.config.method, "test_masks", False))
+
     @cached_property
     def key(self) -> str:
         """Digest of all that embeddings of the test images depend on; empty for a model of the Hub."""
@@ -254,7 +261,7 @@ class Run:
         ranges = [getattr(self.data, name) for name in RANGES]
         weights, benchmark, version = model_file(self.folder), self.benchmark, f"csvi {__version__}"
         masks = list[str]()
-        if self.net.takes_masks:
+        if self._takes_masks:
             files = (record.mask for record in benchmark.test)
             masks = [key_of_files(files, self.data.mask_values, self.data.without_mask)]
         return key_of(weights, benchmark.root, benchmark.test, size, *ranges, self.precision, flip, *masks, version)
@@ -278,14 +285,13 @@ class Run:
             CsviError: an image cannot be read; or the network takes masks and there are none.
         """
         check_ranges(self.benchmark.root, self.benchmark.test, self.data)
-        masks = self.net.takes_masks
-        if masks and not any(record.mask for record in self.benchmark.test):
+        if self._takes_masks and not any(record.mask for record in self.benchmark.test):
             raise CsviError(
                 f"{self.path} selects features by masks at test (method.test_masks), and no test image of "
                 f"{self.benchmark.root} has one: csvi masks {as_argument(self.benchmark.root)} --out MASKS makes them, "
                 "--data.masks MASKS names their folder"
             )
-        loader = evaluation_loader(self.benchmark.root, self.benchmark.test, self.data, masks=masks)
+        loader = evaluation_loader(self.benchmark.root, self.benchmark.test, self.data, masks=self._takes_masks)
         with loader_errors():
             return embed(self.net, loader, self.fabric, self.options.flip)
 

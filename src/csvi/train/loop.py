@@ -136,7 +136,8 @@ class _Training:
             training_set = TrainingSet(benchmark, config.data, find_method(config.method.name).needs_masks)
             if validates(config, config.train.epochs):
                 _check_searchable(benchmark)
-                evaluation_loader(benchmark.root, benchmark.val, config.data)
+                masks = getattr(config.method, "test_masks", False)
+                evaluation_loader(benchmark.root, benchmark.val, config.data, masks=masks)
         if self.ours:
             _list_images(training_set, training_set.skipped, self.ours / SKIPPED, "are skipped")
             without = "have no usable mask and train without the mask loss"
@@ -322,7 +323,7 @@ def validates(config: Config, epoch: int) -> bool:
 
 def validate(net: EmbeddingNet, benchmark: Benchmark, config: Config, fabric: Fabric) -> dict[str, float]:
     """Compute R1, mAP and mINP on the val identities, under the first of the dataset's protocols."""
-    loader = evaluation_loader(benchmark.root, benchmark.val, config.data)
+    loader = evaluation_loader(benchmark.root, benchmark.val, config.data, masks=net.takes_masks)
     embeddings = embed(net, loader, fabric)
     result = evaluate_protocol(protocols_of(benchmark, "val")[0], embeddings, benchmark.val)
     metrics = {f"val/{name}": result.metrics[name].mean for name in ("R1", "mAP", "mINP")}

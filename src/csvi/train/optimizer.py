@@ -18,7 +18,7 @@ def build_optimizer(groups: Sequence[dict[str, Any]], train: TrainConfig) -> Opt
     groups = [{**group, "initial_lr": group.get("lr", train.lr)} for group in groups]
     if train.optimizer == "adamw":
         return torch.optim.AdamW(groups, train.lr, weight_decay=train.weight_decay, fused=True)
-    return torch.optim.SGD(groups, train.lr, momentum=0.9, weight_decay=train.weight_decay, fused=True)
+    return torch.optim.SGD(groups, train.lr, momentum=train.momentum, weight_decay=train.weight_decay, fused=True)
 
 
 def set_learning_rate(optimizer: Optimizer, step: int, steps_per_epoch: int, config: TrainConfig) -> float:
