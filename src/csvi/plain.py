@@ -1,8 +1,18 @@
 """Dataclasses from what JSON holds, with every type checked."""
 
 import dataclasses
+import re
 import types
+from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+"""Characters that a terminal obeys and does not show."""
+
+
+def printable(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy what a stranger's file says of itself, with a `?` for each control character of its texts."""
+    return {name: CONTROL.sub("?", value) if isinstance(value, str) else value for name, value in facts.items()}
 
 
 def from_plain(kind: Any, value: Any, where: str = "it") -> Any:

@@ -139,3 +139,13 @@ def test_broken_images_are_left_to_those_who_read_them(folder):
     (folder / "c.png").write_bytes(b"nothing")
     crops = crops_of(folder)
     assert dataclasses.asdict(crops.records[0])["modality"] == INFRARED
+
+
+def test_options_that_say_nothing_or_two_things_are_one_sentence(folder):
+    with pytest.raises(CsviError, match="--modality is that of all images, and --infrared_cameras of some"):
+        crops_of(folder, modality=VISIBLE, infrared_cameras=["3"])
+    (folder / "table.csv").write_text("path\nc.png\n")
+    with pytest.raises(
+        CsviError, match=r"table.csv is a table of crops, which has no layout: leave --data.layout sysu"
+    ):
+        crops_of(folder / "table.csv", layout="sysu")

@@ -122,12 +122,12 @@ class FakeHub:
     """Remembers what is asked of it."""
 
     asked: list = []  # noqa: RUF012
-    fails = False
+    fails: Exception | None = None
 
     def create_repo(self, repo_id, **options):
         self.asked.append((repo_id, options))
         if self.fails:
-            raise OSError("401 Client Error\n\nInvalid user token.")
+            raise self.fails
         return f"hub:{repo_id}"
 
     def upload_folder(self, *, repo_id, folder_path, allow_patterns):
@@ -153,8 +153,11 @@ def test_a_pushed_model_is_private_and_its_card_names_the_repository(hub, coseg_
     assert 'csvi.load("owner/name")' in (folder / "README.md").read_text()
 
 
-def test_an_upload_that_fails_is_one_sentence_and_the_folder_is_whole(hub, coseg_run, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(hub, "fails", True)
+@pytest.mark.parametrize("kind", [OSError, Exception])  # one of the HTTP client's own
+def test_an_upload_that_fails_is_one_sentence_and_the_folder_is_whole(
+    hub, coseg_run, tmp_path, monkeypatch, capsys, kind
+):
+    monkeypatch.setattr(hub, "fails", kind("401 Client Error\n\nInvalid user token."))
     folder = tmp_path / "model"
     options = ["--format", "safetensors", "--out", str(folder), "--push", "owner/name"]
     assert main(["export", str(coseg_run), *options]) == 1

@@ -42,7 +42,9 @@ def crops(tmp_path):
 
 def start(crops, out):
     """The command, in batches of two so that there are many places to be killed at."""
-    code = "import sys, csvi.masks.make as make; make.BATCH = 2; from csvi.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = (
+        "import sys, csvi.masks.make as make; make.BATCH = 2; from csvi.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
     command = [sys.executable, "-c", code, "masks", str(crops), "--out", str(out), "--segmenter", "slow:Slow"]
     environment = os.environ | {"PYTHONPATH": str(crops.parent)}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -11,9 +11,10 @@ import pytest
 import torch
 import yaml
 
+from csvi import lock
 from csvi.cli import main
 from csvi.errors import CsviError
-from csvi.runs import folder, load_config, save_config
+from csvi.runs import load_config, save_config
 from csvi.runs.folder import locked
 from csvi.train.loop import train
 
@@ -122,9 +123,9 @@ def test_where_nothing_can_be_locked_training_works(config, tmp_path, monkeypatc
         def lockf(file, flags):
             raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(folder, "fcntl", None if system == "Windows" else Unsupported)
+    monkeypatch.setattr(lock, "fcntl", None if system == "Windows" else Unsupported)
     train(config, tmp_path / "run")
-    assert "let no other process train there" in caplog.text
+    assert "let no other process write there" in caplog.text
     assert (tmp_path / "run" / "model.safetensors").exists()
 
 

@@ -169,11 +169,12 @@ def test_images_that_cannot_be_read_are_listed_and_the_others_embedded(table, tm
     for n in (2, 6, 7, 8):  # 6, 7 and 8 are a whole piece
         (table.parent / f"{n}.png").write_bytes(b"nothing")
     out = tmp_path / "f.npz"
-    for _ in range(2):  # the second time it is found done
+    for new in (6, 0):  # the second time it is found done
         made = embed_to_file(Colours(), crops_of(table), out)
+        assert made.new == new
         assert list(made.left_out) == ["2.png", "6.png", "7.png", "8.png"]
         assert read_features(out).embedding[:, 0].tolist() == [20 * n for n in (0, 1, 3, 4, 5, 9)]
-        with (tmp_path / "f.left-out.csv").open(newline="") as file:
+        with (tmp_path / "f.npz.left-out.csv").open(newline="") as file:
             assert list(csv.reader(file))[:2] == [["path", "reason"], ["2.png", "is not an image"]]
     for n in (0, 1, 3, 4, 5, 9):
         (table.parent / f"{n}.png").unlink()
@@ -197,6 +198,50 @@ def test_an_image_that_could_not_be_read_this_time_is_not_left_out(table, tmp_pa
     assert embed_to_file(Colours(), crops, tmp_path / "f.npz").left_out == {}
 
 
+@pytest.mark.usefixtures("small_pieces")
+def test_one_process_at_a_time_writes_a_file(table, tmp_path):
+    crops, out = crops_of(table), tmp_path / "f.npz"
+    process = multiprocessing.get_context("fork").Process(target=embed_to_file, args=(Colours(pause=30), crops, out))
+    process.start()
+    while not (tmp_path / ".f.npz.pieces" / ".lock").exists() or not embed_is_refused(crops, out, process.pid):
+        time.sleep(0.02)
+    process.kill()
+    process.join()
+    assert embed_to_file(Colours(), crops, out).new == 10
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["crops", "f.npz"]
+
+
+def embed_is_refused(crops, out, other):
+    """Whether another process writes the file; stops before anything is embedded."""
+
+    class Stops(Colours):
+        def embed_pixels(self, images, modality):
+            raise KeyboardInterrupt
+
+    try:
+        embed_to_file(Stops(), crops, out)
+    except CsviError as error:
+        return f"f.npz is being written by process {other} on " in str(error) and "name another file" in str(error)
+    except KeyboardInterrupt:  # the other one has not begun
+        return False
+
+
+def test_what_embeds_nothing_leaves_nothing(tmp_path):
+    folder = tmp_path / "crops"
+    folder.mkdir()
+    Image.fromarray(np.full((48, 24), 9000, np.uint16) + np.arange(24, dtype=np.uint16)).save(folder / "a.png")
+    with pytest.raises(CsviError, match="lie outside"):
+        embed_to_file(Colours(), crops_of(folder, infrared_range="1,2"), tmp_path / "f.npz")
+    assert [each.name for each in tmp_path.iterdir()] == ["crops"]
+
+
+def test_files_of_two_kinds_have_a_list_each_of_what_is_left_out(table, tmp_path):
+    (table.parent / "2.png").write_bytes(b"nothing")
+    for suffix in ("npz", "parquet"):
+        embed_to_file(Colours(), crops_of(table), tmp_path / f"f.{suffix}")
+    assert len(list(tmp_path.glob("f.*.left-out.csv"))) == 2
+
+
 def test_deep_images_are_read_in_the_range_of_the_model(tmp_path, capsys):
     folder = tmp_path / "infrared"
     folder.mkdir()
@@ -207,6 +252,8 @@ def test_deep_images_are_read_in_the_range_of_the_model(tmp_path, capsys):
     embedder = Colours(infrared_range="0,4000")
     made = embed_to_file(embedder, crops_of(folder, infrared_range="0,4000"), tmp_path / "f.npz")
     assert (abs(made.features.embedding[:, 0] - 1500 / 4000 * 255) < 2).all()
+    facts = read_features(tmp_path / "f.npz").facts
+    assert (facts["visible_range"], facts["infrared_range"]) == ("auto", "0,4000")
     with pytest.raises(CsviError, match=r"of the pixels of the infrared images of .* lie outside"):
         embed_to_file(embedder, crops_of(folder, infrared_range="7500,8400"), tmp_path / "g.npz")
 
@@ -245,6 +292,7 @@ def test_its_features_have_the_metrics_of_the_run(coseg_run, sysu_root, tmp_path
     ]
     with np.load(coseg_run / "embeddings.npz") as kept:
         read = read_features(out)
+        assert read.facts["model"] == str(coseg_run)
         row = {path: row for row, path in enumerate(read.path.tolist())}
         ours = read.embedding[[row[path] for path in kept["path"].tolist()]]
         exact = Run.open(coseg_run).embed().numpy()
@@ -262,7 +310,7 @@ def test_the_command_names_ten_images_that_cannot_be_read(coseg_run, tmp_path, c
     printed = capsys.readouterr().out
     assert "13 images cannot be read and are left out:\n  00.png: it is not an image\n" in printed
     assert "  09.png: it is not an image\n  and 3 more\n" in printed
-    assert f"left out: {tmp_path / 'f.left-out.csv'}" in printed
+    assert f"left out: {tmp_path / 'f.npz.left-out.csv'}" in printed
 
 
 @pytest.mark.parametrize(

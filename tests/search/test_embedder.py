@@ -194,6 +194,11 @@ def test_a_network_in_onnx_embeds(toy):
     assert found.tolist() == [[s * n, s * 100, s * 200] for n in range(70) for s in [-1 if n % 2 else 1]]
 
 
+def test_what_a_terminal_would_obey_in_a_strangers_name_is_replaced(tmp_path):
+    model = csvi.load(write_toy(tmp_path / "toy.onnx", {**FACTS, "name": "toy\x1b]0;x\x07"}))
+    assert (model.name, model.model) == ("toy?]0;x?", str(tmp_path / "toy.onnx"))
+
+
 @pytest.mark.parametrize(
     ("facts", "message"),
     [

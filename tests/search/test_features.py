@@ -65,6 +65,8 @@ BAD = [
     ({"modality": np.array(["visible", "thermal", "infrared"])}, "modality holds 'thermal'"),
     ({"time": np.array(["", "", "yesterday"])}, "time holds 'yesterday'"),
     ({"facts": {**FACTS, "fingerprint": 3}}, "does not say its fingerprint"),
+    ({"facts": {**FACTS, "model": 3}}, "does not say its model"),
+    ({"facts": {**FACTS, "infrared_range": "5,1"}}, "infrared_range is '5,1': it must be auto, or two numbers"),
     ({"facts": {"dim": 4}}, "does not say its fingerprint"),
 ]
 
@@ -118,6 +120,13 @@ def test_files_of_others_are_one_sentence(features, tmp_path):
     for suffix in (".npz", ".parquet"):
         with pytest.raises(CsviError, match=r"[Nn]o such file"):
             read_features(tmp_path / f"nowhere{suffix}")
+
+
+def test_what_a_terminal_would_obey_is_replaced(features, tmp_path):
+    facts = {**FACTS, "name": "a\x1b[2Jrun\n", "model": "/runs/\x9b31mü"}
+    write_features(tmp_path / "f.npz", dataclasses.replace(features, facts=facts))
+    read = read_features(tmp_path / "f.npz").facts
+    assert (read["name"], read["model"]) == ("a?[2Jrun?", "/runs/?31mü")
 
 
 def test_a_name_that_is_no_utf_8_needs_an_npz(features, tmp_path):

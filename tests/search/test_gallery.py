@@ -103,12 +103,16 @@ def test_images_are_removed_and_stay_away(uri, features):
 NAMES = ["it's.jpg", 'a "b".jpg', "back\\slash.jpg", "new\nline.jpg", "tab\t.jpg", "größe 🙂.jpg", '"] or path != "']
 
 
-def test_paths_may_hold_anything(uri, make_features):
+def test_paths_may_hold_anything(uri, make_features, monkeypatch):
     features = dataclasses.replace(make_features(len(NAMES)), path=np.array(NAMES), camera=np.array(NAMES))
     with filled(uri, features) as gallery:
         assert gallery.there(NAMES).keys() == set(NAMES)
         for name, vector in zip(NAMES, features.embedding, strict=True):
             assert [hit.path for hit in search(gallery, vector[None], 9, Where(cameras=[name]))] == [name]
+        for page in (1, 2, 100):  # the path that a page ends with is the condition of the next one
+            monkeypatch.setattr("csvi.search.gallery.PAGE", page)
+            assert [entry.path for entry in gallery.entries()] == sorted(NAMES)
+        assert [entry.path for entry in gallery.entries(Where(cameras=NAMES[:3]).condition)] == sorted(NAMES[:3])
         gallery.remove([NAMES[-1]])
         assert [entry.path for entry in gallery.entries()] == sorted(NAMES[:-1])
 
@@ -174,6 +178,35 @@ def test_an_approximate_index_finds_all_images_that_meet_narrow_conditions(uri, 
         assert len(hits) == 16
 
 
+@pytest.mark.parametrize("index", ["HNSW", "IVF_FLAT"])
+def test_an_approximate_index_finds_all_images_if_all_are_asked_for(uri, make_features, index):
+    features = make_features(300)
+    with filled(uri, features, index=index) as gallery:
+        assert len(search(gallery, features.embedding[:1], 300)) == 300
+        where = Where(cameras=["3"], tracks=[f"t{n}" for n in range(70, 75)])
+        assert {hit.camera for hit in search(gallery, -features.embedding[:1], 9, where)} == {"3"}
+
+
+def test_embeddings_that_are_no_numbers_are_refused(uri, features):
+    entry = Entry("nan.jpg", "visible", "", "", "")
+    with filled(uri, features) as gallery:
+        for wrong in (np.nan, np.inf):
+            vector = np.full((1, 8), wrong, np.float32)
+            with pytest.raises(CsviError, match="a run made embeddings that hold NaN or infinity"):
+                gallery.add(vector, [entry])
+            with pytest.raises(CsviError, match="NaN or infinity"):
+                gallery.nearest(vector[0], 1)
+        assert len(gallery) == 60
+
+
+def test_names_that_no_gallery_has_are_one_sentence(uri, features):
+    with filled(uri, features) as gallery, pytest.raises(CsviError, match=r"^'\\udcff' is not UTF-8"):
+        gallery.nearest(features.embedding[0], 1, Where(cameras=["\udcff"]).condition)
+    for name in ("", "../x", "a b", "1a", "\udcff"):
+        with pytest.raises(CsviError, match="is no name of a collection"):
+            open_gallery(uri, name)
+
+
 def test_an_index_that_was_cut_off_is_built_anew(uri, make_features):
     features = make_features(300)
     filled(uri, features, index="HNSW").close()
@@ -212,7 +245,7 @@ def test_what_milvus_lite_cannot_keep_is_refused_before_anything_is_made(uri, fe
         gallery_for_features(uri, features, Choices(half=True))
     with pytest.raises(CsviError, match="no index DISKANN"):
         gallery_for_features(uri, features, Choices(index="DISKANN"))
-    with pytest.raises(CsviError, match="no gallery 'csvi'"):
+    with pytest.raises(CsviError, match="no gallery /"):
         open_gallery(uri)
 
 
@@ -320,7 +353,9 @@ def test_a_damaged_gallery_is_one_sentence(uri, features, name, capfd):
     filled(uri, features).close()
     for file in Path(uri).rglob(f"{name}*"):
         file.write_bytes(file.read_bytes()[:40])
-    with pytest.raises(CsviError, match=r"cannot read the gallery .* damaged; remove it, and add the images again$"):
+    with pytest.raises(
+        CsviError, match=r"cannot read the gallery .* if it is damaged, remove it, and add the images again$"
+    ):
         open_gallery(uri)
     assert capfd.readouterr() == ("", "")
 

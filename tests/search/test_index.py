@@ -14,7 +14,7 @@ from csvi.errors import CsviError
 from csvi.search.embedder import Embedder
 from csvi.search.features import write_features
 from csvi.search.fill import Choices, add_crops, gallery_for_crops
-from csvi.search.gallery import open_gallery
+from csvi.search.gallery import facts_of, open_gallery
 from csvi.search.query import search
 
 
@@ -46,9 +46,12 @@ def crops(tmp_path):
 
 def add(uri, source, **options):
     """Add crops as the command does; returns how many were embedded, and what it says of them."""
-    embedder, found = Colours(), read_crops(DataConfig(root=str(source)))
+    facts = facts_of(uri)
+    data = facts.read_as(DataConfig(root=str(source))) if facts else DataConfig(root=str(source))
+    data.infrared_range = options.pop("infrared_range", data.infrared_range)
+    embedder, found = Colours(), read_crops(data)
     again = options.pop("again", False)
-    with gallery_for_crops(uri, found, embedder, "model", Choices(**options)) as gallery:
+    with gallery_for_crops(uri, found, embedder, Choices(**options)) as gallery:
         before = embedder.images  # of noise
         return add_crops(gallery, found, embedder, again), embedder.images - before
 
@@ -101,7 +104,7 @@ def test_a_job_that_was_interrupted_resumes(uri, crops, monkeypatch):
 
     found = read_crops(DataConfig(root=str(crops / "table.csv")))
     stops = Stops()
-    with gallery_for_crops(uri, found, stops, "model", Choices()) as gallery, pytest.raises(KeyboardInterrupt):
+    with gallery_for_crops(uri, found, stops, Choices()) as gallery, pytest.raises(KeyboardInterrupt):
         add_crops(gallery, found, stops)
     added, embedded = add(uri, crops / "table.csv")
     assert (added.there, embedded) == (5, 5)
@@ -122,6 +125,62 @@ def test_images_outside_of_the_root_are_refused_unless_the_root_is_above_them(ur
         assert gallery.there(["crops/0.png", "other/9.png"]).keys() == {"crops/0.png", "other/9.png"}
 
 
+def write_deep(folder, lowest):
+    """Three infrared images of 16 bits, of values from `lowest` to 1,000 above."""
+    folder.mkdir()
+    for n in range(3):
+        pixels = np.random.default_rng(n).integers(lowest, lowest + 1000, (48, 24)).astype(np.uint16)
+        Image.fromarray(pixels).save(folder / f"{n}.png")
+    return folder
+
+
+def test_images_of_more_than_8_bits_are_all_read_in_one_range(uri, crops, tmp_path):
+    add(uri, crops / "table.csv", root=tmp_path)
+    with open_gallery(uri) as gallery:
+        assert (gallery.facts.visible_range, gallery.facts.infrared_range) == ("auto", "auto")
+    with pytest.raises(CsviError, match=r"lie outside --data\.infrared_range 1,2"):
+        add(uri, write_deep(tmp_path / "night", 7000), infrared_range="1,2")
+    add(uri, tmp_path / "night")  # the first of them are measured
+    kept = facts_of(uri).infrared_range
+    black, white = map(float, kept.split(","))
+    assert 7000 <= black < white < 8000
+    add(uri, write_deep(tmp_path / "warmer", 7300))
+    assert facts_of(uri).infrared_range == kept
+    with open_gallery(uri) as gallery:
+        first, warmer = (gallery.embeddings([f"{folder}/0.png"])[0, 0] for folder in ("night", "warmer"))
+    assert warmer - first > 40  # of 255: the same temperature is the same grey
+    with pytest.raises(CsviError, match=f"were read in --data.infrared_range {kept}, not in 1,9000: read these in it"):
+        add(uri, tmp_path / "warmer", infrared_range="1,9000")
+
+
+def test_a_gallery_whose_images_were_moved(uri, crops, tmp_path, capsys):
+    add(uri, crops / "table.csv")
+    moved = shutil.move(crops, tmp_path / "moved")
+    with pytest.raises(CsviError, match="say with csvi index move where its images have been moved to"):
+        add(uri, moved / "table.csv")
+    words = ["index", "move", "--gallery", uri, "--root"]
+    assert main([*words, str(tmp_path / "nowhere")]) == 1
+    assert f"no folder {tmp_path / 'nowhere'}: --root is where the images" in capsys.readouterr().err
+    assert main([*words, str(tmp_path / "x" / ".." / "moved")]) == 1  # as x is none
+    (tmp_path / "x").mkdir()
+    assert main([*words, str(tmp_path / "x" / ".." / "moved")]) == 0
+    assert capsys.readouterr().out == f"root: {moved}\n"
+    assert add(uri, moved / "table.csv")[0].there == 10
+
+
+def test_a_gallery_remembers_the_model_of_a_file_of_embeddings(uri, make_features, tmp_path, capsys):
+    features = make_features()
+    write_features(tmp_path / "f.npz", features)
+    features.facts.update(model="/runs/north", infrared_range="7500,8400")
+    write_features(tmp_path / "g.npz", features)
+    for name, model in (("f", ""), ("g", "/runs/north"), ("f", "/runs/north")):
+        assert main(["index", "add", str(tmp_path / f"{name}.npz"), "--gallery", uri]) == 0
+        assert facts_of(uri).model == model
+    assert capsys.readouterr().out.endswith(f"next: csvi search PROBE --gallery {uri}\n")
+    assert main(["index", "info", "--gallery", uri]) == 0
+    assert capsys.readouterr().out.endswith("\ninfrared_range: 7500,8400\n")
+
+
 @pytest.fixture
 def filled(uri, make_features, tmp_path, capsys):
     """Name of a gallery of 60 images."""
@@ -129,7 +188,7 @@ def filled(uri, make_features, tmp_path, capsys):
     assert main(["index", "add", str(tmp_path / "f.parquet"), "--gallery", uri]) == 0
     out = capsys.readouterr().out
     assert "added: 60 images" in out
-    assert f"next: csvi search PROBE --gallery {uri}" in out
+    assert f"next: csvi search PROBE --gallery {uri} --run RUN\n" in out  # whose folder the embeddings do not say
     return uri
 
 
@@ -156,7 +215,7 @@ def test_info(filled, capsys):
         assert line in out
     assert "visible, 1" in out
     assert "infrared, not known" in out
-    assert main(["index", "info", "--gallery", filled, "--json"]) == 0
+    assert main(["index", "--gallery", filled, "info", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["images"] == sum(camera["images"] for camera in found["cameras"]) == 60
     assert {"modality": "infrared", "camera": "3", "images": 4} in found["cameras"]
@@ -168,7 +227,7 @@ def listed(uri, capsys, *conditions):
     return [int(entry["path"][2:7]) for entry in json.loads(capsys.readouterr().out)]
 
 
-def test_list(filled, capsys):
+def test_list(filled, capsys, monkeypatch):
     assert listed(filled, capsys) == list(range(60))
     assert listed(filled, capsys, "--path", "c/0000*") == list(range(10))
     assert listed(filled, capsys, "--camera", "1,2", "--modality", "infrared") == [6, 12, 21, 27, 36, 42, 51, 57]
@@ -179,6 +238,9 @@ def test_list(filled, capsys):
     out = capsys.readouterr().out
     assert "c/00008.jpg" in out
     assert out.endswith("12 images\n")
+    monkeypatch.setenv("COLUMNS", "52")
+    assert main(["index", "list", "--gallery", filled, "--camera", "3"]) == 0
+    assert "…" not in capsys.readouterr().out  # long paths are folded, not cut
 
 
 @pytest.mark.parametrize(
@@ -189,6 +251,7 @@ def test_list(filled, capsys):
         (["--until", "2024-05-01T12:00:08"], 53),
         (["--track", "t2", "--modality", "visible"], 58),
         (["--path", "nothing"], 60),
+        (["--path="], 60),
     ],
 )
 def test_remove(filled, capsys, conditions, left):
@@ -222,9 +285,15 @@ def test_two_galleries_lie_in_one_file(filled, make_features, tmp_path, capsys):
     [
         (["remove"], "say which images to remove: --path"),
         (["remove", "--all", "--camera", "1"], "say which images to remove: --path"),
+        (["remove", "--camera", ","], "--camera ',' names nothing: write it as 1,2, or leave it out"),
+        (["remove", "--camera", "1", "--track="], "--track '' names nothing"),
+        (["remove", "--camera", "1", "--until="], "'' is no time"),
+        (["list", "--since", "2024-05-02", "--until", "2024-05-01"], "--since 2024-05-02 is later than --until"),
+        (["add", "f.npz", "--modality", "visible"], "--modality is for images, and f.npz holds embeddings"),
+        (["add", "f.npz", "--data.infrared_range", "1,2"], "--data.infrared_range is for images"),
         (["list", "--since", "now"], "'now' is no time"),
         (["add", "f.npz"], "no such file: f.npz"),
-        (["add", "crops"], "is not known here (it was filled with embeddings): give --run RUN"),
+        (["add", "crops"], "lies is not known (it was filled with embeddings): give --run RUN"),
         (["add", "crops", "--collection", "new"], "give the model that embeds, --run RUN or --onnx FILE: no gallery"),
     ],
 )

@@ -30,7 +30,7 @@ def run(coseg_run, tmp_path):
 
 def reduced(run, dimensions):
     """The reduction of a run, as a command asks for it."""
-    return reduction_of(run, dimensions, Trained.open(str(run)).config)
+    return reduction_of(run, dimensions, 48, Trained.open(str(run)).config)
 
 
 def test_distances_stay_if_what_is_left_out_does_not_vary(embeddings):
@@ -94,6 +94,24 @@ def test_a_model_alone_needs_the_file(run):
     assert reduced(run, 12).name == first.name
     with pytest.raises(CsviError, match=r"is a model alone: .* leave --dimensions away"):
         reduced(run, 13)
+
+
+@pytest.mark.parametrize("dimensions", [0, -3, 49])
+def test_dimensions_that_cannot_be_are_refused_before_anything_is_embedded(run, dimensions, monkeypatch):
+    monkeypatch.setattr("csvi.export.reduction.embed", None)
+    with pytest.raises(CsviError, match=f"--dimensions {dimensions}: .* have 48 numbers, give 1 to 48"):
+        csvi.load(run, dimensions)
+
+
+def test_a_run_folder_that_cannot_be_written_is_one_sentence(run, embeddings, monkeypatch):
+    file = run / "reduction-5.safetensors"
+    (run / f".{file.name}.partial").mkdir()
+    with pytest.raises(CsviError, match=rf"cannot write {file}: "):
+        Reduction.fit(embeddings, 5).save(file, "ab")
+    monkeypatch.setattr("csvi.export.reduction.embed", None)  # nothing is embedded in vain
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(CsviError, match=f"cannot write to the run folder {run}, in which reduction-12.safetensors is"):
+        reduced(run, 12)
 
 
 def test_a_reduced_embedder_is_another_model(run, sysu_root):

@@ -122,10 +122,11 @@ def test_probes_are_averaged_and_keep_their_length():
 
 def test_dates_and_times_are_moments():
     assert moment("2024-05-01") == moment("2024-05-01T00:00:00Z") == 1714521600
-    assert moment("2024-05-01", end=True) == moment("2024-05-01T23:59:59")
+    assert moment("2024-05-01", end=True) == moment("20240501", end=True) == moment("2024-05-01T23:59:59")
     assert moment("2024-05-01T12:00:00", end=True) == moment("2024-05-01T14:00:00+02:00")
-    with pytest.raises(CsviError, match="'yesterday' is no time: write it as 2024-05-01"):
-        moment("yesterday")
+    for wrong in ("yesterday", ""):
+        with pytest.raises(CsviError, match=f"'{wrong}' is no time: write it as 2024-05-01"):
+            moment(wrong)
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +220,24 @@ def test_the_command_prints_json(people, people_gallery, coseg_run, capsys):
     assert similarity == sorted(similarity, reverse=True)
 
 
+def test_a_probe_of_16_bits_is_searched_in_the_range_that_is_given_or_the_gallerys(people_gallery, tmp_path, capsys):
+    pixels = np.random.default_rng(0).integers(7500, 8400, (64, 32), dtype=np.uint16)
+    Image.fromarray(pixels).save(tmp_path / "deep.png")
+    words = ["search", str(tmp_path / "deep.png"), "--gallery", people_gallery, "--top", "1"]
+    assert main(words) == 1
+    assert "say which values are black and white, as --data.infrared_range 7500,8400" in capsys.readouterr().err
+    found = []
+    for kept, given in (("auto", "7500,8400"), ("7500,8400", ""), ("1,2", "7500,8400"), ("1,2", "")):
+        with open_gallery(people_gallery) as gallery:
+            gallery.change(infrared_range=kept)
+        capsys.readouterr()
+        assert main([*words, "--json", *(["--data.infrared_range", given] if given else [])]) == 0
+        found.append(json.loads(capsys.readouterr().out)["hits"])
+    with open_gallery(people_gallery) as gallery:
+        gallery.change(infrared_range="auto")
+    assert found[0] == found[1] == found[2] != found[3]
+
+
 def wrong_probe(people, other):
     return [str(people / "images.csv")], "cannot read the image"
 
@@ -239,11 +258,21 @@ def too_many(people, other):
     return [probe(people), "--top", "0"], "--top 0: ask for 1 to 4,096 images"
 
 
+def strip_of_probe(people, other):
+    return [
+        str(people / "probe.png"),
+        "--strip",
+        str(people / "cam1" / ".." / "probe.png"),
+    ], "is a probe, which it would"
+
+
 def no_png(people, other):
     return [probe(people), "--strip", "a.jpg"], "--strip a.jpg: the name must end in .png"
 
 
-@pytest.mark.parametrize("make", [wrong_probe, no_such_camera, another_model, no_time, too_many, no_png])
+@pytest.mark.parametrize(
+    "make", [wrong_probe, no_such_camera, another_model, no_time, too_many, strip_of_probe, no_png]
+)
 def test_the_command_says_what_is_wrong_in_one_sentence(people, people_gallery, baseline_run, make, capfd):
     words, message = make(people, baseline_run)
     assert main(["search", *words, "--gallery", people_gallery]) == 1
@@ -258,7 +287,7 @@ def test_an_empty_gallery_and_one_of_unknown_model_are_one_sentence(people, make
     write_features(tmp_path / "f.npz", make_features())
     assert main(["index", "add", str(tmp_path / "f.npz"), "--gallery", uri]) == 0
     assert main(["search", probe(people), "--gallery", uri]) == 1
-    assert "is not known here (it was filled with embeddings): give --run RUN" in capsys.readouterr().err
+    assert "is not known (it was filled with embeddings): give --run RUN" in capsys.readouterr().err
     assert main(["index", "remove", "--path", "*", "--gallery", uri]) == 0
     assert main(["search", probe(people), "--gallery", uri]) == 1
     assert "is empty: add images with csvi index add" in capsys.readouterr().err
@@ -268,7 +297,7 @@ def test_a_run_that_has_been_moved_is_one_sentence(people, coseg_run, uri, tmp_p
     run = shutil.copytree(coseg_run, tmp_path / "run")
     crops = read_crops(DataConfig(root=str(people)))
     embedder = open_embedder(run)
-    with gallery_for_crops(uri, crops, embedder, str(run), Choices()) as gallery:
+    with gallery_for_crops(uri, crops, embedder, Choices()) as gallery:
         add_crops(gallery, crops, embedder)
     assert main(["index", "add", str(people), "--gallery", uri]) == 0  # the gallery remembers the run
     assert "96 were there already" in capsys.readouterr().out

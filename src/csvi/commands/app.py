@@ -81,7 +81,7 @@ def _demo(stack: contextlib.ExitStack) -> "tuple[Desk, str]":
     benchmark = run.benchmark
     crops = Crops(benchmark.root, run.data.layout, benchmark.test, run.data, benchmark.cameras)
     embedder = open_embedder(folder)
-    gallery = gallery_for_crops(str(DEMO / "gallery.db"), crops, embedder, str(folder), Choices())
+    gallery = gallery_for_crops(str(DEMO / "gallery.db"), crops, embedder, Choices())
     desk = Desk(stack.enter_context(gallery), embedder)
     add_crops(gallery, crops, embedder)
     probe = next(record for record in benchmark.test if record.modality == Modality.INFRARED)

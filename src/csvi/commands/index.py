@@ -18,23 +18,31 @@ from csvi.commands.options import (
     where_of,
 )
 from csvi.commands.parser import Parser
+from csvi.config import RANGES
 from csvi.errors import CsviError
 from csvi.paths import as_argument, expanded
 
 if TYPE_CHECKING:
     from csvi.search.embedder import Embedder
-    from csvi.search.gallery import Entry, Gallery
+    from csvi.search.gallery import Entry, Facts, Gallery
 
 SUMMARY = "Fill galleries of embeddings to search, in a file or on a Milvus server."
-WORDS = ("add", "info", "list", "remove")
+WORDS = ("add", "info", "list", "move", "remove")
+CONDITIONS = ("path", "modality", "camera", "since", "until", "track")
+"""Options of `list` and `remove` that choose images."""
+FOR_IMAGES = (
+    "run", "onnx", "dimensions", "modality", "infrared_cameras", "data.layout", *(f"data.{name}" for name in RANGES)
+)  # fmt: skip
+"""Options of `add` that say how images are read and embedded."""
 
 
 def add_arguments(parser: Parser) -> None:
-    word = next(iter(parser.arguments), "")
+    word = next((word for word in parser.arguments if word in WORDS), "")  # options may stand before it
     helps = {
         "add": "embed images and add them",
         "info": "what a gallery is of, and how many images of each camera it holds",
         "list": "its images",
+        "move": "say where the folder of its images has been moved to",
         "remove": "remove images from it",
     }
     told = helps.get(word, "; ".join(f"{name}: {what}" for name, what in helps.items()))
@@ -51,7 +59,9 @@ def add_arguments(parser: Parser) -> None:
         )
         parser.add_argument("--half", action="store_true", help="keep embeddings in 16 bits; on a server alone")
         parser.add_argument("--root", help="folder that paths are relative to; by default the source's")
-        add_crop_options(parser, "by default the model's, or measured")
+        add_crop_options(parser, "by default the gallery's, the model's, or measured")
+    elif word == "move":
+        parser.add_argument("--root", required=True, help="folder that the gallery's paths are relative to now")
     elif word in ("list", "remove"):
         parser.add_argument("--path", help="pattern of paths, as 'north/*'")
         parser.add_argument("--modality", choices=["visible", "infrared"], help="of the images")
@@ -64,27 +74,32 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(settings: Namespace) -> None:
-    {"add": _add, "info": _info, "list": _list, "remove": _remove}[settings.word](settings)
+    {"add": _add, "info": _info, "list": _list, "move": _move, "remove": _remove}[settings.word](settings)
 
 
 def _add(settings: Namespace) -> None:
     from csvi.commands.embed import print_left_out
     from csvi.search.features import SUFFIXES, read_features
     from csvi.search.fill import Choices, add_crops, add_features, gallery_for_crops, gallery_for_features
+    from csvi.search.gallery import facts_of
 
     root = expanded(settings.root) if settings.root else None
     choices = Choices(settings.metric, settings.index_type, settings.half, root)
     target = settings.gallery, settings.collection
     source = expanded(settings.source)
     if source.suffix in SUFFIXES:
+        given = [name for name in FOR_IMAGES if settings[name] is not None]
+        if given:
+            raise CsviError(f"--{given[0]} is for images, and {source} holds embeddings: leave it out")
         features = read_features(source)
         with gallery_for_features(target[0], features, choices, target[1]) as gallery:
             added, count = add_features(gallery, features, settings.again), len(gallery)
     else:
-        embedder, model = _model(settings)
-        crops = crops_of(settings, settings.source, own=embedder.data)
+        facts = facts_of(*target)
+        embedder = _embedder(settings, facts)
+        crops = crops_of(settings, settings.source, own=facts.read_as(embedder.data) if facts else embedder.data)
         print(f"modality: {crops.source_of_modality}")
-        with gallery_for_crops(target[0], crops, embedder, model, choices, target[1]) as gallery:
+        with gallery_for_crops(target[0], crops, embedder, choices, target[1]) as gallery:
             added, count = add_crops(gallery, crops, embedder, settings.again), len(gallery)
     print_left_out(added.left_out)
     speed = f", {added.images_per_second:,.0f} images/s" if added.new else ""
@@ -93,22 +108,19 @@ def _add(settings: Namespace) -> None:
     print(f"gallery: {gallery.name}, {count:,} images")
     if gallery.is_slow(count):
         print("hint: it is searched exactly, image by image; --index_type HNSW is built once, and answers faster")
-    print(f"next: csvi search PROBE --gallery {as_argument(settings.gallery)}")
+    model = "" if gallery.facts.model else " --run RUN"
+    print(f"next: csvi search PROBE --gallery {as_argument(settings.gallery)}{model}")
 
 
-def _model(settings: Namespace) -> "tuple[Embedder, str]":
-    """Open the model that is named, or else the one that filled the gallery; returns what it was opened from, too."""
+def _embedder(settings: Namespace, facts: "Facts | None") -> "Embedder":
+    """Open the model that is named, or else the one that filled the gallery, if it is there."""
     from csvi.commands.search import embedder_for
 
-    named = settings.run or settings.onnx
-    if named:
-        return embedder_of(settings), named
-    try:
-        with _opened(settings) as gallery:
-            facts = gallery.facts
-    except CsviError as error:
-        raise CsviError(f"give the model that embeds, --run RUN or --onnx FILE: {error}") from error
-    return embedder_for(settings, facts), facts.model
+    if facts:
+        return embedder_for(settings, facts)
+    if not (settings.run or settings.onnx):
+        raise CsviError("give the model that embeds, --run RUN or --onnx FILE: no gallery is there yet that names one")
+    return embedder_of(settings)
 
 
 def _opened(settings: Namespace) -> "Gallery":
@@ -144,11 +156,14 @@ def _info(settings: Namespace) -> None:
         f"model: {facts.name} ({facts.fingerprint}), {facts.dim:,} numbers of {bits} bits each",
         f"metric: {facts.metric}; index: {facts.index}",
         f"root: {facts.root}",
+        *(f"{name}: {value}" for name in RANGES if (value := getattr(facts, name)) != "auto"),
     ):
         console.print(line, soft_wrap=True)
 
 
 def _list(settings: Namespace) -> None:
+    from rich.table import Column
+
     from csvi.analysis.plain_table import plain_console, plain_table
 
     with _opened(settings) as gallery:
@@ -156,7 +171,7 @@ def _list(settings: Namespace) -> None:
     if settings.json:
         print(json.dumps([dataclasses.asdict(entry) for entry in entries], indent=1))
         return
-    table = plain_table("path", "modality", "camera", "time", "track")
+    table = plain_table(Column("path", overflow="fold"), "modality", "camera", "time", "track")
     for entry in entries:
         table.add_row(entry.path, entry.modality, entry.camera, entry.time, entry.track)
     console = plain_console()
@@ -165,8 +180,14 @@ def _list(settings: Namespace) -> None:
     console.print(f"{len(entries):,} images")
 
 
+def _move(settings: Namespace) -> None:
+    with _opened(settings) as gallery:
+        gallery.move(expanded(settings.root))
+    print(f"root: {gallery.facts.root}")
+
+
 def _remove(settings: Namespace) -> None:
-    conditions = [name for name in ("path", "modality", "camera", "since", "until", "track") if settings[name]]
+    conditions = [name for name in CONDITIONS if settings[name] is not None]
     if bool(conditions) == settings.all:
         raise CsviError("say which images to remove: --path, --camera, --until, --track or others, or --all alone")
     with _opened(settings) as gallery:
@@ -183,4 +204,4 @@ def _remove(settings: Namespace) -> None:
 def _chosen(gallery: "Gallery", settings: Namespace) -> "list[Entry]":
     """List the images that meet the conditions."""
     entries = gallery.entries(where_of(settings).condition)
-    return [entry for entry in entries if not settings.path or fnmatch.fnmatchcase(entry.path, settings.path)]
+    return [entry for entry in entries if settings.path is None or fnmatch.fnmatchcase(entry.path, settings.path)]

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
@@ -68,14 +68,18 @@ def crops_of(
     from csvi.data.crops import read_crops
     from csvi.data.records import Modality
 
-    ranges = {name: settings.data[name] or getattr(own or DataConfig(), name) for name in RANGES}
     return read_crops(
-        DataConfig(root=source, **ranges),
+        DataConfig(root=source, **ranges_of(settings, own or DataConfig())),
         settings.data.layout,
         modality=Modality[settings.modality.upper()] if settings.modality else None,
-        infrared_cameras=_names(settings.infrared_cameras),
+        infrared_cameras=_names(settings, "infrared_cameras"),
         without=without,
     )
+
+
+def ranges_of(settings: Namespace, own: DataConfig) -> dict[str, Any]:
+    """Read what `add_range_options` has added; ranges that no option gives are those of `own`."""
+    return {name: settings.data[name] or getattr(own, name) for name in RANGES}
 
 
 def add_model_options(parser: Parser) -> None:
@@ -117,17 +121,26 @@ def where_of(settings: Namespace) -> "Where":
     """Read what `add_where_options` has added, and --modality."""
     from csvi.search.query import Where, moment
 
+    since = None if settings.since is None else moment(settings.since)
+    until = None if settings.until is None else moment(settings.until, end=True)
+    if since is not None and until is not None and since > until:
+        raise CsviError(f"--since {settings.since} is later than --until {settings.until}")
     return Where(
-        cameras=_names(settings.camera),
+        cameras=_names(settings, "camera"),
         modality=settings.modality,
-        since=moment(settings.since) if settings.since else None,
-        until=moment(settings.until, end=True) if settings.until else None,
-        tracks=_names(settings.track),
+        since=since,
+        until=until,
+        tracks=_names(settings, "track"),
     )
 
 
-def _names(text: str | None) -> list[str]:
-    return [name.strip() for name in (text or "").split(",") if name.strip()]
+def _names(settings: Namespace, option: str) -> list[str]:
+    """Split the names that an option gives; raises `CsviError` if it is there and gives none: it would mean all."""
+    text = settings[option]
+    names = [name.strip() for name in (text or "").split(",") if name.strip()]
+    if text is not None and not names:
+        raise CsviError(f"--{option} {text!r} names nothing: write it as 1,2, or leave it out")
+    return names
 
 
 def add_test_options(parser: Parser) -> None:

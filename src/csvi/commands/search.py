@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 
-from csvi.commands.options import add_gallery_options, add_model_options, add_where_options, embedder_of, where_of
+from csvi.commands.options import (
+    add_gallery_options,
+    add_model_options,
+    add_range_options,
+    add_where_options,
+    embedder_of,
+    ranges_of,
+    where_of,
+)
 from csvi.commands.parser import Parser
 from csvi.errors import CsviError
 from csvi.paths import expanded
@@ -33,6 +41,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--top", type=int, default=20, help="images to find; 20")
     parser.add_argument("--modality", choices=["visible", "infrared"], help="of the images to find")
     add_where_options(parser)
+    add_range_options(parser, "by default the gallery's, or the model's")
     parser.add_argument("--by", choices=["track"], help="of each track show the best image alone")
     parser.add_argument("--json", action="store_true", help="print as JSON")
     parser.add_argument("--strip", help="picture to write of probes and images, .png")
@@ -46,11 +55,14 @@ def run(settings: Namespace) -> None:
         raise CsviError(f"--top {settings.top}: ask for 1 to {MOST:,} images")
     if settings.strip and not settings.strip.endswith(".png"):
         raise CsviError(f"--strip {settings.strip}: the name must end in .png")
+    if settings.strip and expanded(settings.strip).resolve() in [expanded(p).resolve() for p in settings.probes]:
+        raise CsviError(f"--strip {settings.strip} is a probe, which it would replace: name another file")
     where = where_of(settings)
     with open_gallery(settings.gallery, settings.collection) as gallery:
         if not len(gallery):
             raise CsviError(f"the gallery {gallery.name} is empty: add images with csvi index add")
         embedder = embedder_for(settings, gallery.facts)
+        embedder.data = dataclasses.replace(embedder.data, **ranges_of(settings, gallery.facts.read_as(embedder.data)))
         gallery.check_model(embedder.fingerprint, embedder.name, embedder.dim)
         vectors = embedder.embed([expanded(probe) for probe in settings.probes], settings.probe_modality)
         hits = search(gallery, vectors, settings.top, where, by_track=settings.by == "track")
@@ -74,7 +86,9 @@ def embedder_for(settings: Namespace, facts: "Facts") -> "Embedder":
         missing = model.startswith("/") and not expanded(model).exists()
         if not model or missing:
             why = f"{model} is not there any more" if missing else "it was filled with embeddings"
-            raise CsviError(f"which model the gallery is of, {facts.name}, is not known here ({why}): give --run RUN")
+            raise CsviError(
+                f"the gallery is of {facts.name}, and where that model lies is not known ({why}): give --run RUN"
+            )
         settings = settings.clone()
         settings["onnx" if model.endswith(".onnx") else "run"] = model
     if settings.dimensions is None and "-pca" in facts.fingerprint:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from csvi.config import DataConfig
+from csvi.config import RANGES, DataConfig
 from csvi.data.depth import levels_of, measured_ranges
 from csvi.data.files import is_image_name, walk
 from csvi.data.folder import FOLDERS
@@ -60,6 +60,8 @@ class Crops:
     """Camera → its name, where that is not the number itself; that of `NO_CAMERA` is empty."""
     told: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """What the modality is known by → images."""
+    ranges: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Name of `RANGES` → that of the images of more than 8 bits; `auto` if there are none."""
 
     def load(self, record: ImageRecord) -> Image.Image:
         """Open an image, upright and as RGB; raises as `load_image` does."""
@@ -108,12 +110,17 @@ def read_crops(
 
     Raises:
         CsviError: there is no such folder or table, no image in it, an unknown camera, or its reader finds something
-            wrong; or a dataset, which says itself what its images are, is given with a modality or infrared cameras.
+            wrong; or a dataset, which says itself what its images are, is given with a modality or infrared cameras, a
+            table with a layout, or infrared cameras with a modality.
     """
     source = expanded(data.root).absolute()
     table = source.is_file() and source.suffix.lower() in TABLES
     if not table and not source.is_dir():
         raise CsviError(f"{source} is no folder and no table (.csv): give a dataset, a folder of crops, or their table")
+    if table and layout:
+        raise CsviError(f"{source} is a table of crops, which has no layout: leave --data.layout {layout} out")
+    if modality is not None and infrared_cameras:
+        raise CsviError("--modality is that of all images, and --infrared_cameras of some: leave one of them out")
     root = source.parent if table else source
     name = None if table else layout or recognise(root)
     inside = [folder.absolute() for folder in without if folder.absolute().is_relative_to(root)]
@@ -128,7 +135,9 @@ def read_crops(
     if not crops.records:
         raise CsviError(f"no images in {source}")
     files = {modality: [root / r.path for r in crops.records if r.modality == modality] for modality in Modality}
-    return dataclasses.replace(crops, data=measured_ranges(files, data)[0])
+    data, depths = measured_ranges(files, data)
+    ranges = {RANGES[modality]: depths[modality].range if modality in depths else "auto" for modality in Modality}
+    return dataclasses.replace(crops, data=data, ranges=ranges)
 
 
 def detected_modality(image: Image.Image) -> Modality:

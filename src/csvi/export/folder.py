@@ -89,7 +89,7 @@ def push(folder: Path, repository: str) -> str:
         api = HfApi()
         address = api.create_repo(repository, private=True, exist_ok=True)
         api.upload_folder(repo_id=repository, folder_path=folder, allow_patterns=[CONFIG, MODEL, CARD])
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of the Hub's, or of the HTTP client that it is with
         raise CsviError(
             f"cannot upload {folder} to {repository} ({in_one_line(error)}): it is whole on this machine; log in with "
             "hf auth login and export again"

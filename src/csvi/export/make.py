@@ -66,10 +66,13 @@ def export_file(
         raise CsviError(f"weights of {kind} are stored in {' or '.join(form.write)}, not in {weights}")
     if out.suffix != form.suffix or out.is_dir():
         raise CsviError(f"{out} is no name for a file of {kind}: it must end in {form.suffix}, and be no folder")
-    reduction = reduction_of(model.folder, dimensions, model.config) if dimensions is not None else None
-    wanted = embed_with(model.net, reduction)
     size = model.net.height, model.net.width
-    dim = wanted(np.zeros((1, *size, 3), np.uint8), 0).shape[1]
+    blank = np.zeros((1, *size, 3), np.uint8)
+    wanted, reduction = embed_with(model.net), None
+    dim = wanted(blank, 0).shape[1]
+    if dimensions is not None:
+        reduction = reduction_of(model.folder, dimensions, dim, model.config)
+        wanted, dim = embed_with(model.net, reduction), dimensions
     facts = model.facts(dim, weights, reduction)
     log.info("exporting %s to %s", model.name, kind)
     try:

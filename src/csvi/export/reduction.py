@@ -4,6 +4,7 @@ Mean and components lie in RUN/reduction-768.safetensors, and are found again wh
 """
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from safetensors.numpy import save_file
 from csvi.config import Config
 from csvi.data.loader import EVALUATION_BATCH, batch_loader
 from csvi.data.training_set import TrainingSet
-from csvi.errors import CsviError
+from csvi.errors import CsviError, in_one_line
 from csvi.model.weights import fingerprint_of
 from csvi.runs import Run
 from csvi.runs.embeddings import embed
@@ -59,9 +60,12 @@ class Reduction:
         return f"pca{len(self.components)}-{digest[:8]}"
 
     def save(self, file: Path, fingerprint: str) -> None:
-        """Write it to a file, as one of the network of this fingerprint."""
-        with replacing(file) as partial:
-            save_file({"mean": self.mean, "components": self.components}, partial, {"fingerprint": fingerprint})
+        """Write it to a file, as one of the network of this fingerprint; raises `CsviError` if it cannot be written."""
+        try:
+            with replacing(file) as partial:
+                save_file({"mean": self.mean, "components": self.components}, partial, {"fingerprint": fingerprint})
+        except SafetensorError as error:
+            raise CsviError(f"cannot write {file}: {in_one_line(error)}") from error
 
     @classmethod
     def load(cls, file: Path, fingerprint: str) -> "Reduction | None":
@@ -77,17 +81,21 @@ class Reduction:
         return found if fits and found.mean.dtype == found.components.dtype == np.float32 else None
 
 
-def reduction_of(folder: Path, dimensions: int, config: Config | None) -> Reduction:
+def reduction_of(folder: Path, dimensions: int, length: int, config: Config | None) -> Reduction:
     """Read the reduction that a folder holds, or find it on the images that the run was trained on, and keep it.
 
     Args:
         folder: of a run; or of a model alone that has the file.
         dimensions: d.
+        length: D, of the embeddings that are reduced.
         config: settings of the run; None for a model alone, whose folder may be a stranger's.
 
     Raises:
-        CsviError: the run is a model alone, its training images are not there any more, or are too few.
+        CsviError: d is more than D, or none; or the run is a model alone, its folder cannot be written, its training
+            images are not there any more, or are too few.
     """
+    if not 1 <= dimensions <= length:
+        raise CsviError(f"--dimensions {dimensions}: embeddings of {folder} have {length} numbers, give 1 to {length}")
     file, fingerprint = folder / f"reduction-{dimensions}.safetensors", fingerprint_of(folder)
     kept = Reduction.load(file, fingerprint)
     if kept is not None and len(kept.components) == dimensions:
@@ -97,6 +105,8 @@ def reduction_of(folder: Path, dimensions: int, config: Config | None) -> Reduct
             f"{folder} is a model alone: which images it was trained on is not known, and without them no reduction "
             "is found; give a run folder, or leave --dimensions away"
         )
+    if not os.access(folder, os.W_OK):
+        raise CsviError(f"cannot write to the run folder {folder}, in which {file.name} is kept: make it writable")
     run = Run.open(folder)
     images = TrainingSet(run.benchmark, run.data, masks=False)
     used = [index for index in range(len(images.records)) if index not in images.skipped]

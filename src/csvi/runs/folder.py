@@ -1,24 +1,15 @@
 """The folder of a run: who may write to it, and which checkpoints it can be resumed from."""
 
-import contextlib
 import dataclasses
-import logging
 import os
-import socket
-from collections.abc import Iterator, Mapping
-from io import FileIO
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from csvi import lock
 from csvi.config import RANGES, Config, flatten, varying
 from csvi.errors import CsviError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
-log = logging.getLogger(__name__)
 
 CHECKPOINT, PREVIOUS, DAMAGED = "last.ckpt", "previous.ckpt", "damaged.ckpt"
 
@@ -69,41 +60,15 @@ def with_ranges_of(config: Config, theirs: Mapping[str, object]) -> Config:
     return dataclasses.replace(config, data=dataclasses.replace(config.data, **measured))
 
 
-@contextlib.contextmanager
-def locked(run: Path) -> Iterator[None]:
-    """Make the folder and keep other trainings out of it; however the process ends, the system frees the lock.
-
-    Where the file system cannot lock, the log says so and nobody is kept out.
+def locked(run: Path) -> AbstractContextManager[None]:
+    """Make the folder and keep other trainings out of it, see `csvi.lock.locked`.
 
     Raises:
         CsviError: the folder cannot be written, or another process trains there.
     """
-    with contextlib.ExitStack() as held:
-        try:
-            os.fspath(run).encode()  # TensorBoard writes to no other names
-            run.mkdir(parents=True, exist_ok=True)
-            file = held.enter_context((run / ".lock").open("ab+", buffering=0))
-            if _lock(file, run):
-                file.truncate(0)
-                file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-        except (OSError, ValueError) as error:  # a name that is no text is a ValueError
-            raise CsviError(f"cannot write the run to {run}: {getattr(error, 'strerror', error)}") from error
-        yield
-
-
-def _lock(file: FileIO, run: Path) -> bool:
-    """Whether it is locked now; raises `CsviError` if another process has done so."""
+    cannot = f"cannot write the run to {run}"
     try:
-        if fcntl is None:
-            raise OSError("not on this system")
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock, which loader processes would inherit
-    except (BlockingIOError, PermissionError) as error:
-        file.seek(0)
-        other = file.read().decode(errors="replace").strip() or "another process"
-        raise CsviError(
-            f"{run} is being trained by {other}: wait for it or stop it, or name another folder with --run"
-        ) from error
-    except OSError as error:
-        log.warning("cannot lock %s (%s): let no other process train there", run, error)
-        return False
-    return True
+        os.fspath(run).encode()  # TensorBoard writes to no other names
+    except ValueError as error:
+        raise CsviError(f"{cannot}: {error}") from error
+    return lock.locked(run, cannot, f"{run} is being trained", "name another folder with --run")

@@ -1,10 +1,11 @@
 """Embeddings of many crops: read in threads while the network runs; to a file, in pieces that a kill leaves whole.
 
 FEATS.npz               the embeddings of all images that can be read, once they are all there
-FEATS.left-out.csv      path of each image that cannot be read, and why
+FEATS.npz.left-out.csv  path of each image that cannot be read, and why
 .FEATS.npz.pieces/      embeddings of 1,024 images a file, until then: a job that was killed resumes behind them
 """
 
+import contextlib
 import csv
 import hashlib
 import itertools
@@ -27,6 +28,7 @@ from csvi.data.depth import check_ranges, levels_of
 from csvi.data.images import BadImage, TroubleReading, resized
 from csvi.data.records import ImageRecord, Modality
 from csvi.errors import CsviError
+from csvi.lock import locked
 from csvi.npz import read_arrays
 from csvi.progress import progress
 from csvi.search.embedder import BATCH, Embedder
@@ -122,15 +124,33 @@ def embed_to_file(embedder: Embedder, crops: Crops, out: Path, half: bool = Fals
         half: keep embeddings in 16 bits.
 
     Raises:
-        CsviError: the file is of something else, or cannot be written; no image can be read, or one could not be read
-            this time, after which the same call resumes.
+        CsviError: the file is of something else, cannot be written, or another process writes it; no image can be
+            read, or one could not be read this time, after which the same call resumes.
     """
     check_suffix(out)
     pieces = [crops.records[i : i + PIECE] for i in range(0, len(crops.records), PIECE)]
-    folder = out.with_name(f".{out.name}.pieces")
+    folder = _folder_of(out)
     files = {folder / f"{_key(embedder, crops, piece, half)}.npz": piece for piece in pieces}
     key = hashlib.sha256("".join(file.stem for file in files).encode()).hexdigest()[:24]
-    there = _already(out, embedder, key, crops.root)
+    with contextlib.ExitStack() as held:
+        there = _already(out, embedder, key, crops.root)
+        if there is None:
+            held.enter_context(locked(folder, f"cannot write {out}", f"{out} is being written", "name another file"))
+            held.callback(_remove_if_empty, folder)
+            there = _already(out, embedder, key, crops.root)  # another process may have ended just now
+        return _make(embedder, crops, out, half, files, key, there)
+
+
+def _make(
+    embedder: Embedder,
+    crops: Crops,
+    out: Path,
+    half: bool,
+    files: Mapping[Path, Sequence[ImageRecord]],
+    key: str,
+    there: Features | None,
+) -> Made:
+    """Write the file, see `embed_to_file`, unless what is there is as it would be."""
     new, seconds = 0, 0.0
     if there is not None:
         embedding, left_out = there.embedding, dict(there.facts["left_out"])
@@ -146,7 +166,9 @@ def embed_to_file(embedder: Embedder, crops: Crops, out: Path, half: bool = Fals
         "fingerprint": embedder.fingerprint,
         "name": embedder.name,
         "dim": embedder.dim,
+        "model": embedder.model,
         "root": str(crops.root),
+        **crops.ranges,
         "version": csvi.__version__,
         "key": key,
         "left_out": left_out,
@@ -156,13 +178,24 @@ def embed_to_file(embedder: Embedder, crops: Crops, out: Path, half: bool = Fals
     if there is None or not features.same_columns(there):  # as a table has been corrected
         write_features(out, features)
     _write_left_out(left_out_file(out), left_out)
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(_folder_of(out), ignore_errors=True)
     return Made(features, left_out, new, new / max(seconds, 1e-9))
+
+
+def _folder_of(out: Path) -> Path:
+    """The folder of the pieces of a file."""
+    return out.with_name(f".{out.name}.pieces")
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """Remove the folder of pieces, if it holds none."""
+    if not any(folder.glob("*.npz")):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def left_out_file(out: Path) -> Path:
     """The file that lists the images that have no embedding in this one."""
-    return out.with_suffix(".left-out.csv")
+    return out.with_name(f"{out.name}.left-out.csv")
 
 
 def _already(out: Path, embedder: Embedder, key: str, root: Path) -> Features | None:
@@ -194,14 +227,17 @@ def _key(embedder: Embedder, crops: Crops, piece: Sequence[ImageRecord], half: b
 
 
 def _embed_missing(embedder: Embedder, crops: Crops, files: Mapping[Path, Sequence[ImageRecord]], half: bool) -> int:
-    """Write the files of pieces that are not there yet; returns how many images these hold."""
+    """Write the files of pieces that are not there yet; returns how many images were embedded."""
+    count = 0
     work = [(file, batch) for file, piece in files.items() if not file.exists() for batch in in_batches(piece)]
     found = embedded(embedder, crops, [batch for _, batch in work])
     for file, parts in itertools.groupby(
         zip(work, progress(found, "Embedding", len(work)), strict=True), key=lambda part: part[0][0]
     ):
-        _write_piece(file, files[file], [part for _, part in parts], half)
-    return sum(len(batch) for _, batch in work)
+        done = [part for _, part in parts]
+        _write_piece(file, files[file], done, half)
+        count += sum(len(part.records) for part in done)
+    return count
 
 
 def _write_piece(file: Path, piece: Sequence[ImageRecord], parts: Sequence[Embedded], half: bool) -> None:
@@ -210,10 +246,6 @@ def _write_piece(file: Path, piece: Sequence[ImageRecord], parts: Sequence[Embed
     whys = {path: why for part in parts for path, why in part.left_out.items()}
     left_out = {record.path: whys[record.path] for record in piece if record.path in whys}
     embedding = np.array([rows[record] for record in piece if record in rows], np.float16 if half else np.float32)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CsviError(f"cannot write {file}: {error.strerror}") from error
     with replacing(file) as partial, partial.open("wb") as opened:
         np.savez(opened, embedding=embedding, left_out=np.array(json.dumps(left_out)))
 

@@ -14,6 +14,7 @@ from csvi.data.depth import levels_of
 from csvi.data.images import SHORTEST_SIDE, is_deep, load_image, resized
 from csvi.data.records import Modality
 from csvi.errors import CsviError
+from csvi.paths import expanded
 from csvi.progress import in_threads
 
 BATCH = 64
@@ -36,6 +37,9 @@ class Embedder:
         dim: D, length of an embedding.
         data: size in pixels of the images that the network takes, and ranges of those of more than 8 bits.
     """
+
+    model = ""
+    """What it was opened from: an absolute path, or a name of the Hub; empty if that is not known."""
 
     def __init__(self, name: str, fingerprint: str, digest: str, dim: int, data: DataConfig):
         self.name, self.fingerprint, self.digest, self.dim, self.data = name, fingerprint, digest, dim, data
@@ -101,13 +105,17 @@ def open_embedder(model: str | os.PathLike[str], dimensions: int | None = None) 
     Raises:
         CsviError: there is none such, it is damaged, or it cannot be reduced.
     """
+    there = expanded(model).absolute()
     if str(model).endswith(".onnx"):
         from csvi.search.onnx_embedder import OnnxEmbedder
 
-        return OnnxEmbedder(Path(model), dimensions)
-    from csvi.search.torch_embedder import TorchEmbedder
+        opened: Embedder = OnnxEmbedder(there, dimensions)
+    else:
+        from csvi.search.torch_embedder import TorchEmbedder
 
-    return TorchEmbedder(str(model), dimensions)
+        opened = TorchEmbedder(str(model), dimensions)
+    opened.model = str(there if there.exists() else model)
+    return opened
 
 
 def _modalities(modality: Spectrum | Sequence[Spectrum], images: int) -> list[Modality | None]:

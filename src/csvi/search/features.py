@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from csvi.config import RANGES, parse_range
 from csvi.data.crops import Crops
 from csvi.data.files import path_inside
 from csvi.data.records import ImageRecord, Modality
 from csvi.errors import CsviError, in_one_line
 from csvi.npz import read_arrays
 from csvi.paths import open_file
+from csvi.plain import printable
 from csvi.plugins import imported
 from csvi.writing import replacing
 
@@ -39,7 +41,8 @@ class Features:
     track: np.ndarray
     """Name of the track; empty if none is known."""
     facts: Mapping[str, Any]
-    """`fingerprint` and `name` of the model, `dim`, `root`, `version` of csvi; `key` and `left_out` of csvi embed."""
+    """`fingerprint` and `name` of the model, `dim`, `root`, `version` of csvi. Of csvi embed also `model`, see
+    `Embedder.model`, `visible_range` and `infrared_range`, see `Crops.ranges`, `key` and `left_out`."""
 
     @classmethod
     def of(
@@ -67,9 +70,15 @@ class Features:
                 fault = fault or f"{name} is of shape {column.shape} and type {column.dtype}"
         if self.facts.get("dim") != self.embedding.shape[-1]:
             fault = fault or f"its embeddings are not of dim {self.facts.get('dim')}"
-        for name in ("fingerprint", "name", "root"):
-            if not isinstance(self.facts.get(name), str):
+        facts = {"model": "", **dict.fromkeys(RANGES, "auto")} | dict(self.facts)
+        for name in ("fingerprint", "name", "root", "model", *RANGES):
+            if not isinstance(facts.get(name), str):
                 fault = fault or f"it does not say its {name}"
+        try:
+            for name in RANGES:
+                parse_range(name, str(facts[name]))
+        except CsviError as error:
+            fault = fault or str(error)
         if fault is None:
             paths = self.path.tolist()
             if len(set(paths)) < len(paths):
@@ -131,7 +140,7 @@ def read_features(file: Path) -> Features:
     arrays = _read_npz(file) if file.suffix == ".npz" else _read_parquet(file)
     try:
         facts = json.loads(str(arrays.pop("facts")))
-        features = Features(**arrays, facts=dict(facts))
+        features = Features(**arrays, facts=printable(dict(facts)))
     except (ValueError, TypeError, RecursionError) as error:
         raise CsviError(f"{file} does not say which model its embeddings are of: {AGAIN}") from error
     features.check(str(file))

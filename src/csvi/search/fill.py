@@ -4,18 +4,19 @@ Images that are there already, with all that is known of them, are skipped; a jo
 """
 
 import dataclasses
-import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from csvi.config import RANGES
 from csvi.data.crops import Crops
+from csvi.data.depth import check_ranges
 from csvi.data.records import Modality
 from csvi.errors import CsviError
-from csvi.paths import expanded
 from csvi.progress import progress
 from csvi.search.embed import embedded, in_batches
 from csvi.search.embedder import Embedder
@@ -29,6 +30,7 @@ from csvi.search.gallery import (
     Gallery,
     Index,
     Metric,
+    absolute,
     default_index,
     make_gallery,
     metric_of,
@@ -37,6 +39,10 @@ from csvi.search.gallery import (
 
 BATCH = 256
 """Embeddings of a file that are added at once."""
+LEARNT = "model", *RANGES
+"""Facts that a gallery may learn later than it is made, as when the first images of more than 8 bits are added."""
+UNKNOWN = "", "auto"
+"""Their values until then."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ class Added:
 
 
 def gallery_for_crops(
-    uri: str, crops: Crops, embedder: Embedder, model: str, choices: Choices, collection: str = COLLECTION
+    uri: str, crops: Crops, embedder: Embedder, choices: Choices, collection: str = COLLECTION
 ) -> Gallery:
     """Open the gallery that crops are to be added to, which is made if it is not there yet; see `make_gallery`.
 
@@ -75,23 +81,27 @@ def gallery_for_crops(
         uri: of the gallery.
         crops: the images.
         embedder: the network.
-        model: what the network was opened from.
         choices: settings of the gallery.
         collection: name of the gallery there.
+
+    Raises:
+        CsviError: the gallery is of another model, range, metric or root, or cannot be opened or made; or most pixels
+            of images of more than 8 bits lie outside of their range.
     """
+    check_ranges(crops.root, crops.records, crops.data)  # before the gallery learns them
     noise = np.random.default_rng(0).integers(256, size=(4, embedder.height, embedder.width, 3), dtype=np.uint8)
     embeddings = embedder.embed_pixels(noise, Modality.VISIBLE)
-    there = expanded(model).absolute()
-    model = str(there) if there.exists() else model  # else a name of the Hub
     facts = _facts(uri, embedder.fingerprint, embedder.name, embeddings, crops.root, choices)
-    return _made(uri, dataclasses.replace(facts, model=model), choices, collection)
+    known: dict[str, Any] = {"model": embedder.model, **crops.ranges}
+    return _made(uri, dataclasses.replace(facts, **known), choices, collection)
 
 
 def gallery_for_features(uri: str, features: Features, choices: Choices, collection: str = COLLECTION) -> Gallery:
     """Open the gallery that embeddings are to be added to, which is made if it is not there yet."""
     of = features.facts
     facts = _facts(uri, of["fingerprint"], of["name"], features.embedding, Path(of["root"]), choices)
-    return _made(uri, facts, choices, collection)
+    known = {name: of[name] for name in LEARNT if name in of}
+    return _made(uri, dataclasses.replace(facts, **known), choices, collection)
 
 
 def add_crops(gallery: Gallery, crops: Crops, embedder: Embedder, again: bool = False) -> Added:
@@ -163,7 +173,7 @@ def _facts(uri: str, fingerprint: str, name: str, embeddings: np.ndarray, root: 
         metric=choices.metric or metric_of(embeddings),
         index=choices.index or default_index(uri),
         half=choices.half,
-        root=_normal(choices.root or root),
+        root=absolute(choices.root or root),
     )
 
 
@@ -176,15 +186,22 @@ def _made(uri: str, facts: Facts, choices: Choices, collection: str) -> Gallery:
             raise CsviError(f"the gallery {gallery.name} has the metric {own.metric}: make another for {facts.metric}")
         if choices.half and not own.half:
             raise CsviError(f"the gallery {gallery.name} keeps embeddings in 32 bits: make another for --half")
-        if choices.root and _normal(choices.root) != own.root:
+        if choices.root and absolute(choices.root) != own.root:
             raise CsviError(f"the gallery {gallery.name} has the root {own.root}: leave --root out, or make another")
+        learnt = {name: new for name in LEARNT if (new := getattr(facts, name)) not in UNKNOWN}
+        for name in RANGES:
+            kept = getattr(own, name)
+            if name in learnt and kept not in (*UNKNOWN, learnt[name]):
+                raise CsviError(
+                    f"the images of the gallery {gallery.name} were read in --data.{name} {kept}, not in "
+                    f"{learnt[name]}: read these in it, too, or make another"
+                )
+        changed = {name: new for name, new in learnt.items() if getattr(own, name) in UNKNOWN}
         if choices.index not in (None, own.index):
-            gallery.reindex(facts.index)
+            changed["index"] = choices.index
+        if changed:
+            gallery.change(**changed)
         return gallery
     except BaseException:
         gallery.close()
         raise
-
-
-def _normal(root: Path) -> str:
-    return os.path.normpath(root.absolute())

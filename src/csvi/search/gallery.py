@@ -9,6 +9,7 @@ import dataclasses
 import json
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,13 +20,17 @@ from typing import Any, Literal
 import numpy as np
 
 import csvi
+from csvi.config import RANGES, DataConfig
 from csvi.errors import CsviError
-from csvi.plain import from_plain
+from csvi.paths import expanded
+from csvi.plain import from_plain, printable
 from csvi.search.milvus import Milvus, is_local, quoted
 
 log = logging.getLogger(__name__)
 
 COLLECTION = "csvi"
+COLLECTIONS = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
+"""Names that a collection may have; those of Milvus."""
 PROPERTY = "csvi"
 """Property of a collection that holds its facts, as JSON; so does its description, as it was made."""
 SENT_BYTES = 2**22
@@ -45,12 +50,14 @@ Metric = Literal["cosine", "l2", "ip"]
 Index = Literal["FLAT", "HNSW", "HNSW_SQ", "IVF_FLAT", "IVF_SQ8", "DISKANN"]
 METRICS: dict[Metric, str] = {"cosine": "IP", "l2": "L2", "ip": "IP"}
 """Metric → Milvus's. Its COSINE would have Milvus Lite bring all embeddings to length 1 for every search."""
+CELLS, PROBED = 128, 16
+"""Cells that IVF divides the embeddings into, and those that it looks into at first."""
 BUILD: dict[Index, dict[str, int]] = {
     "FLAT": {},
     "HNSW": {"M": 16, "efConstruction": 200},
     "HNSW_SQ": {"M": 16, "efConstruction": 200},
-    "IVF_FLAT": {"nlist": 128},
-    "IVF_SQ8": {"nlist": 128},
+    "IVF_FLAT": {"nlist": CELLS},
+    "IVF_SQ8": {"nlist": CELLS},
     "DISKANN": {},
 }
 """Index → the settings that it is built with. FLAT is exact; DISKANN is of servers alone."""
@@ -77,8 +84,15 @@ class Facts:
     root: str
     """Folder that the paths of the images are relative to."""
     model: str = ""
-    """Run folder, model or ONNX file that embedded the images; empty if they came as embeddings."""
+    """What embedded the images, see `Embedder.model`; empty if that is not known."""
     version: str = csvi.__version__
+    visible_range: str = "auto"
+    """Range that visible images of more than 8 bits were read in; `auto` if there were none."""
+    infrared_range: str = "auto"
+
+    def read_as(self, data: DataConfig) -> DataConfig:
+        """Copy settings of images with the ranges that those of the gallery were read in, where it has some."""
+        return dataclasses.replace(data, **{name: own for name in RANGES if (own := getattr(self, name)) != "auto"})
 
 
 @dataclass(frozen=True)
@@ -203,13 +217,16 @@ class Gallery:
         Args:
             condition: in Milvus's filter language, see `Where.condition`; by default all images are listed.
         """
-        with self._milvus.speaking("read"):
-            pages = self._client.query_iterator(
-                self._collection, batch_size=PAGE, filter=condition, output_fields=KNOWN
-            )
-            while rows := pages.next():
-                yield from map(_entry, rows)
-            pages.close()
+        after, more = "", True
+        while more:  # pymilvus's own iterator does not escape the path that it goes on behind
+            behind = f"path > {quoted(after)}" + (f" and ({condition})" if condition else "")
+            with self._milvus.speaking("read"):
+                rows = self._client.query(
+                    self._collection, filter=behind, output_fields=KNOWN, limit=PAGE, iterator="True"
+                )  # fmt: skip
+            yield from map(_entry, rows)
+            more = len(rows) == PAGE
+            after = rows[-1]["path"] if rows else after
 
     def counts(self) -> Counter[tuple[str, str]]:
         """Count the images of each modality and camera."""
@@ -223,11 +240,11 @@ class Gallery:
             limit: how many, at most 16,384.
             condition: that they meet, see `Where.condition`.
         """
-        hits = self._search(vector, limit, condition, CANDIDATES_IF_FILTERED if condition else CANDIDATES)
+        hits = self._search(vector, limit, condition, CANDIDATES_IF_FILTERED if condition else CANDIDATES, PROBED)
         if len(hits) < limit and self.facts.index != "FLAT":
-            count = len(self)  # as many candidates as there are images miss none
+            count = len(self)  # as many candidates as there are images, or all cells, miss none
             if len(hits) < count:
-                hits = self._search(vector, limit, condition, count)
+                hits = self._search(vector, limit, condition, count, CELLS)
         return hits
 
     def remove(self, paths: Sequence[str]) -> None:
@@ -241,10 +258,16 @@ class Gallery:
         with self._milvus.speaking("remove"):
             self._client.drop_collection(self._collection)
 
-    def reindex(self, index: Index) -> None:
-        """Change the index; it takes effect with `settle`."""
-        facts = dataclasses.replace(self.facts, index=index)
-        _check_lite(self._milvus, facts)
+    def move(self, root: Path) -> None:
+        """Take another folder for the one that paths are relative to; raises `CsviError` if it is none."""
+        if not root.is_dir():
+            raise CsviError(f"no folder {root}: --root is where the images of the gallery {self.name} lie now")
+        self.change(root=absolute(root))
+
+    def change(self, **what: Any) -> None:
+        """Change facts; another index takes effect with `settle`."""
+        facts = dataclasses.replace(self.facts, **what)
+        _check_lite(self._milvus.local is not None, facts)
         with self._milvus.speaking("write"):
             self._client.alter_collection_properties(self._collection, {PROPERTY: _as_json(facts)})
         self.facts = facts
@@ -281,8 +304,8 @@ class Gallery:
             log.info("building the index %s", wanted)
             self._client.create_index(self._collection, _index_of(self._client, wanted, self.facts.metric))
 
-    def _search(self, vector: np.ndarray, limit: int, condition: str, candidates: int) -> list[Hit]:
-        tuning = {"ef": max(candidates, limit), "nprobe": 16, "search_list": max(100, limit)}
+    def _search(self, vector: np.ndarray, limit: int, condition: str, candidates: int, cells: int) -> list[Hit]:
+        tuning = {"ef": max(candidates, limit), "nprobe": cells, "search_list": max(100, limit)}
         names = {"HNSW": "ef", "IVF": "nprobe", "DISKANN": "search_list"}
         own = {name: tuning[name] for kind, name in names.items() if self.facts.index.startswith(kind)}
         with self._milvus.speaking("search"):
@@ -297,7 +320,12 @@ class Gallery:
         return [self._hit(row) for row in found]
 
     def _kept(self, embeddings: np.ndarray) -> np.ndarray:
-        """Embeddings as they are kept, (n, dim) float32 or float16; those that are compared by cosine at length 1."""
+        """Embeddings as they are kept, (n, dim) float32 or float16; those that are compared by cosine at length 1.
+
+        Raises `CsviError` if they hold NaN or infinity, which would rank anywhere.
+        """
+        if not np.isfinite(embeddings).all():
+            raise CsviError(f"{self.facts.name} made embeddings that hold NaN or infinity: the model is damaged")
         if self.facts.metric == "cosine":
             lengths = np.linalg.norm(embeddings.astype(np.float32, copy=False), axis=1, keepdims=True)
             embeddings = embeddings / np.maximum(lengths, np.finfo(np.float32).tiny)
@@ -324,6 +352,7 @@ def open_gallery(uri: str, collection: str = COLLECTION) -> Gallery:
     Raises:
         CsviError: there is none, it is damaged or in use, or the collection is not one of csvi.
     """
+    _check_name(collection)
     milvus = Milvus(uri)
     try:
         with milvus.speaking("read"):
@@ -336,6 +365,17 @@ def open_gallery(uri: str, collection: str = COLLECTION) -> Gallery:
         raise
 
 
+def facts_of(uri: str, collection: str = COLLECTION) -> Facts | None:
+    """Read what a gallery is of, and leave its images alone; None if it is not there yet; raises as `open_gallery`."""
+    _check_name(collection)
+    if is_local(uri) and uri.endswith(".db") and not expanded(uri).exists():
+        return None
+    with Milvus(uri) as milvus:
+        with milvus.speaking("read"):
+            there = milvus.client.has_collection(collection)
+        return _facts_of(milvus, collection) if there else None
+
+
 def make_gallery(uri: str, facts: Facts, collection: str = COLLECTION) -> Gallery:
     """Open a gallery of these facts, which is made if it is not there yet.
 
@@ -343,9 +383,10 @@ def make_gallery(uri: str, facts: Facts, collection: str = COLLECTION) -> Galler
         CsviError: there is one of another model, metric or precision; Milvus Lite cannot keep one of these facts; or as
             `open_gallery`.
     """
+    _check_name(collection)
+    _check_lite(is_local(uri), facts)
     milvus = Milvus(uri, new=True)
     try:
-        _check_lite(milvus, facts)
         with milvus.speaking("write"):
             if not milvus.client.has_collection(collection):
                 _create(milvus, collection, facts)
@@ -379,15 +420,20 @@ def seconds_of(time: str) -> int:
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() // 1)
 
 
+def absolute(path: str | os.PathLike[str]) -> str:
+    """Write a path in full, without `..`; links stay."""
+    return os.path.normpath(Path(path).absolute())
+
+
 def path_in(root: Path, file: str | os.PathLike[str]) -> str:
     """Path of an image relative to the root of a gallery; raises `CsviError` if it lies outside."""
-    absolute = Path(os.path.normpath(Path(file).absolute()))
-    if not absolute.is_relative_to(root):
+    path = Path(absolute(file))
+    if not path.is_relative_to(root):
         raise CsviError(
-            f"{absolute} lies outside of {root}, the root of the gallery: make another gallery, with --root at a "
-            "folder above all images"
+            f"{path} lies outside of {root}, the root of the gallery: make another gallery, with --root at a folder "
+            "above all images, or say with csvi index move where its images have been moved to"
         )
-    return absolute.relative_to(root).as_posix()
+    return path.relative_to(root).as_posix()
 
 
 def _create(milvus: Milvus, collection: str, facts: Facts) -> None:
@@ -409,15 +455,24 @@ def _index_of(client: Any, index: Index, metric: Metric) -> Any:
     return parameters
 
 
-def _check_lite(milvus: Milvus, facts: Facts) -> None:
-    """Raises `CsviError` if Milvus Lite cannot keep a gallery of these facts."""
-    if milvus.local and facts.half:
+def _check_lite(local: bool, facts: Facts) -> None:
+    """Raises `CsviError` if this is a gallery of Milvus Lite, and that cannot keep one of these facts."""
+    if local and facts.half:
         raise CsviError(
             "Milvus Lite keeps embeddings in 32 bits alone: leave --half out (--dimensions saves as much), or name a "
             "server"
         )
-    if milvus.local and facts.index == "DISKANN":
+    if local and facts.index == "DISKANN":
         raise CsviError("Milvus Lite has no index DISKANN: choose another, or name a server")
+
+
+def _check_name(collection: str) -> None:
+    """Raises `CsviError` if Milvus has no collections of such a name."""
+    if not COLLECTIONS.fullmatch(collection):
+        raise CsviError(
+            f"{collection!a} is no name of a collection: it must be of letters from A to Z, digits and "
+            "underscores, and begin with no digit"
+        )
 
 
 def _as_json(facts: Facts) -> str:
@@ -429,9 +484,9 @@ def _facts_of(milvus: Milvus, collection: str) -> Facts:
         described = milvus.client.describe_collection(collection)
     try:
         kept = described["properties"].get(PROPERTY) or described["description"]  # Milvus Lite has no description
-        facts: Facts = from_plain(Facts, json.loads(kept))
+        facts: Facts = from_plain(Facts, printable(json.loads(kept)))
         return facts
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, AttributeError) as error:
         raise CsviError(
             f"the collection {collection!r} in {milvus.name} is none of csvi: name another with --collection"
         ) from error

@@ -79,8 +79,8 @@ class Milvus:
         try:
             yield
         except self._failures as error:
-            damaged = self.local and what == "read"
-            way = ": it is damaged; remove it, and add the images again" if damaged else ""
+            local = self.local and what == "read"
+            way = ": if it is damaged, remove it, and add the images again" if local else ""
             raise CsviError(f"cannot {what} the gallery {self.name} ({_words(error)}){way}") from error
 
     def _cannot_open(self, error: BaseException) -> CsviError:
@@ -97,7 +97,11 @@ def is_local(uri: str) -> bool:
 
 
 def quoted(text: str) -> str:
-    """Write text as a string of Milvus's filter language."""
+    """Write text as a string of Milvus's filter language; raises `CsviError` if it is not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise CsviError(f"{text!a} is not UTF-8, as all names in a gallery are") from error
     escapes = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
     return '"' + "".join(escapes.get(letter, letter) for letter in text) + '"'
 

@@ -12,7 +12,7 @@ from csvi.config import DataConfig, check_sides
 from csvi.data.records import Modality
 from csvi.errors import CsviError, in_one_line
 from csvi.paths import digest_of, expanded
-from csvi.plain import from_plain
+from csvi.plain import from_plain, printable
 from csvi.plugins import imported
 from csvi.search.embedder import Embedder
 
@@ -96,7 +96,7 @@ def _facts(session: Any, file: Path) -> Facts:
     known = {field.name for field in dataclasses.fields(Facts)}
     try:
         said = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
-        said = {name: said[name] for name in known & said.keys()} if isinstance(said, dict) else said
+        said = printable({name: said[name] for name in known & said.keys()}) if isinstance(said, dict) else said
         facts: Facts = from_plain(Facts, said)
         check_sides(facts.height, facts.width, "its metadata")
         data = facts.data

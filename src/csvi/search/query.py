@@ -1,8 +1,9 @@
 """Searching a gallery: conditions on the images, several probes as one, and the ranking."""
 
-import re
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 
 import numpy as np
 
@@ -12,7 +13,6 @@ from csvi.search.milvus import quoted
 
 MOST = 16_384
 """Images that Milvus ranks at once, at most."""
-DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,19 @@ def moment(text: str, end: bool = False) -> int:
     Raises:
         CsviError: it is neither.
     """
+    seconds = NO_TIME
+    with contextlib.suppress(ValueError):
+        seconds = seconds_of(f"{text}T23:59:59" if end and _is_day(text) else text)
+    if seconds == NO_TIME:
+        raise CsviError(f"{text!r} is no time: write it as 2024-05-01 or 2024-05-01T12:00:00")
+    return seconds
+
+
+def _is_day(text: str) -> bool:
     try:
-        return seconds_of(f"{text}T23:59:59" if end and DAY.fullmatch(text) else text)
-    except ValueError as error:
-        raise CsviError(f"{text!r} is no time: write it as 2024-05-01 or 2024-05-01T12:00:00") from error
+        return bool(date.fromisoformat(text))
+    except ValueError:  # it has a time of day
+        return False
 
 
 def average(vectors: np.ndarray) -> np.ndarray:

@@ -40,7 +40,7 @@ class TorchEmbedder(Embedder):
         blank = np.zeros((1, self.height, self.width, 3), np.uint8)
         self.dim = self.embed_pixels(blank, Modality.VISIBLE).shape[1]
         if dimensions is not None:
-            self._reduction = reduction_of(trained.folder, dimensions, config)
+            self._reduction = reduction_of(trained.folder, dimensions, self.dim, config)
             self.dim = dimensions
             self.fingerprint, self.digest = (f"{of}-{self._reduction.name}" for of in (self.fingerprint, self.digest))
 

@@ -152,6 +152,16 @@ def test_a_gallery_of_another_model_is_one_sentence(embedder, tmp_path):
         Desk(gallery, embedder)
 
 
+def test_probes_are_read_in_the_range_of_the_gallery(gallery_of, embedder, tmp_path):
+    with gallery_of(tmp_path / "deep.db", tmp_path) as gallery:
+        gallery.change(infrared_range="7500,8400")
+        desk = Desk(gallery, embedder)
+        assert (desk.data.infrared_range, embedder.data.infrared_range) == ("7500,8400", "auto")
+        Image.fromarray(np.full((48, 24), 7950, np.uint16)).save(tmp_path / "deep.png")
+        hit = Hit("deep.png", "infrared", "", "", "", similarity=0.5, distance=0.5)
+        assert abs(int(np.asarray(desk.crop(hit)).mean()) - 127) <= 1
+
+
 @pytest.fixture
 def secret(tmp_path):
     """A gallery's root, beside which lies an image that is nobody's business."""

@@ -149,6 +149,8 @@ class Desk:
     def __init__(self, gallery: Gallery, embedder: Embedder, root: Path | None = None):
         gallery.check_model(embedder.fingerprint, embedder.name, embedder.dim)
         self.gallery, self.embedder, self.root = gallery, embedder, root or gallery.root
+        self.data = gallery.facts.read_as(embedder.data)
+        """Ranges of images of more than 8 bits."""
 
     def search(
         self, session: Session, files: Sequence[str], spectrum: str, where: Where, top: int, by_track: bool
@@ -197,7 +199,7 @@ class Desk:
     def _read(self, file: Path, spectrum: str) -> Probe:
         likely = Modality.VISIBLE if spectrum == "visible" else Modality.INFRARED  # images of one deep channel are
         try:
-            image = load_image(file, levels_of(self.embedder.data, likely))
+            image = load_image(file, levels_of(self.data, likely))
         except BadImage as error:
             raise CsviError(f"the probe {file.name} {error.trouble}: drop another image") from error
         modality = detected_modality(image) if spectrum == "detect" else likely
@@ -221,7 +223,7 @@ class Desk:
 
     def crop(self, hit: Hit) -> Image.Image:
         """Read the image of an answer; raises as `read_crop`."""
-        return read_crop(self.root, hit.path, hit.modality, self.embedder.data)
+        return read_crop(self.root, hit.path, hit.modality, self.data)
 
     def look(self, session: Session, rank: object) -> list[Card]:
         """Make the pictures of an answer and of the probes, each followed by its heatmap.
