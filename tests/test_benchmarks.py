@@ -67,6 +67,7 @@ def test_large(evaluation, monkeypatch, capsys):
     assert "GB resident" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_training(benchmark, capsys):
     training = benchmark("training")
     assert training.main(["--quick", "--methods", "baseline", "coseg", "--peak", "1"]) == 0
@@ -151,6 +152,7 @@ def test_growth(benchmark, tmp_path, monkeypatch, capsys):
         assert row in out
 
 
+@pytest.mark.slow
 def test_loading(benchmark, capsys):
     assert benchmark("loading").main(["--quick", "--step-seconds", "0.01", "--workers", "1"]) == 0
     printed = capsys.readouterr().out
@@ -158,6 +160,7 @@ def test_loading(benchmark, capsys):
         assert expected in printed
 
 
+@pytest.mark.slow
 def test_loading_beside_training(benchmark, capsys, monkeypatch):
     loading = benchmark("loading")
     steps = []
@@ -219,6 +222,7 @@ def test_waiting_is_told_from_working(benchmark):
     assert each >= 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not Path("/proc/self/smaps_rollup").exists(), reason="only Linux says what is resident in a process"
 )
@@ -243,6 +247,7 @@ def test_startup(benchmark, capsys):
     assert "python -c pass" in printed
 
 
+@pytest.mark.slow
 def test_waiting(benchmark, capsys):
     assert benchmark("waiting").main(["--quick", "--threads=1"]) == 0
     printed = capsys.readouterr().out

@@ -105,6 +105,7 @@ def test_compiled_losses_and_gradients_are_those_of_float64(config, backend):
 
 
 @needs_compiler
+@pytest.mark.slow
 def test_a_compiler_that_is_there_is_found():
     check_compiler(torch.device("cpu"))
 
