@@ -297,7 +297,9 @@ def test_two_galleries_lie_in_one_file(filled, make_features, tmp_path, capsys):
         (["add", "crops", "--collection", "new"], "give the model that embeds, --run RUN or --onnx FILE: no gallery"),
     ],
 )
-def test_what_is_wrong_is_one_sentence(filled, capsys, words, message):
+def test_what_is_wrong_is_one_sentence(filled, capsys, tmp_path, monkeypatch, words, message):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
     assert main(["index", *words, "--gallery", filled]) == 1
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
