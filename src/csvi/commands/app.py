@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 
-from csvi.commands.options import add_gallery_options, add_model_options
+from csvi.commands.options import add_gallery_options, add_model_options, embedder_for
 from csvi.commands.parser import Parser
 from csvi.paths import expanded
 from csvi.plugins import imported
@@ -55,7 +55,6 @@ def run(settings: Namespace) -> None:
 
 def _desk(settings: Namespace, stack: contextlib.ExitStack) -> "Desk":
     """Open the gallery and its model."""
-    from csvi.commands.search import embedder_for
     from csvi.search.app.desk import Desk
     from csvi.search.gallery import open_gallery
 

@@ -3,17 +3,19 @@
 import dataclasses
 import fnmatch
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from jsonargparse import Namespace
 
 from csvi.commands.options import (
+    MODALITIES,
     SOURCE,
     add_crop_options,
     add_gallery_options,
     add_model_options,
     add_where_options,
     crops_of,
+    embedder_for,
     embedder_of,
     where_of,
 )
@@ -48,13 +50,15 @@ def add_arguments(parser: Parser) -> None:
     told = helps.get(word, "; ".join(f"{name}: {what}" for name, what in helps.items()))
     parser.add_argument("word", choices=WORDS, help=told)
     if word == "add":
+        from csvi.search.gallery import Index, Metric
+
         parser.add_argument("source", help=f"{SOURCE}; or embeddings of csvi embed, .npz or .parquet")
         add_model_options(parser)
         parser.add_argument("--again", action="store_true", help="embed images, too, that are there already")
-        parser.add_argument("--metric", choices=["cosine", "l2", "ip"], help="by default the one that ranks as l2 does")
+        parser.add_argument("--metric", choices=get_args(Metric), help="by default the one that ranks as l2 does")
         parser.add_argument(
             "--index_type",
-            choices=["FLAT", "HNSW", "HNSW_SQ", "IVF_FLAT", "IVF_SQ8", "DISKANN"],
+            choices=get_args(Index),
             help="FLAT is exact; by default FLAT in a file and HNSW on a server; another than before is built anew",
         )
         parser.add_argument("--half", action="store_true", help="keep embeddings in 16 bits; on a server alone")
@@ -64,7 +68,7 @@ def add_arguments(parser: Parser) -> None:
         parser.add_argument("--root", required=True, help="folder that the gallery's paths are relative to now")
     elif word in ("list", "remove"):
         parser.add_argument("--path", help="pattern of paths, as 'north/*'")
-        parser.add_argument("--modality", choices=["visible", "infrared"], help="of the images")
+        parser.add_argument("--modality", choices=MODALITIES, help="of the images")
         add_where_options(parser)
     if word == "remove":
         parser.add_argument("--all", action="store_true", help="remove the gallery with all images")
@@ -114,8 +118,6 @@ def _add(settings: Namespace) -> None:
 
 def _embedder(settings: Namespace, facts: "Facts | None") -> "Embedder":
     """Open the model that is named, or else the one that filled the gallery, if it is there."""
-    from csvi.commands.search import embedder_for
-
     if facts:
         return embedder_for(settings, facts)
     if not (settings.run or settings.onnx):

@@ -9,13 +9,16 @@ from jsonargparse import Namespace
 from csvi.commands.parser import Parser
 from csvi.config import RANGES, DataConfig, MaskValues
 from csvi.errors import CsviError
+from csvi.paths import expanded
 
 if TYPE_CHECKING:
     from csvi.data.crops import Crops
     from csvi.runs.run import Options
     from csvi.search.embedder import Embedder
+    from csvi.search.gallery import Facts
     from csvi.search.query import Where
 
+MODALITIES = ["visible", "infrared"]
 SOURCE = "dataset of any layout, a folder of crops, or a table of them (.csv)"
 """What `crops_of` reads."""
 
@@ -51,7 +54,7 @@ def add_crop_options(parser: Parser, otherwise: str) -> None:
     parser.add_argument("--data.layout", help="layout of the dataset; by default the one it looks like")
     parser.add_argument(
         "--modality",
-        choices=["visible", "infrared"],
+        choices=MODALITIES,
         help="of all images of a folder or table; by default that of the table, the camera, the folder or the colours",
     )
     parser.add_argument("--infrared_cameras", help="names of infrared cameras of a folder or table, as 3,6")
@@ -98,6 +101,24 @@ def embedder_of(settings: Namespace) -> "Embedder":
     if settings.onnx and not settings.onnx.endswith(".onnx"):
         raise CsviError(f"--onnx {settings.onnx}: the file must end in .onnx")
     return open_embedder(settings.run or settings.onnx, settings.dimensions)
+
+
+def embedder_for(settings: Namespace, facts: "Facts") -> "Embedder":
+    """Open the model that is named, or else the one that filled the gallery."""
+    if not (settings.run or settings.onnx):
+        model = facts.model
+        missing = model.startswith("/") and not expanded(model).exists()
+        if not model or missing:
+            why = f"{model} is not there any more" if missing else "it was filled with embeddings"
+            raise CsviError(
+                f"the gallery is of {facts.name}, and where that model lies is not known ({why}): give --run RUN"
+            )
+        settings = settings.clone()
+        settings["onnx" if model.endswith(".onnx") else "run"] = model
+    if settings.dimensions is None and "-pca" in facts.fingerprint:
+        settings = settings.clone()
+        settings.dimensions = facts.dim
+    return embedder_of(settings)
 
 
 def add_gallery_options(parser: Parser) -> None:

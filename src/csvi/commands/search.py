@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 from jsonargparse import Namespace
 
 from csvi.commands.options import (
+    MODALITIES,
     add_gallery_options,
     add_model_options,
     add_range_options,
     add_where_options,
-    embedder_of,
+    embedder_for,
     ranges_of,
     where_of,
 )
@@ -39,7 +40,7 @@ def add_arguments(parser: Parser) -> None:
         help="of the probes; detect, the default, tells it by their colours",
     )
     parser.add_argument("--top", type=int, default=20, help="images to find; 20")
-    parser.add_argument("--modality", choices=["visible", "infrared"], help="of the images to find")
+    parser.add_argument("--modality", choices=MODALITIES, help="of the images to find")
     add_where_options(parser)
     add_range_options(parser, "by default the gallery's, or the model's")
     parser.add_argument("--by", choices=["track"], help="of each track show the best image alone")
@@ -77,24 +78,6 @@ def run(settings: Namespace) -> None:
     _print(hits)
     if settings.strip:
         print(f"strip: {settings.strip}")
-
-
-def embedder_for(settings: Namespace, facts: "Facts") -> "Embedder":
-    """Open the model that is named, or else the one that filled the gallery."""
-    if not (settings.run or settings.onnx):
-        model = facts.model
-        missing = model.startswith("/") and not expanded(model).exists()
-        if not model or missing:
-            why = f"{model} is not there any more" if missing else "it was filled with embeddings"
-            raise CsviError(
-                f"the gallery is of {facts.name}, and where that model lies is not known ({why}): give --run RUN"
-            )
-        settings = settings.clone()
-        settings["onnx" if model.endswith(".onnx") else "run"] = model
-    if settings.dimensions is None and "-pca" in facts.fingerprint:
-        settings = settings.clone()
-        settings.dimensions = facts.dim
-    return embedder_of(settings)
 
 
 def _print(hits: "list[Hit]") -> None:

@@ -186,7 +186,6 @@ def _numbered(
         there = ", ".join(sorted(names)) or "none"
         raise CsviError(f"no image is of the camera {unknown[0]!r}: the cameras of {root} are {there}")
     camera = numbers_of(names, 1)
-    told: Counter[str] = Counter()
 
     def by_what(line: _Line) -> tuple[str, Modality]:
         if modality is not None:
@@ -204,7 +203,6 @@ def _numbered(
             return "by its colours", Modality.INFRARED
 
     found = in_threads(by_what, list(lines), "Looking at images")
-    told.update(what for what, _ in found)
     records = [
         ImageRecord(
             line.path,
@@ -217,4 +215,4 @@ def _numbered(
         for line, (_, spectrum) in zip(lines, found, strict=True)
     ]
     known = {number: name for name, number in camera.items() if name != str(number)}
-    return Crops(root, None, records, data, {NO_CAMERA: ""} | known, told)
+    return Crops(root, None, records, data, {NO_CAMERA: ""} | known, Counter(what for what, _ in found))

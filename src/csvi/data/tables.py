@@ -78,12 +78,17 @@ def modality_of(line: Mapping[str, str], place: str) -> Modality:
 def time_of(line: Mapping[str, str], place: str) -> str | None:
     """The time of a line, ISO 8601, if it has one; raises `CsviError` if it is written in another way."""
     time = line.get("time") or None
-    if time:
-        try:
-            datetime.fromisoformat(time)
-        except ValueError as error:
-            raise CsviError(f"{place} has the time {time[:40]!r}: write it as 2024-05-01T12:00:00") from error
+    if time and not is_time(time):
+        raise CsviError(f"{place} has the time {time[:40]!r}: write it as 2024-05-01T12:00:00")
     return time
+
+
+def is_time(text: str) -> bool:
+    """Whether a text is a time in ISO 8601."""
+    try:
+        return bool(datetime.fromisoformat(text))
+    except ValueError:
+        return False
 
 
 def is_number(name: str) -> bool:

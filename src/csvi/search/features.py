@@ -1,6 +1,5 @@
 """Files of embeddings, and of what is known of each image: .npz, or Parquet for other programs."""
 
-import datetime
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -13,6 +12,7 @@ from csvi.config import RANGES, parse_range
 from csvi.data.crops import Crops
 from csvi.data.files import path_inside
 from csvi.data.records import ImageRecord, Modality
+from csvi.data.tables import is_time
 from csvi.errors import CsviError, in_one_line
 from csvi.npz import read_arrays
 from csvi.paths import open_file
@@ -85,7 +85,7 @@ class Features:
                 fault = "it has two embeddings of one image"
             elif other := set(np.unique(self.modality).tolist()) - {each.name.lower() for each in Modality}:
                 fault = f"modality holds {min(other)[:40]!r}"
-            elif wrong := [time for time in np.unique(self.time).tolist() if time and not _is_time(time)]:
+            elif wrong := [time for time in np.unique(self.time).tolist() if time and not is_time(time)]:
                 fault = f"time holds {wrong[0][:40]!r}"
         if fault is not None:
             raise CsviError(f"{where}: {fault}; {AGAIN}")
@@ -181,10 +181,3 @@ def _read_parquet(file: Path) -> dict[str, Any]:
     except Exception as error:  # of pyarrow's own, or of columns that are missing or others
         raise CsviError(f"{file} is no Parquet file of csvi ({in_one_line(error)}): {AGAIN}") from error
     return arrays
-
-
-def _is_time(text: str) -> bool:
-    try:
-        return bool(datetime.datetime.fromisoformat(text))
-    except ValueError:
-        return False
