@@ -84,6 +84,9 @@ class DataConfig:
     """Probability of random erasing (Section 4.3; the number is the field's)."""
     grayscale: float = 0.0
     """Probability of turning a visible image grey; the paper does not."""
+    replacement: bool = False
+    """Draw as most of the field's code does: N identities a batch, whichever came before, and K images of each modality
+    with replacement. By default every identity is drawn equally often, and images repeat only where there are too few."""
     workers: int = setting(2, "machine")
     """Loader processes; evaluation has none on a CPU, where they would take turns with what they load for."""
     on_error: Literal["stop", "skip"] = "stop"
@@ -119,22 +122,31 @@ class TrainConfig:
 
     epochs: int = setting(24, "length", letter=None)
     """The paper gives no end; three decays of its schedule."""
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    """SGD in the paper."""
+    optimizer: Literal["sgd", "adamw", "adam"] = "sgd"
+    """SGD in the paper. adamw decays weights by themselves, adam through the gradient."""
     momentum: float = setting(0.9, letter=None)
     """Momentum of sgd; the paper names none, the code of the field has 0.9."""
+    nesterov: bool = False
+    """Nesterov's momentum, as in most of the field's code; the paper does not say so."""
     lr: float = 0.01
     """Initial learning rate."""
     lr_pretrained: float = 1.0
     """Factor on the learning rate of the pretrained backbone; the paper names one rate for all."""
     weight_decay: float = 5e-4
     """Weight decay of every parameter."""
-    schedule: Literal["step", "cosine"] = "step"
-    """step: a tenth every `decay_every` epochs; cosine: to zero at the end."""
+    lr_min: float = 0.0
+    """Learning rate that all schedules end at, for every group of parameters: they run between it and the initial."""
+    schedule: Literal["step", "cosine", "table", "epoch-cosine"] = "step"
+    """step: a tenth every `decay_every` epochs; table: the factors of `factors`; cosine: to `lr_min` at the end, step
+    by step; epoch-cosine: one rate an epoch, `lr_min` in the last."""
     decay_every: int = 8
     """Epochs between two decays of `step`."""
+    factors: dict[int, float] = field(default_factory=lambda: {0: 1.0})
+    """Of `table`: epoch, from 0, and the factor on the learning rate from there on, as {20: 0.1, 50: 0.01}."""
     warmup: int = 0
     """Steps of linear warm-up."""
+    warmup_epochs: int = 0
+    """n: the schedule begins with the n-th epoch; those before it, e from 1, have e/n of the initial learning rate."""
     compile: bool = setting(False, "machine")
     """Let torch.compile write code for this network, in the first step. On CPUs it gains nothing."""
     validate_every: int = setting(2, "machine")
@@ -150,8 +162,13 @@ class TrainConfig:
         check_range(self, 1, 100_000, "epochs", "decay_every")
         check_range(self, 0, 1, "momentum")
         check_range(
-            self, 0, math.inf, "lr", "lr_pretrained", "weight_decay", "warmup", "validate_every", "checkpoint_every"
-        )
+            self, 0, math.inf, "lr", "lr_pretrained", "lr_min", "weight_decay", "warmup", "warmup_epochs",
+            "validate_every", "checkpoint_every",
+        )  # fmt: skip
+        if self.nesterov and not (self.optimizer == "sgd" and self.momentum > 0):
+            raise CsviError("nesterov is set: it takes optimizer sgd and a momentum")
+        if min(self.factors, default=-1) < 0 or not all(0 <= factor < math.inf for factor in self.factors.values()):
+            raise CsviError(f"factors are {self.factors}: they must be epochs from 0 and factors of at least 0")
 
 
 @dataclass

@@ -70,6 +70,45 @@ def test_each_image_goes_through_the_stream_of_its_modality_in_any_order(small):
         assert not torch.allclose(small(image, 1 - modality), features, rtol=1e-2)
 
 
+class Scaled(torch.nn.Module):
+    """A new layer after a block."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(channels, 1, 1))
+
+    def forward(self, features):
+        return self.scale * features
+
+
+@pytest.mark.parametrize(("name", "expected"), [("mobilenet_v2", ["5", "6"]), ("resnet18", ["layer2.0", "layer2.1"])])
+def test_new_layers_follow_the_last_blocks_of_a_stage(name, expected):
+    torch.manual_seed(0)
+    weights = torchvision.models.get_model(name).state_dict()
+    plain, followed = TwoStream(name, cut=1).eval(), TwoStream(name, cut=1).eval()
+    followed.follow(2, 2, Scaled)
+    new = [key for key in followed.state_dict() if key not in plain.state_dict() and ".block." not in key]
+    assert new == [f"shared.{block}.after.scale" for block in expected]
+    image, modality = torch.randn(2, 3, 64, 32), [0, 1]
+    with torch.no_grad():
+        for backbone in (plain, followed):
+            backbone.load_pretrained(weights)
+        assert torch.equal(followed(image, modality), plain(image, modality))
+        followed.get_parameter(new[1]).fill_(2)
+        inside = followed.specific(image, modality)
+        for number in range(1, 5):
+            inside = followed.stage(number, inside)
+        assert torch.equal(inside, followed(image, modality))
+        assert not torch.allclose(inside, plain(image, modality), atol=0)
+
+
+def test_a_trunk_of_fewer_stages():
+    with torch.device("meta"):
+        backbone = TwoStream("resnet50", cut=1, stages=4)
+        assert backbone(torch.empty(2, 3, 288, 144), Route(1, 1, None)).shape == (2, 1024, 18, 9)
+    assert (backbone.channels, backbone.stride) == (1024, 16)
+
+
 @pytest.mark.parametrize("modality", [0, 1])
 def test_batches_of_one_modality(small, modality):
     image = torch.randn(3, 3, 64, 32)

@@ -525,3 +525,21 @@ def test_what_cannot_be_read_ends_a_run_or_is_skipped_and_listed(config, sysu_ro
     (root / "cam2/0013/0001.jpg").write_bytes(b"not an image")
     with pytest.raises(CsviError, match=r"cam2/0013/0001\.jpg: it is not an image"):  # of test: never skipped
         evaluate_run(Run.open(tmp_path / "run"))
+
+
+def test_a_method_is_told_of_every_epoch_and_again_when_it_is_resumed_within_one(two_epochs, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(Baseline, "begin_epoch", lambda method, epoch: told.append(epoch))
+    at_step(monkeypatch, 6, lambda: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(StoppedError):
+        train(two_epochs, tmp_path)
+    train(two_epochs, tmp_path, resume="auto")
+    assert told == [0, 1, 1]
+
+
+def test_settings_of_augmentation_without_effect_are_named(two_epochs, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(Baseline, "view_settings", ("flip", "erase"))
+    two_epochs.train.epochs, two_epochs.data.pad = 1, 3
+    train(two_epochs, tmp_path)
+    found = [message for message in caplog.messages if "has no effect" in message]
+    assert found == ["coseg augments images in its own way: data.pad has no effect"]

@@ -2,11 +2,13 @@
 
 import copy
 import math
+import re
 
 import pytest
 import torch
 
 from csvi.config import TrainConfig
+from csvi.errors import CsviError
 from csvi.methods import build_method
 from csvi.train.optimizer import build_optimizer, learning_rate_factor, set_learning_rate
 
@@ -46,6 +48,51 @@ def test_cosine_falls_from_the_whole_rate_to_zero():
     assert found == sorted(found, reverse=True)
 
 
+SCHEDULES = {  # rates of the public code of each method, epoch from 0 → (pretrained layers, heads)
+    "AGW": (
+        dict(epochs=81, lr=0.1, schedule="table", factors={20: 0.1, 50: 0.01}, warmup_epochs=10),
+        {0: (0.001, 0.01), 1: (0.002, 0.02), 4: (0.005, 0.05), 9: (0.01, 0.1), 10: (0.01, 0.1), 19: (0.01, 0.1),
+         20: (0.001, 0.01), 49: (0.001, 0.01), 50: (0.0001, 0.001), 80: (0.0001, 0.001)},
+    ),
+    "MTL": (
+        dict(epochs=29, lr=0.01, schedule="table", factors={5: 0.75, 10: 0.5, 15: 0.25, 20: 0.125, 25: 0.1}),
+        {0: (0.001, 0.01), 4: (0.001, 0.01), 5: (0.00075, 0.0075), 10: (0.0005, 0.005), 28: (0.0001, 0.001)},
+    ),
+    "PMT": (
+        dict(epochs=24, lr=3e-4, lr_pretrained=0.5, lr_min=3e-6, schedule="epoch-cosine", warmup_epochs=3,
+             optimizer="adamw"),
+        {0: (5.2e-5, 0.000102), 1: (0.000101, 0.000201), 2: (0.00014440514564, 0.000288696110578),
+         23: (3e-6, 3e-6)},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("settings", "expected"), SCHEDULES.values(), ids=SCHEDULES)
+def test_the_rates_of_published_schedules(settings, expected):
+    config = TrainConfig(**{"lr_pretrained": 0.1} | settings)
+    pretrained, heads = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    groups = [{"params": pretrained.parameters(), "lr": config.lr * config.lr_pretrained}]
+    optimizer = build_optimizer([*groups, {"params": heads.parameters()}], config)
+    for epoch, rates in expected.items():
+        for step in (10 * epoch, 10 * epoch + 9):  # the same in the whole epoch
+            set_learning_rate(optimizer, step, 10, config)
+            assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(rates, rel=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"factors": {-1: 0.1}}, "factors are {-1: 0.1}"),
+        ({"factors": {3: math.nan}}, "at least 0"),
+        ({"nesterov": True, "momentum": 0.0}, "nesterov is set"),
+        ({"nesterov": True, "optimizer": "adam"}, "nesterov is set"),
+    ],
+)
+def test_settings_that_cannot_be(settings, says):
+    with pytest.raises(CsviError, match=re.escape(says)):
+        TrainConfig(**settings)
+
+
 def test_the_rate_of_every_group_follows_the_schedule():
     config = TrainConfig(lr=0.5, decay_every=1)
     of_their_own, others = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
@@ -78,14 +125,21 @@ def test_the_papers_optimiser_is_sgd_with_the_momentum_that_is_set(method, momen
         assert (group["momentum"], group["weight_decay"], group["initial_lr"]) == (momentum, 5e-4, 0.01)
 
 
-def test_adamw(method):
-    train = TrainConfig(optimizer="adamw", weight_decay=0.1)
+@pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam)])
+def test_the_optimizers_of_adam(method, name, kind):
+    train = TrainConfig(optimizer=name, weight_decay=0.1)
     optimizer = build_optimizer(method.groups(train), train)
-    assert type(optimizer) is torch.optim.AdamW
+    assert type(optimizer) is kind
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.1}
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_nesterovs_momentum(method, nesterov):
+    train = TrainConfig(nesterov=nesterov)
+    assert {group["nesterov"] for group in build_optimizer(method.groups(train), train).param_groups} == {nesterov}
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "adam"])
 def test_fused_steps_are_the_equations(method, name):
     """In channels_last, as training has it, where gradients could lie in memory otherwise than their parameters."""
     method.to(memory_format=torch.channels_last)

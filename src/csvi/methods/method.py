@@ -13,6 +13,9 @@ from csvi.data.views import Views, standard_views
 from csvi.model.net import EmbeddingNet
 from csvi.model.weights import load_trained, trained_weights
 
+VIEW_SETTINGS = "flip", "pad", "erase", "grayscale"
+"""Settings of `DataConfig` that say how images are augmented."""
+
 
 @dataclass(frozen=True)
 class Published:
@@ -49,6 +52,8 @@ class Method(nn.Module):
     """Name of the method in its paper."""
     paper: ClassVar[str] = ""
     """The publication."""
+    view_settings: ClassVar[tuple[str, ...]] = VIEW_SETTINGS
+    """Settings of `data` that `views` makes use of; where others are set, training says that they have no effect."""
     needs_masks: ClassVar[bool] = False
     """Whether training needs person masks."""
     published: ClassVar[Published | None] = None
@@ -93,9 +98,21 @@ class Method(nn.Module):
         """Say how images of each modality are augmented, and how many views a batch holds of each image."""
         return standard_views(data)
 
+    @classmethod
+    def unused(cls, data: DataConfig) -> list[str]:
+        """Name the settings that say how images are augmented, differ from their defaults, and have no effect."""
+        others = (name for name in VIEW_SETTINGS if name not in cls.view_settings)
+        return [name for name in others if getattr(data, name) != getattr(DataConfig, name)]
+
     def groups(self, train: TrainConfig) -> list[dict[str, Any]]:
         """Divide all parameters into groups, each with `params` and, if they differ, `lr` and `weight_decay`."""
         return [{"params": list(self.parameters())}]
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Prepare for an epoch, from 0: called before its first step, and again where a run is resumed within it.
+
+        What it changes and cannot compute again from the epoch must be in buffers, which are saved.
+        """
 
     def advise(self, terms: Mapping[str, float], step: int) -> str | None:
         """Say what is wrong, and what helps, if the loss terms of a step show it; training asks every few steps."""

@@ -1,7 +1,7 @@
 """Two streams, layers of its own for each modality, and shared layers behind them (Eq. 1 and 2)."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -63,10 +63,12 @@ class TwoStream(nn.Module):
     Args:
         trunk: name of the network that is cut, see `build_trunk`.
         cut: stages of each modality's own, from none to all; the remaining ones are shared.
+        stages: stages that are used of the trunk; by default all five.
 
     Attributes:
         visible, infrared: the layers of each modality.
         shared: the layers for both.
+        stages, stage_channels: names of the layers of each stage, and the channels of its output.
         specific_channels, channels: C and C1, of the features before and after the shared layers.
         specific_stride, stride: pixels of the image in a cell of either.
 
@@ -74,17 +76,20 @@ class TwoStream(nn.Module):
         CsviError: there is no such trunk.
     """
 
-    def __init__(self, trunk: str = "resnet50", cut: int = 3):
+    def __init__(self, trunk: str = "resnet50", cut: int = 3, stages: int | None = None):
         super().__init__()
         network = build_trunk(trunk)
-        if not 0 <= cut <= len(network.stages):
-            raise ValueError(f"{trunk} has {len(network.stages)} stages, it cannot be cut after {cut}")
-        self.prefix = network.prefix
-        self.visible = _sequence(network.stages[:cut])
-        self.shared = _sequence(network.stages[cut:])
+        used = network.stages[:stages]
+        if not 0 <= cut <= len(used):
+            raise ValueError(f"{trunk} has {len(used)} stages, it cannot be cut after {cut}")
+        self.prefix, self.cut = network.prefix, cut
+        self.stages = [list(stage.layers) for stage in used]
+        self.stage_channels = [stage.channels for stage in used]
+        self.visible = _sequence(used[:cut])
+        self.shared = _sequence(used[cut:])
         self.infrared = copy.deepcopy(self.visible)
         image = Stage({}, channels=3, stride=1)
-        before, last = [image, *network.stages][cut], network.stages[-1]
+        before, last = [image, *used][cut], used[-1]
         self.specific_channels, self.specific_stride = before.channels, before.stride
         self.channels, self.stride = last.channels, last.stride
 
@@ -122,11 +127,42 @@ class TwoStream(nn.Module):
         features = torch.cat(streams) if len(streams) > 1 else streams[0]  # cat copies a single one as well
         return features if order is None else features[order.argsort()]
 
+    def stage(self, number: int, features: Tensor) -> Tensor:
+        """Compute one of the shared stages, from 0: those of `cut` and later ones are shared."""
+        for name in self.stages[number]:
+            features = self.shared.get_submodule(name)(features)
+        return features
+
+    def follow(self, number: int, last: int, build: Callable[[int], nn.Module]) -> None:
+        """Put new layers after each of the last blocks of a shared stage, which keep the shape.
+
+        Args:
+            number: of the stage, from 0.
+            last: how many blocks of it; all, if it has no more.
+            build: makes the new layers for so many channels.
+        """
+        for owner, name in self._blocks(number)[-last:]:
+            block = owner.get_submodule(name)
+            owner.set_submodule(name, Followed(block, build(_channels_of(block))))
+
+    def _blocks(self, number: int) -> list[tuple[nn.Module, str]]:
+        """Blocks of a shared stage: the module that each is in, and its name there."""
+        layers = [(self.shared, name) for name in self.stages[number]]
+        if len(layers) > 1:
+            return layers
+        stage = self.shared.get_submodule(layers[0][1])  # of a ResNet: one sequence of blocks
+        return [(stage, name) for name, _ in stage.named_children()]
+
     def load_pretrained(self, state: dict[str, Tensor]) -> None:
-        """Fill all layers from a single-stream network's state dict; raises `CsviError` if a tensor does not fit."""
+        """Fill all layers from a single-stream network's state dict; raises `CsviError` if a tensor does not fit.
+
+        Layers that `follow` has put in stay as they are.
+        """
         state = {key.removeprefix(self.prefix): tensor for key, tensor in state.items()}
         for key, tensor in self.state_dict().items():
-            source = key.partition(".")[2]  # visible.layer1.0.conv1.weight -> layer1.0.conv1.weight
+            if ".after." in key:
+                continue
+            source = key.partition(".")[2].replace(".block.", ".")  # visible.layer1.0.conv1.weight -> layer1.0.conv1...
             found = state.get(source)
             if found is None and source.endswith("num_batches_tracked"):
                 continue  # older files have no such counter, and nothing here depends on it
@@ -138,6 +174,23 @@ class TwoStream(nn.Module):
                     f"it should be of shape {tuple(tensor.shape)}"
                 )
             tensor.copy_(found)
+
+
+class Followed(nn.Module):
+    """A block of a trunk, and new layers after it."""
+
+    def __init__(self, block: nn.Module, after: nn.Module):
+        super().__init__()
+        self.block, self.after = block, after
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Compute the block and what follows it."""
+        return self.after(self.block(features))
+
+
+def _channels_of(block: nn.Module) -> int:
+    """Channels of a block's output: those of its last BatchNorm."""
+    return [layer for layer in block.modules() if isinstance(layer, nn.BatchNorm2d)][-1].num_features
 
 
 def _sequence(stages: Sequence[Stage]) -> nn.Sequential:

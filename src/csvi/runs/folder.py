@@ -47,7 +47,7 @@ def check_same_settings(config: Config, theirs: Mapping[str, object], run: Path)
         raise CsviError(f"{run} is of another version of csvi, which has {unknown[0]}: start a new run")
     theirs = flatten(Config(type(config.method)())) | dict(theirs)
     may_change = varying(config, "machine")
-    if config.train.schedule == "step":  # a cosine depends on where it ends
+    if "cosine" not in config.train.schedule:  # which depends on where it ends
         may_change |= varying(config, "length")
     changed = [f"{name} was {theirs[name]}" for name in ours if name not in may_change and ours[name] != theirs[name]]
     if changed:

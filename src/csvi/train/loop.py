@@ -89,6 +89,8 @@ def train(config: Config, run: Path, resume: str | None = None, until: float = m
     if fabric.is_global_zero:
         for sentence in before_training(benchmark):
             log.warning("%s", sentence)
+        for name in method.unused(config.data):
+            log.warning("%s augments images in its own way: data.%s has no effect", config.method.name, name)
     if method.needs_masks:
         check_masks(benchmark, config.data)
     pretrained = None if checkpoints else method.pretrained(config.method)
@@ -198,6 +200,7 @@ class _Training:
         """Train to the end of the epoch, or until the run must stop; returns whether it must."""
         config, position, stopped = self.config, self.position, False
         self.sampler.start(position.epoch, position.step)
+        self.method.begin_epoch(position.epoch)
         self.wrapped.train()
         self.metrics.restart_clock()
         with _progress_bar() as bar:

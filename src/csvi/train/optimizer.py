@@ -16,22 +16,30 @@ def build_optimizer(groups: Sequence[dict[str, Any]], train: TrainConfig) -> Opt
     Fused: a step reads and writes every parameter once, which PyTorch can do on CPUs, NVIDIA's and Apple's GPUs.
     """
     groups = [{**group, "initial_lr": group.get("lr", train.lr)} for group in groups]
-    if train.optimizer == "adamw":
-        return torch.optim.AdamW(groups, train.lr, weight_decay=train.weight_decay, fused=True)
-    return torch.optim.SGD(groups, train.lr, momentum=train.momentum, weight_decay=train.weight_decay, fused=True)
+    arguments = {"lr": train.lr, "weight_decay": train.weight_decay, "fused": True}
+    if train.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=train.momentum, nesterov=train.nesterov, **arguments)
+    return {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[train.optimizer](groups, **arguments)
 
 
 def set_learning_rate(optimizer: Optimizer, step: int, steps_per_epoch: int, config: TrainConfig) -> float:
     """Give every group its learning rate at this step, from 0; returns the rate of a group that names none."""
     factor = learning_rate_factor(step, steps_per_epoch, config)
+    least = config.lr_min
     for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * factor
-    return config.lr * factor
+        group["lr"] = least + (group["initial_lr"] - least) * factor
+    return least + (config.lr - least) * factor
 
 
 def learning_rate_factor(step: int, steps_per_epoch: int, config: TrainConfig) -> float:
-    """Compute the share of the initial rate at this step: linear warm-up, then a tenth every few epochs or a cosine."""
+    """Compute the share of the initial rate at this step, from 0: the schedule, after and under the linear warm-up."""
+    epoch = step // steps_per_epoch
     warmup = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
+    if epoch + 1 < config.warmup_epochs:
+        return warmup * (epoch + 1) / config.warmup_epochs
     if config.schedule == "step":
-        return warmup * 0.1 ** (step // steps_per_epoch // config.decay_every)
-    return warmup * (1 + math.cos(math.pi * step / (config.epochs * steps_per_epoch))) / 2
+        return warmup * 0.1 ** (epoch // config.decay_every)
+    if config.schedule == "table":
+        return warmup * config.factors.get(max((e for e in config.factors if e <= epoch), default=-1), 1.0)
+    done = (epoch + 1) / config.epochs if config.schedule == "epoch-cosine" else step / (config.epochs * steps_per_epoch)
+    return warmup * (1 + math.cos(math.pi * done)) / 2
