@@ -86,7 +86,7 @@ class DataConfig:
     """Probability of turning a visible image grey; the paper does not."""
     replacement: bool = False
     """Draw as most of the field's code does: N identities a batch, whichever came before, and K images of each modality
-    with replacement. By default every identity is drawn equally often, and images repeat only where there are too few."""
+    with replacement. By default identities are drawn equally often, and images repeat only where there are too few."""
     workers: int = setting(2, "machine")
     """Loader processes; evaluation has none on a CPU, where they would take turns with what they load for."""
     on_error: Literal["stop", "skip"] = "stop"

@@ -1,12 +1,15 @@
 """Batches of N identities x (K visible + K infrared) images (Section 4.2)."""
 
+import json
 from collections import Counter
 from itertools import islice
+from pathlib import Path
 
 import pytest
 
 from csvi.data.records import ImageRecord, Modality
 from csvi.data.sampler import CrossModalitySampler, Sample
+from csvi.data.sysu import images_per_camera
 from csvi.errors import CsviError
 
 
@@ -161,3 +164,97 @@ def test_ranks_go_on_from_any_step():
 def test_iteration_can_be_broken_off_and_begun_again(sampler):
     first = list(islice(sampler, 2))
     assert list(sampler)[:2] == first
+
+
+GOLDEN = json.loads(Path(__file__).with_name("goldens_of_the_field.json").read_text())["samplers"]
+
+
+@pytest.fixture(scope="module")
+def benchmarks():
+    """Records of the training images of SYSU-MM01, as many as there are of each identity, and of a fold of RegDB."""
+    rows = [row for row in images_per_camera() if row["split"] != "test"]
+    counts = [
+        [sum(int(row[f"cam{camera}"]) for camera in cameras) for cameras in ((1, 2, 4, 5), (3, 6))] for row in rows
+    ]
+    assert [len(rows), *(sum(images) for images in zip(*counts, strict=True))] == GOLDEN["sysu_ids_rgb_ir"]
+    return {"sysu": records(counts), "regdb": records([(10, 10)] * 206)}
+
+
+def drawn_again(groups):
+    """Share of these groups of images in which one comes up twice."""
+    return sum(len(set(group)) < len(group) for group in groups) / len(groups)
+
+
+SHARES = "share_of_groups_with_a_repeated_rgb_image", "share_ir"
+
+
+@pytest.mark.parametrize(
+    ("golden", "identities", "images", "shares"),
+    [
+        ("AGW_8x4_sysu", 8, 4, SHARES),
+        ("HcTri_6x8_sysu", 6, 8, ("share_of_rgb_groups_with_a_repeat",)),
+        ("DEEN_6x4_sysu", 6, 4, ()),
+        ("AGW_8x4_regdb", 8, 4, ("share_of_groups_with_a_repeated_image",)),
+    ],
+)
+def test_with_replacement_batches_and_repeats_are_as_many_as_the_public_code_draws(
+    benchmarks, golden, identities, images, shares
+):
+    sampler = CrossModalitySampler(benchmarks[golden.split("_")[2]], identities, images, seed=1, replacement=True)
+    assert len(sampler) == GOLDEN[golden]["batches_yielded"]
+    if not shares:
+        return
+    rows = [[sample.image for sample in batch] for batch in sampler]
+    assert len(rows) == len(sampler)
+    for modality, share in enumerate(GOLDEN[golden][name] for name in shares):
+        starts = range(modality * identities * images, (modality + 1) * identities * images, images)
+        groups = [row[start : start + images] for row in rows for start in starts]
+        deviation = (2 * share * (1 - share) / len(groups)) ** 0.5  # theirs varies as ours does
+        assert abs(drawn_again(groups) - share) < 4 * deviation
+
+
+@pytest.fixture
+def replacing():
+    return CrossModalitySampler(IMAGES, identities=4, images=3, seed=5, replacement=True)
+
+
+def test_with_replacement_a_batch_has_n_identities_whatever_the_others_have(replacing):
+    seen, in_a_row = Counter(), 0
+    replacing.batches = 500
+    last = set()
+    for batch in replacing:
+        drawn = images(batch)
+        assert [record.modality for record in drawn] == 12 * [Modality.VISIBLE] + 12 * [Modality.INFRARED]
+        for n in range(0, 12, 3):
+            assert len({record.identity for record in drawn[n : n + 3] + drawn[12 + n : 12 + n + 3]}) == 1
+        chosen = {record.identity for record in drawn}
+        assert len(chosen) == 4
+        seen.update(chosen)
+        in_a_row += len(chosen & last)
+        last = chosen
+    share = 4 / len(COUNTS)
+    deviation = (500 * share * (1 - share)) ** 0.5
+    assert all(abs(seen[100 + 7 * n] - 500 * share) < 4 * deviation for n in range(len(COUNTS)))
+    assert max(seen.values()) - min(seen.values()) > 1  # not in turn
+    assert abs(in_a_row / 499 - 4 * share) < 4 * (4 * share / 499) ** 0.5
+
+
+def test_with_replacement_there_is_one_batch_more_than_fit(replacing):
+    assert len(replacing) == len(list(replacing)) == 66 // 12 + 1
+    exact = CrossModalitySampler(records([(12, 3)] * 4), identities=4, images=3, replacement=True)
+    assert len(exact) == len(list(exact)) == 4 + 1
+    ranks = [CrossModalitySampler(IMAGES, 4, 3, 5, rank, 2, replacement=True) for rank in (0, 1)]
+    assert [len(sampler) for sampler in ranks] == [66 // 24 + 1] * 2
+    replacing.batches = 2 * (66 // 24 + 1)
+    assert [batch for step in zip(*ranks, strict=True) for batch in step] == list(replacing)
+
+
+@pytest.mark.parametrize("step", [0, 1, 5, 6])
+def test_with_replacement_start_goes_on_from_any_step(replacing, step):
+    replacing.start(epoch=2)
+    whole = list(replacing)
+    replacing.start(epoch=2, step=step)
+    assert len(replacing) == 6 - step
+    assert list(replacing) == whole[step:]
+    replacing.start(epoch=3)
+    assert list(replacing) != whole

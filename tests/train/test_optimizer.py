@@ -50,17 +50,17 @@ def test_cosine_falls_from_the_whole_rate_to_zero():
 
 SCHEDULES = {  # rates of the public code of each method, epoch from 0 → (pretrained layers, heads)
     "AGW": (
-        dict(epochs=81, lr=0.1, schedule="table", factors={20: 0.1, 50: 0.01}, warmup_epochs=10),
+        {"epochs": 81, "lr": 0.1, "schedule": "table", "factors": {20: 0.1, 50: 0.01}, "warmup_epochs": 10},
         {0: (0.001, 0.01), 1: (0.002, 0.02), 4: (0.005, 0.05), 9: (0.01, 0.1), 10: (0.01, 0.1), 19: (0.01, 0.1),
          20: (0.001, 0.01), 49: (0.001, 0.01), 50: (0.0001, 0.001), 80: (0.0001, 0.001)},
     ),
     "MTL": (
-        dict(epochs=29, lr=0.01, schedule="table", factors={5: 0.75, 10: 0.5, 15: 0.25, 20: 0.125, 25: 0.1}),
+        {"epochs": 29, "lr": 0.01, "schedule": "table", "factors": {5: 0.75, 10: 0.5, 15: 0.25, 20: 0.125, 25: 0.1}},
         {0: (0.001, 0.01), 4: (0.001, 0.01), 5: (0.00075, 0.0075), 10: (0.0005, 0.005), 28: (0.0001, 0.001)},
     ),
     "PMT": (
-        dict(epochs=24, lr=3e-4, lr_pretrained=0.5, lr_min=3e-6, schedule="epoch-cosine", warmup_epochs=3,
-             optimizer="adamw"),
+        {"epochs": 24, "lr": 3e-4, "lr_pretrained": 0.5, "lr_min": 3e-6, "schedule": "epoch-cosine", "warmup_epochs": 3,
+             "optimizer": "adamw"},
         {0: (5.2e-5, 0.000102), 1: (0.000101, 0.000201), 2: (0.00014440514564, 0.000288696110578),
          23: (3e-6, 3e-6)},
     ),

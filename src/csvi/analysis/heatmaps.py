@@ -34,7 +34,7 @@ from csvi.data.batch import Batch
 from csvi.errors import CsviError
 from csvi.losses import mask_target
 from csvi.model.mask_decoder import full_size
-from csvi.model.net import PartNet
+from csvi.model.net import FeatureNet
 from csvi.progress import progress
 from csvi.runs import Run
 
@@ -115,15 +115,15 @@ def activation_energy(run: Run, batch: Batch) -> Tensor:
     return energy_of(_net(run), run.fabric, batch)
 
 
-def energy_of(net: PartNet, fabric: Fabric, batch: Batch) -> Tensor:
+def energy_of(net: FeatureNet, fabric: Fabric, batch: Batch) -> Tensor:
     """Sum F_s² over channels, in each cell: (B, h, w) float32 on the CPU, of a prepared batch."""
     with torch.inference_mode(), fabric.autocast():
         shared = net.features(batch.image, batch.streams)
     return shared.float().square().sum(1).cpu()
 
 
-def _net(run: Run) -> PartNet:
-    if not isinstance(run.net, PartNet):
+def _net(run: Run) -> FeatureNet:
+    if not isinstance(run.net, FeatureNet):
         raise CsviError(f"{run.path} was trained with {run.net.method}, whose network has no features F_s to show")
     return run.net
 

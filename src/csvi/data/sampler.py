@@ -45,11 +45,16 @@ class CrossModalitySampler(Sampler[list[Sample]]):
     is never drawn, and the log counts these. Batches depend on the seed and the epoch alone, so that a run can be
     resumed at any step.
 
+    With `replacement` it draws as the public code of AGW does (Ye et al., TPAMI 2021), from which CAJ, DDAG, HcTri and
+    DEEN have their sampler: N different identities uniformly, whatever other batches have drawn; of each of them K
+    images a modality uniformly with replacement; and one batch more than fit into the larger modality.
+
     Args:
         records: the images to train on, without the numbers that are `skipped`.
         identities, images: N and K.
         seed: fixes every batch and every augmentation.
         rank, world_size: this process draws every world_size-th batch, beginning with number `rank`.
+        replacement: draw as described above.
 
     Attributes:
         members: the visible and the infrared images of each identity that is drawn.
@@ -68,8 +73,10 @@ class CrossModalitySampler(Sampler[list[Sample]]):
         rank: int = 0,
         world_size: int = 1,
         skipped: Container[int] = (),
+        replacement: bool = False,
     ):
         self.identities, self.images, self.seed, self.rank, self.world_size = identities, images, seed, rank, world_size
+        self.replacement = replacement
         self.members = list(paired_images(records, skipped).values())
         seen = {record.identity for index, record in enumerate(records) if index not in skipped}
         left_out = len(seen) - len(self.members)
@@ -81,7 +88,8 @@ class CrossModalitySampler(Sampler[list[Sample]]):
                 f"{len(self.members)}: lower --data.identities or add data"
             )
         larger = max(sum(len(both[modality]) for both in self.members) for modality in Modality)
-        self.batches = math.ceil(larger / (identities * images * world_size))
+        step = identities * images * world_size  # images of a modality
+        self.batches = larger // step + 1 if replacement else math.ceil(larger / step)
         self.start(epoch=0)
 
     def start(self, epoch: int, step: int = 0) -> None:
@@ -113,7 +121,9 @@ class CrossModalitySampler(Sampler[list[Sample]]):
             yield [Sample(index, next(seeds), epoch) for indices in drawn for index in indices]
 
     def _identities(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
-        """N different identities at a time; all identities are drawn once before any is drawn again."""
+        """N different identities at a time; without replacement all are drawn once before any is drawn again."""
+        while self.replacement:
+            yield rng.choice(len(self.members), self.identities, replace=False)
         waiting = np.empty(0, int)  # rest of the last permutation, fewer than N
         while True:
             order = rng.permutation(len(self.members))
@@ -124,6 +134,8 @@ class CrossModalitySampler(Sampler[list[Sample]]):
                 waiting = waiting[self.identities :]
 
     def _choose(self, indices: list[int], rng: np.random.Generator) -> list[int]:
-        """Choose K of these images; none is chosen twice before all are chosen once."""
+        """Choose K of these images; without replacement none is chosen twice before all are chosen once."""
+        if self.replacement:
+            return [indices[i] for i in rng.integers(len(indices), size=self.images)]
         rounds = math.ceil(self.images / len(indices))
         return np.concatenate([rng.permutation(indices) for _ in range(rounds)])[: self.images].tolist()

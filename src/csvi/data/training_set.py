@@ -66,7 +66,9 @@ class TrainingSet:
     ) -> tuple[DataLoader[Batch], CrossModalitySampler]:
         """A loader of batches in these views, see `AugmentedDataset`, and its sampler, see `CrossModalitySampler`."""
         data = self.data
-        sampler = CrossModalitySampler(self.records, data.identities, data.images, seed, rank, world_size, self.skipped)
+        sampler = CrossModalitySampler(
+            self.records, data.identities, data.images, seed, rank, world_size, self.skipped, data.replacement
+        )
         return batch_loader(AugmentedDataset(self.images, views), sampler, data.workers, persistent=True), sampler
 
 

@@ -1,21 +1,21 @@
 """Augmentation as views: a view is a list of operations, and a method chooses the views of each modality.
 
-Images are augmented as bytes, in the loader processes. An operation that the package does not have is a class in the
-method's own file:
+Images are augmented as bytes, in the loader processes. What the field's methods do to the channels of an image is in
+`csvi.data.channel_views`. An operation that the package does not have is a class in the method's own file:
 
     @dataclass(frozen=True)
-    class ExchangeChannels(Operation):
+    class Posterize(Operation):
         def draw(self, rng, height, width):
-            return int(rng.integers(3))
+            return int(rng.integers(4))
 
         def apply(self, image, mask, drawn):
-            return image[[drawn] * 3], mask
+            return image >> drawn << drawn, mask
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -63,6 +63,22 @@ class ByChance(Operation):
 
 
 @dataclass(frozen=True)
+class OneOf(Operation):
+    """Exactly one of these operations, each as likely as the others, whatever its own chance to happen."""
+
+    operations: tuple[Operation, ...]
+
+    def draw(self, rng: np.random.Generator, height: int, width: int) -> tuple[Operation, Any]:
+        """Draw one of the operations, and what it needs to know."""
+        operation = self.operations[int(rng.integers(len(self.operations)))]
+        return operation, operation.draw(rng, height, width)
+
+    def apply(self, image: Tensor, mask: Tensor | None, drawn: tuple[Operation, Any]) -> tuple[Tensor, Tensor | None]:
+        operation, values = drawn
+        return operation.apply(image, mask, values)
+
+
+@dataclass(frozen=True)
 class Flip(ByChance):
     """Mirror image and mask horizontally."""
 
@@ -72,9 +88,11 @@ class Flip(ByChance):
 
 @dataclass(frozen=True)
 class Shift(Operation):
-    """Move image and mask by up to `pad` pixels: the same as padding with black and cropping at random."""
+    """Move image and mask by up to `pad` pixels: the same as padding and cropping at random."""
 
     pad: int
+    fill: int = 0
+    """Byte in all channels of the padding: black; MPANet (Wu et al., CVPR 2021) has 127. A mask is 0 there."""
 
     def draw(self, rng: np.random.Generator, height: int, width: int) -> tuple[int, int]:
         """Draw by how many pixels to move down and to the right."""
@@ -82,12 +100,18 @@ class Shift(Operation):
         return down, right
 
     def apply(self, image: Tensor, mask: Tensor | None, drawn: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
-        return _moved(image, *drawn), None if mask is None else _moved(mask, *drawn)
+        return _moved(image, *drawn, self.fill), None if mask is None else _moved(mask, *drawn)
 
 
 @dataclass(frozen=True)
 class Grayscale(ByChance):
     """Turn an image grey; it keeps three channels."""
+
+    epochs: float = math.inf
+    """First epochs, in which it may happen; 6 with p = 1 is the first stage of PMT (Lu et al., arXiv:2212.00226)."""
+
+    def happens(self, rng: np.random.Generator, epoch: int) -> bool:
+        return epoch < self.epochs and super().happens(rng, epoch)
 
     def apply(self, image: Tensor, mask: Tensor | None, drawn: Any) -> tuple[Tensor, Tensor | None]:
         return image.copy_(rgb_to_grayscale(image, 3)), mask
@@ -95,20 +119,29 @@ class Grayscale(ByChance):
 
 @dataclass(frozen=True)
 class Erase(ByChance):
-    """Fill a rectangle of an image with one colour; its mask stays. The defaults are torchvision's."""
+    """Fill a rectangle of an image with one colour; its mask stays. The defaults are torchvision's.
+
+    The code of CAJ (Ye et al., ICCV 2021), which DEEN and PMT share, draws the ratio uniformly and tries 100 times; its
+    colours are given after normalisation (`csvi.data.channel_views.nearest_color`).
+    """
 
     area: tuple[float, float] = (0.02, 0.33)
     """Least and greatest share of the image."""
     ratio: tuple[float, float] = (0.3, 3.3)
-    """Least and greatest ratio of height to width, drawn log-uniformly."""
+    """Least and greatest ratio of height to width."""
     fill: tuple[int, int, int] = MEAN_COLOR
     """Colour."""
+    ratio_law: Literal["log-uniform", "uniform"] = "log-uniform"
+    """How the ratio is distributed."""
+    tries: int = 10
+    """Rectangles that are drawn until one fits into the image."""
 
     def draw(self, rng: np.random.Generator, height: int, width: int) -> tuple[int, int, int, int] | None:
-        """Draw top, left, height and width of a rectangle; None if ten in a row do not fit into the image."""
-        for _ in range(10):
+        """Draw top, left, height and width of a rectangle; None if none of the tries fits into the image."""
+        for _ in range(self.tries):
             area = rng.uniform(*self.area) * height * width
-            ratio = math.exp(rng.uniform(*np.log(self.ratio)))
+            uniform = self.ratio_law == "uniform"
+            ratio = rng.uniform(*self.ratio) if uniform else math.exp(rng.uniform(*np.log(self.ratio)))
             h, w = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
             if h < height and w < width:
                 return int(rng.integers(height - h, endpoint=True)), int(rng.integers(width - w, endpoint=True)), h, w
@@ -156,10 +189,10 @@ def augment(
     return image, mask
 
 
-def _moved(pixels: Tensor, down: int, right: int) -> Tensor:
-    """Move (C, H, W) pixels; what comes in from outside is black."""
+def _moved(pixels: Tensor, down: int, right: int, fill: int = 0) -> Tensor:
+    """Move (C, H, W) pixels; what comes in from outside has the byte `fill`."""
     rows, columns = (_overlap(shift, size) for shift, size in ((down, pixels.shape[1]), (right, pixels.shape[2])))
-    moved = torch.zeros_like(pixels)
+    moved = torch.full_like(pixels, fill)
     moved[:, rows[1], columns[1]] = pixels[:, rows[0], columns[0]]
     return moved
 

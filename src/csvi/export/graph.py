@@ -50,10 +50,13 @@ class ChosenStream(nn.Module):
     def __init__(self, streams: TwoStream):
         super().__init__()
         self.choice, self.shared = StreamChoice(streams.visible, streams.infrared), streams.shared
+        self.stages = streams.stages
 
     def forward(self, image: Tensor, modality: Tensor) -> Tensor:
         """Shared features, see `TwoStream`."""
         return self.shared(self.specific(image, modality))
+
+    stage = TwoStream.stage
 
     def specific(self, image: Tensor, modality: Tensor) -> Tensor:
         """Features by the modality's own layers, see `TwoStream`."""

@@ -2,11 +2,49 @@
 
 Of B images `identity` is (B,), labels, and `modality` (B,), 0 visible and 1 infrared. Every loss is a scalar. A loss of
 your own is decorated with `full_precision`: it is computed in at least 32 bits where the network is computed in fewer.
+
+Losses with an equation number are the paper's. The others name their method, and are tested against values and
+gradients of its public code.
 """
 
-from csvi.losses.center import hetero_center_loss
-from csvi.losses.identity import identity_loss
+from csvi.losses.center import (
+    center_cluster,
+    center_pair_margin,
+    cross_modal_center_contrastive,
+    discriminative_center,
+    hetero_center_loss,
+)
+from csvi.losses.diversity import feature_orthogonality, separation
+from csvi.losses.identity import cross_entropy, identity_loss, mutual_learning, soft_cross_entropy
 from csvi.losses.loss import full_precision
 from csvi.losses.masks import identity_mask_loss, mask_loss, mask_target
+from csvi.losses.triplet import (
+    batch_hard_triplet,
+    hetero_center_triplet,
+    modality_shared_enhancement,
+    squared_difference_triplet,
+    weighted_regularized_triplet,
+)
 
-__all__ = ["full_precision", "hetero_center_loss", "identity_loss", "identity_mask_loss", "mask_loss", "mask_target"]
+__all__ = [
+    "batch_hard_triplet",
+    "center_cluster",
+    "center_pair_margin",
+    "cross_entropy",
+    "cross_modal_center_contrastive",
+    "discriminative_center",
+    "feature_orthogonality",
+    "full_precision",
+    "hetero_center_loss",
+    "hetero_center_triplet",
+    "identity_loss",
+    "identity_mask_loss",
+    "mask_loss",
+    "mask_target",
+    "modality_shared_enhancement",
+    "mutual_learning",
+    "separation",
+    "soft_cross_entropy",
+    "squared_difference_triplet",
+    "weighted_regularized_triplet",
+]

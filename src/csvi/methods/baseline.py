@@ -7,19 +7,19 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from csvi.config import MethodSettings, TrainConfig, check_range, setting
+from csvi.config import check_range, setting
 from csvi.data.batch import Batch
 from csvi.losses import hetero_center_loss, identity_loss
-from csvi.methods.method import Method, Published
+from csvi.methods.method import Published
+from csvi.methods.pretrained import PretrainedMethod, PretrainedSettings
 from csvi.model.net import PartNet
-from csvi.model.weights import OF_NET, initial_weights
 
 PAPER = "Huang et al., Information Fusion 104, 2024"
 TABLE_3 = f"{PAPER}, Table 3"
 
 
 @dataclass
-class BaselineSettings(MethodSettings):
+class BaselineSettings(PretrainedSettings):
     """Settings of the network that is kept for testing, and of its losses (Section 3.1).
 
     The hetero-center loss is by default that of the code of the paper's reference 24, which Eq. 7 names. Eq. 7 to the
@@ -28,12 +28,6 @@ class BaselineSettings(MethodSettings):
     """
 
     name: str = "baseline"
-    backbone: str = "resnet50"
-    """A torchvision ResNet (resnet18, 34, 50, ...) or mobilenet_v2 (Eq. 1, 2)."""
-    weights: str = "imagenet"
-    """Initial weights of the backbone: imagenet (torchvision's download), packaged (mobilenet_v2, from csvi[demo]),
-    none, or the path of a state dict (.pth or .safetensors); or a run that was trained on other people, of which all is
-    taken but its classifiers."""
     parts: int = 6
     """Horizontal strips (Eq. 3)."""
     part_dim: int = 512
@@ -64,7 +58,7 @@ class BaselineSettings(MethodSettings):
         check_range(self, 0, math.inf, "identity_weight", "center_weight", "center_ramp")
 
 
-class Baseline(Method):
+class Baseline(PretrainedMethod):
     """The paper's network without extra branches; the other rows of Table 3 add to it."""
 
     Settings = BaselineSettings
@@ -116,26 +110,6 @@ class Baseline(Method):
     def per_class(self) -> float:
         """The factor 1/L of Eq. 5, where the settings ask for it."""
         return 1 / self.identities if self.settings.class_mean else 1.0
-
-    @classmethod
-    def pretrained(cls, settings: BaselineSettings) -> dict[str, Tensor] | None:
-        """Fetch the initial weights of the backbone, or all of a trained run."""
-        return super().pretrained(settings) or initial_weights(settings.backbone, settings.weights)
-
-    def load_pretrained(self, state: dict[str, Tensor]) -> None:
-        """Fill both streams and the shared layers; from a run all that fits."""
-        if any(name.startswith(OF_NET) for name in state):
-            super().load_pretrained(state)
-        else:
-            self.net.backbone.load_pretrained(state)
-
-    def groups(self, train: TrainConfig) -> list[dict[str, Any]]:
-        """The backbone, whose learning rate is scaled by `lr_pretrained` if it is pretrained, and all the rest."""
-        backbone = list(self.net.backbone.parameters())
-        in_backbone = {id(parameter) for parameter in backbone}
-        rest = [parameter for parameter in self.parameters() if id(parameter) not in in_backbone]
-        factor = 1.0 if self.settings.weights == "none" else train.lr_pretrained
-        return [{"params": backbone, "lr": train.lr * factor}, {"params": rest}]
 
     def advise(self, terms: Mapping[str, float], step: int) -> str | None:
         """Say so when identities are at chance because the hetero-center loss rules.

@@ -60,7 +60,21 @@ class EmbeddingNet(nn.Module, PyTorchModelHubMixin, library_name="csvi", tags=["
         return F.normalize(torch.stack(list(embeddings)).sum(0), dim=1)
 
 
-class PartNet(EmbeddingNet):
+class FeatureNet(EmbeddingNet):
+    """A network whose embeddings are made of the features of two streams: it has heatmaps.
+
+    Attributes:
+        backbone: the streams and the shared layers.
+    """
+
+    backbone: TwoStream
+
+    def features(self, image: Tensor, modality: Modalities | Route) -> Tensor:
+        """Compute the features that embeddings are made of, by default F_s: (B, C1, h, w)."""
+        return self.backbone(image, modality)
+
+
+class PartNet(FeatureNet):
     """Two streams, shared layers and a part head (Section 3.1).
 
     Args:
@@ -98,10 +112,6 @@ class PartNet(EmbeddingNet):
         """Compute embeddings (B, P * C2) from features (B, C1, h, w)."""
         parts, _ = self.head(features)
         return F.normalize(parts, dim=2).flatten(1)
-
-    def features(self, image: Tensor, modality: Modalities | Route) -> Tensor:
-        """Compute F_s, which the parts are cut from: (B, C1, h, w)."""
-        return self.backbone(image, modality)
 
     def average(self, embeddings: Sequence[Tensor]) -> Tensor:
         """Average embeddings of the same images, part by part: (B, P * C2) each, to (B, P * C2)."""

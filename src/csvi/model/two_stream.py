@@ -147,7 +147,7 @@ class TwoStream(nn.Module):
 
     def _blocks(self, number: int) -> list[tuple[nn.Module, str]]:
         """Blocks of a shared stage: the module that each is in, and its name there."""
-        layers = [(self.shared, name) for name in self.stages[number]]
+        layers: list[tuple[nn.Module, str]] = [(self.shared, name) for name in self.stages[number]]
         if len(layers) > 1:
             return layers
         stage = self.shared.get_submodule(layers[0][1])  # of a ResNet: one sequence of blocks

@@ -16,7 +16,7 @@ def build_optimizer(groups: Sequence[dict[str, Any]], train: TrainConfig) -> Opt
     Fused: a step reads and writes every parameter once, which PyTorch can do on CPUs, NVIDIA's and Apple's GPUs.
     """
     groups = [{**group, "initial_lr": group.get("lr", train.lr)} for group in groups]
-    arguments = {"lr": train.lr, "weight_decay": train.weight_decay, "fused": True}
+    arguments: dict[str, Any] = {"lr": train.lr, "weight_decay": train.weight_decay, "fused": True}
     if train.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=train.momentum, nesterov=train.nesterov, **arguments)
     return {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[train.optimizer](groups, **arguments)
@@ -41,5 +41,5 @@ def learning_rate_factor(step: int, steps_per_epoch: int, config: TrainConfig) -
         return warmup * 0.1 ** (epoch // config.decay_every)
     if config.schedule == "table":
         return warmup * config.factors.get(max((e for e in config.factors if e <= epoch), default=-1), 1.0)
-    done = (epoch + 1) / config.epochs if config.schedule == "epoch-cosine" else step / (config.epochs * steps_per_epoch)
-    return warmup * (1 + math.cos(math.pi * done)) / 2
+    done = epoch + 1 if config.schedule == "epoch-cosine" else step / steps_per_epoch
+    return warmup * (1 + math.cos(math.pi * done / config.epochs)) / 2

@@ -82,10 +82,10 @@ def heatmaps_of(embedder: Embedder, images: np.ndarray, modalities: Sequence[Mod
 
     from csvi.analysis.heatmaps import energy_of, heatmap, overlay
     from csvi.data.batch import Batch, prepare
-    from csvi.model.net import PartNet
+    from csvi.model.net import FeatureNet
     from csvi.search.torch_embedder import TorchEmbedder
 
-    if not (isinstance(embedder, TorchEmbedder) and isinstance(embedder.net, PartNet)):
+    if not (isinstance(embedder, TorchEmbedder) and isinstance(embedder.net, FeatureNet)):
         raise CsviError(f"the network of {embedder.name} has no features to show a heatmap of")
     modality, nobody = torch.tensor([int(each) for each in modalities]), torch.zeros(len(images))
     batch = prepare(Batch(torch.from_numpy(images).permute(0, 3, 1, 2), modality, nobody), embedder.fabric.device)
