@@ -99,14 +99,14 @@ def baseline_run(sysu_root, cache_folder, tmp_path_factory):
 
 @pytest.fixture
 def tiny_trunk(monkeypatch):
-    """Every trunk is five convolutions; tests/test_goldens.py and tests/model have real ones."""
+    """Every trunk is five convolutions, a block each; tests/test_goldens.py and tests/model have real ones."""
 
     def build_trunk(name):
         stages, channels = [], 3
         for number, (width, stride, total) in enumerate([(8, 4, 4), (8, 1, 4), (8, 2, 8), (16, 2, 16), (16, 1, 16)]):
             convolution = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
-            layers = {"conv": convolution, "norm": nn.BatchNorm2d(width), "relu": nn.ReLU()}
-            stages.append(Stage({f"{key}{number}": layer for key, layer in layers.items()}, width, total))
+            name, block = f"block{number}", nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU())
+            stages.append(Stage({name: block}, width, total, (name,)))
             channels = width
         return Trunk(stages)
 

@@ -14,6 +14,7 @@ METHODS = {
     "decode": "csvi.methods.decode:Decode",
     "coseg": "csvi.methods.coseg:CoSeg",
     "coseg+": "csvi.methods.coseg:CoSegPlus",
+    "agw": "csvi.methods.agw:AGW",
 }
 """Name → class."""
 

@@ -9,7 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from csvi.errors import CsviError
+from csvi.model.attention import NonLocal
+from csvi.model.neck import BNNeck
 from csvi.model.parts import PartHead
+from csvi.model.pooling import GeM
 from csvi.model.two_stream import Modalities, Route, TwoStream
 
 
@@ -72,6 +75,43 @@ class FeatureNet(EmbeddingNet):
     def features(self, image: Tensor, modality: Modalities | Route) -> Tensor:
         """Compute the features that embeddings are made of, by default F_s: (B, C1, h, w)."""
         return self.backbone(image, modality)
+
+
+class NeckNet(FeatureNet):
+    """Two stems, shared layers, one pooled feature and a batch norm behind it: what AGW and those after it have.
+
+    Args:
+        method, height, width: see `EmbeddingNet`.
+        backbone: name of a trunk, see `build_trunk`; the first of its stages is each modality's own.
+        power: p of the pooling, see `GeM`; 1 averages.
+        non_local: attend among positions after the last two blocks of the third stage and the last three of the
+            fourth, see `NonLocal`.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        height: int,
+        width: int,
+        backbone: str = "resnet50",
+        power: float = 1.0,
+        non_local: bool = False,
+    ):
+        super().__init__(method, height, width)
+        self.backbone = TwoStream(backbone, cut=1)
+        if non_local:
+            for stage, blocks in ((2, 2), (3, 3)):
+                self.backbone.follow(stage, blocks, NonLocal)
+        self.pool = GeM(power)
+        self.neck = BNNeck(self.backbone.channels)
+
+    def forward(self, image: Tensor, modality: Modalities | Route) -> Tensor:
+        """Embed images by the feature behind the batch norm, L2-normalised: (B, C1), see `EmbeddingNet`."""
+        return F.normalize(self.neck(self.pooled(image, modality)), dim=1)
+
+    def pooled(self, image: Tensor, modality: Modalities | Route) -> Tensor:
+        """Compute the feature before the batch norm, which metric losses read: (B, C1)."""
+        return self.pool(self.features(image, modality))
 
 
 class PartNet(FeatureNet):

@@ -18,6 +18,8 @@ class Stage:
     """Channels of the output."""
     stride: int
     """Pixels of the image in a cell of the output."""
+    blocks: tuple[str, ...] = ()
+    """Names of its blocks, in dotted form, where it has blocks."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,10 @@ def build_trunk(name: str) -> Trunk:
     if name == "mobilenet_v2":
         layers = dict(network.features.named_children())
         ends, strides = (2, 4, 7, 14, 18), (2, 4, 8, 16, 16)
-        stages = [
-            Stage({str(i): layers[str(i)] for i in range(start, end)}, layers[str(end - 1)].out_channels, stride)
-            for start, end, stride in zip((0, *ends), ends, strides, strict=False)
-        ]
+        stages = []
+        for start, end, stride in zip((0, *ends), ends, strides, strict=False):
+            names = tuple(map(str, range(start, end)))
+            stages.append(Stage({n: layers[n] for n in names}, layers[names[-1]].out_channels, stride, names))
     else:
         layers = dict(network.named_children())
         last = network.fc.in_features
@@ -54,7 +56,9 @@ def build_trunk(name: str) -> Trunk:
             Stage({name: layers[name] for name in ("conv1", "bn1", "relu", "maxpool")}, network.bn1.num_features, 4)
         ]
         for number, stride in enumerate((4, 8, 16, 16), 1):
-            stages.append(Stage({f"layer{number}": layers[f"layer{number}"]}, last * 2**number // 16, stride))
+            name = f"layer{number}"
+            blocks = tuple(f"{name}.{block}" for block, _ in layers[name].named_children())
+            stages.append(Stage({name: layers[name]}, last * 2**number // 16, stride, blocks))
     for top in stages[-1].layers.values():
         for layer in top.modules():
             if isinstance(layer, nn.Conv2d):

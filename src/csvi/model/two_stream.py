@@ -68,7 +68,8 @@ class TwoStream(nn.Module):
     Attributes:
         visible, infrared: the layers of each modality.
         shared: the layers for both.
-        stages, stage_channels: names of the layers of each stage, and the channels of its output.
+        stages, blocks, stage_channels: names of the layers and of the blocks of each stage, and the channels that come
+            out of it.
         specific_channels, channels: C and C1, of the features before and after the shared layers.
         specific_stride, stride: pixels of the image in a cell of either.
 
@@ -84,6 +85,7 @@ class TwoStream(nn.Module):
             raise ValueError(f"{trunk} has {len(used)} stages, it cannot be cut after {cut}")
         self.prefix, self.cut = network.prefix, cut
         self.stages = [list(stage.layers) for stage in used]
+        self.blocks = [stage.blocks for stage in used]
         self.stage_channels = [stage.channels for stage in used]
         self.visible = _sequence(used[:cut])
         self.shared = _sequence(used[cut:])
@@ -141,17 +143,9 @@ class TwoStream(nn.Module):
             last: how many blocks of it; all, if it has no more.
             build: makes the new layers for so many channels.
         """
-        for owner, name in self._blocks(number)[-last:]:
-            block = owner.get_submodule(name)
-            owner.set_submodule(name, Followed(block, build(_channels_of(block))))
-
-    def _blocks(self, number: int) -> list[tuple[nn.Module, str]]:
-        """Blocks of a shared stage: the module that each is in, and its name there."""
-        layers: list[tuple[nn.Module, str]] = [(self.shared, name) for name in self.stages[number]]
-        if len(layers) > 1:
-            return layers
-        stage = self.shared.get_submodule(layers[0][1])  # of a ResNet: one sequence of blocks
-        return [(stage, name) for name, _ in stage.named_children()]
+        for name in self.blocks[number][-last:]:
+            block = self.shared.get_submodule(name)
+            self.shared.set_submodule(name, Followed(block, build(_channels_of(block))))
 
     def load_pretrained(self, state: dict[str, Tensor]) -> None:
         """Fill all layers from a single-stream network's state dict; raises `CsviError` if a tensor does not fit.

@@ -1,0 +1,68 @@
+"""AGW: non-local attention, generalised-mean pooling and a weighted regularised triplet loss (Ye et al., TPAMI 2021).
+
+As its public code has it; docs/methods.md says where that departs from the publication.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from csvi.data.batch import Batch
+from csvi.losses import batch_hard_triplet, cross_entropy, weighted_regularized_triplet
+from csvi.methods.method import Published
+from csvi.methods.pretrained import PretrainedMethod, PretrainedSettings
+from csvi.model.neck import Classifier
+from csvi.model.net import NeckNet
+
+BASE_MARGIN = 0.3
+"""Margin of the batch-hard triplet loss of the baseline of AGW's paper."""
+
+
+@dataclass
+class AGWSettings(PretrainedSettings):
+    """Settings of AGW."""
+
+    name: str = "agw"
+    base: bool = False
+    """AGW's own baseline: no attention, average pooling, and the batch-hard triplet loss."""
+    triplet_weight: float = 1.0
+    """Weight of the triplet loss."""
+
+
+class AGW(PretrainedMethod):
+    """One feature an image: a triplet loss before its batch norm, an identity loss behind it."""
+
+    Settings: ClassVar[type[AGWSettings]] = AGWSettings
+    Net = NeckNet
+    title = "AGW"
+    paper = "Ye et al., Deep Learning for Person Re-identification: A Survey and Outlook, TPAMI 44(6), 2022"
+    published: ClassVar[Published | None] = Published(
+        "README of DDAG's public code", {"sysu": {"all-search single-shot": {"R1": 47.50, "mAP": 47.65}}}
+    )
+    settings: AGWSettings
+    net: NeckNet
+
+    def __init__(self, settings: AGWSettings, identities: int, height: int, width: int):
+        super().__init__(settings, identities, height, width)
+        self.net = self.Net(height=height, width=width, **self.net_arguments())
+        self.classify = Classifier(self.net.backbone.channels, identities)
+
+    def net_arguments(self) -> dict[str, Any]:
+        """List the arguments of `Net` but for the size of the images."""
+        s = self.settings
+        return {"method": s.name, "backbone": s.backbone, "power": 1.0 if s.base else 3.0, "non_local": not s.base}
+
+    def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """The identity loss and the triplet loss."""
+        pooled = self.net.pooled(batch.image, batch.streams)
+        return {
+            "identity": cross_entropy(self.classify(self.net.neck(pooled)), batch.identity),
+            "triplet": self.settings.triplet_weight * self.triplet(pooled, batch),
+        }
+
+    def triplet(self, pooled: Tensor, batch: Batch) -> Tensor:
+        """Compute the triplet loss of features (B, C), before the batch norm."""
+        if self.settings.base:
+            return batch_hard_triplet(pooled, batch.identity, BASE_MARGIN)
+        return weighted_regularized_triplet(pooled, batch.identity)

@@ -1,0 +1,221 @@
+"""Vision transformers: that of PMT, and any network of timm where it is installed."""
+
+import math
+from collections import OrderedDict
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import StochasticDepth
+
+from csvi.errors import CsviError, in_one_line
+from csvi.plugins import imported
+
+SIZES = {"vit_base": (768, 12), "vit_small": (384, 6), "vit_tiny": (192, 3)}
+"""Name → dimensions of a token, and heads."""
+
+
+def build_vit(name: str, height: int, width: int) -> "VisionTransformer | TimmBackbone":
+    """Build a network from images to one feature each, with random weights.
+
+    Either has `channels`, the length D of a feature, `forward` from images (B, 3, H, W) to features (B, D), and
+    `load_pretrained`.
+
+    Args:
+        name: `vit_base`, `vit_small` or `vit_tiny` for PMT's; `timm:NAME` for a network of timm.
+        height, width: size of the images.
+
+    Raises:
+        CsviError: there is no such network, timm is missing, or the images do not fit.
+    """
+    if name.startswith("timm:"):
+        return TimmBackbone(name.removeprefix("timm:"), height, width)
+    if name not in SIZES:
+        raise CsviError(f"unknown transformer {name!r}; choose one of {', '.join(SIZES)} or timm:NAME")
+    dim, heads = SIZES[name]
+    return VisionTransformer(height, width, dim, heads=heads)
+
+
+class VisionTransformer(nn.Module):
+    """ViT (Dosovitskiy et al., ICLR 2021) on overlapping patches: by default ViT-B/16 with stride 12, as in PMT.
+
+    PMT is arXiv 2212.00226; details are those of its public code. Parameters have timm's names, so that its files fit.
+
+    Args:
+        height, width: size of the images that it has position embeddings for; for others these are resized.
+        dim: D, dimensions of a token.
+        depth: blocks.
+        heads: heads of the attention.
+        patch, stride: side of a patch, and pixels from one to the next; patches that do not fit are left out.
+        dropout: after the position embeddings, the projection of the attention and both layers of the MLP.
+        drop_path: stochastic depth of the last block, linear from 0 in the first.
+
+    Attributes:
+        channels: D.
+        grid: rows and columns of patches, h and w.
+
+    Raises:
+        CsviError: no patch fits into the images.
+    """
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        dim: int = 768,
+        depth: int = 12,
+        heads: int = 12,
+        patch: int = 16,
+        stride: int = 12,
+        dropout: float = 0.03,
+        drop_path: float = 0.1,
+    ):
+        super().__init__()
+        if min(height, width) < patch:
+            raise CsviError(f"images of {height}x{width} have no patch of {patch} by {patch} pixels: use larger ones")
+        self.channels = dim
+        self.grid = (height - patch) // stride + 1, (width - patch) // stride + 1
+        self.patch_embed = nn.Sequential(OrderedDict(proj=nn.Conv2d(3, dim, patch, stride)))
+        self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
+        self.pos_embed = nn.Parameter(torch.empty(1, 1 + math.prod(self.grid), dim))
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.Sequential(
+            *(Block(dim, heads, dropout, drop_path * number / max(1, depth - 1)) for number in range(depth))
+        )
+        self.norm = nn.LayerNorm(dim)  # eps 1e-5 as in PMT, here and in the blocks; timm has 1e-6
+        for parameter in (self.cls_token, self.pos_embed):
+            nn.init.trunc_normal_(parameter, std=0.02)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Features of images (B, 3, H, W), normalised: their class tokens, (B, D)."""
+        return self.tokens(image)[:, 0]
+
+    def tokens(self, image: Tensor) -> Tensor:
+        """All tokens behind the last norm, (B, 1 + h*w, D): the class token, then patches row by row."""
+        patches = self.patch_embed(image)  # (B, D, h, w)
+        grid = patches.shape[2], patches.shape[3]
+        positions = self.pos_embed if grid == self.grid else resized_positions(self.pos_embed, self.grid, grid)
+        patches = patches.flatten(2).mT
+        tokens = torch.cat([self.cls_token.expand(patches.shape[0], -1, -1), patches], 1)
+        return self.norm(self.blocks(self.dropout(tokens + positions)))
+
+    def load_pretrained(self, state: Mapping[str, Tensor]) -> None:
+        """Fill all layers from a state dict with timm's names, such as that of vit_base_patch16_224.
+
+        Its classifier is ignored. A square grid of position embeddings is resized.
+
+        Raises:
+            CsviError: a tensor is missing, is of another shape or has no place.
+        """
+        state = dict(state)
+        positions = state.get("pos_embed")
+        if positions is not None and positions.dim() == 3:
+            side = math.isqrt(max(0, positions.shape[1] - 1))
+            if side and side**2 == positions.shape[1] - 1:
+                state["pos_embed"] = resized_positions(positions, (side, side), self.grid)
+        _load(self, state, ("head.", "pre_logits."))
+
+
+def resized_positions(positions: Tensor, grid: tuple[int, int], other: tuple[int, int]) -> Tensor:
+    """Resize position embeddings bilinearly from one grid of patches to another, all but the class token's.
+
+    (1, 1 + h*w, D) with (h, w) = `grid` to the same with (h, w) = `other`.
+    """
+    own, patches = positions[:, :1], positions[:, 1:].mT.unflatten(2, grid)
+    return torch.cat([own, F.interpolate(patches, other, mode="bilinear").flatten(2).mT], 1)
+
+
+class Block(nn.Module):
+    """A pre-norm block of a vision transformer: attention, then an MLP four times as wide, (B, N, D) to the same.
+
+    Args:
+        dim: D.
+        heads: see `Attention`.
+        dropout: see `VisionTransformer`.
+        drop_path: probability with which an image skips the attention, and likewise the MLP.
+    """
+
+    def __init__(self, dim: int, heads: int, dropout: float = 0.0, drop_path: float = 0.0):
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.attn = Attention(dim, heads, dropout)
+        self.mlp = nn.Sequential(
+            OrderedDict(
+                fc1=nn.Linear(dim, 4 * dim), act=nn.GELU(), drop1=nn.Dropout(dropout),
+                fc2=nn.Linear(4 * dim, dim), drop2=nn.Dropout(dropout),
+            )
+        )  # fmt: skip
+        self.drop_path = StochasticDepth(drop_path, "row")
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        tokens = tokens + self.drop_path(self.attn(self.norm1(tokens)))
+        return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+
+
+class Attention(nn.Module):
+    """Self-attention of so many heads, (B, N, D) to the same, with dropout behind the projection alone."""
+
+    def __init__(self, dim: int, heads: int, dropout: float = 0.0):
+        super().__init__()
+        self.heads = heads
+        self.qkv, self.proj, self.dropout = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim), nn.Dropout(dropout)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        q, k, v = self.qkv(tokens).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, heads, N, d)
+        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return self.dropout(self.proj(attended))
+
+
+class TimmBackbone(nn.Module):
+    """A network of timm without its classifier, with random weights.
+
+    Args:
+        name: as `timm.list_models()` has it, such as `vit_small_patch16_224`.
+        height, width: size of the images; a network that is not bound to one takes any.
+
+    Attributes:
+        channels: D.
+
+    Raises:
+        CsviError: timm is missing or has no such network, or it is not for images of this size.
+    """
+
+    def __init__(self, name: str, height: int, width: int):
+        super().__init__()
+        timm = imported("timm", "timm", f"the backbone timm:{name}")
+        if not timm.is_model(name):
+            raise CsviError(f"timm {timm.__version__} has no network {name!r}: timm.list_models() names them")
+        about = timm.get_pretrained_cfg(name)
+        size = {"img_size": (height, width)} if about.fixed_input_size else {}
+        try:
+            self.network = timm.create_model(name, num_classes=0, **size)
+        except (AssertionError, TypeError, ValueError, RuntimeError) as error:
+            raise CsviError(f"timm cannot build {name} for {height}x{width}: {in_one_line(error)}") from error
+        self.channels: int = self.network.head_hidden_size
+        classifiers = about.classifier or ()
+        self.classifiers = tuple(f"{c}." for c in ([classifiers] if isinstance(classifiers, str) else classifiers))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Pooled features of images (B, 3, H, W), normalised: (B, D)."""
+        features: Tensor = self.network(image)
+        return features
+
+    def load_pretrained(self, state: Mapping[str, Tensor]) -> None:
+        """Fill all layers from timm's state dict, without its classifier; raises `CsviError` if it does not fit."""
+        _load(self.network, state, self.classifiers)
+
+
+def _load(network: nn.Module, state: Mapping[str, Tensor], ignored: tuple[str, ...]) -> None:
+    """Fill a network, or raise before anything is filled; names that begin with one of `ignored` are left out."""
+    own = network.state_dict()
+    state = {name: tensor for name, tensor in state.items() if name in own or not name.startswith(ignored)}
+    for name in [*own, *state]:
+        found, place = (f"of shape {tuple(of[name].shape)}" if name in of else "missing" for of in (state, own))
+        if found != place:
+            raise CsviError(f"the initial weights do not fit the backbone: {name} is {found}, it should be {place}")
+    network.load_state_dict(state)
