@@ -44,13 +44,7 @@ def reproduce(dataset: str, config: Config, out: Path, seeds: int = 1, anyway: b
     """
     config = copy.deepcopy(config)
     config.data.layout = dataset
-    masks = config.data.masks and Path(config.data.masks)
-    check = check_dataset(Path(config.data.root), dataset, masks or None)
-    if check.problems and not anyway:
-        raise CsviError(
-            f"{config.data.root} has {len(check.problems)} problems, such as: {check.problems[0].message} "
-            f"(csvi check {as_argument(config.data.root)} names them all, --anyway continues)"
-        )
+    check_to_train(config, anyway)
     benchmark = read_benchmark(config.data)
     masked = True
     try:
@@ -86,6 +80,17 @@ def reproduce(dataset: str, config: Config, out: Path, seeds: int = 1, anyway: b
     with replacing(file) as partial:
         partial.write_text("\n".join(parts))
     return file
+
+
+def check_to_train(config: Config, anyway: bool) -> None:
+    """Raises `CsviError` if the data of these settings have problems, unless they are to be used anyway."""
+    data = config.data
+    problems = check_dataset(Path(data.root), data.layout, Path(data.masks) if data.masks else None).problems
+    if problems and not anyway:
+        raise CsviError(
+            f"{data.root} has {len(problems)} problems, such as: {problems[0].message} "
+            f"(csvi check {as_argument(data.root)} names them all, --anyway continues)"
+        )
 
 
 def _evaluate_folds(config: Config, out: Path, seeds: int, method: str) -> list[Path]:

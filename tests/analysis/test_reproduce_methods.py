@@ -1,0 +1,54 @@
+"""Methods of the field beside what was published of them: their settings, and the table."""
+
+import dataclasses
+from functools import partial
+
+import pytest
+
+from csvi.analysis.reproduce_methods import published_config, reproduce_methods
+from csvi.cli import main
+from csvi.data import protocols_of
+from csvi.errors import CsviError
+from csvi.methods import METHODS, find_method
+from csvi.runs.settings import as_method
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_has_settings_of_its_publication(name):
+    assert published_config(name, "sysu").method.name == name
+
+
+def test_a_dataset_may_have_settings_of_its_own():
+    assert published_config("coseg", "regdb").data.layout == "regdb"
+    assert published_config("agw", "regdb").train.factors == {0: 1.0, 20: 0.1, 50: 0.01}
+
+
+def test_ours_beside_the_published(config, sysu_root, tmp_path, monkeypatch):
+    monkeypatch.setattr("csvi.runs.evaluation.protocols_of", partial(protocols_of, trials=2))
+    names = "agw", "baseline"
+    configs = {name: dataclasses.replace(config, method=as_method(config.method, name)) for name in names}
+    arguments = "sysu", configs, str(sysu_root), tmp_path / "out"
+    with pytest.raises(CsviError, match=r"has \d+ problems"):
+        reproduce_methods(*arguments)
+    text = reproduce_methods(*arguments, anyway=True).read_text()
+    assert text.startswith("# SYSU-MM01")
+    table = text.partition("## all-search single-shot")[2].partition("##")[0]
+    (agw,) = [line for line in table.splitlines() if line.startswith("| agw |")]
+    cells = [cell.strip() for cell in agw.strip("|").split("|")]
+    assert all(0 <= float(cell) <= 100 for cell in cells[1:5])
+    assert cells[5:] == ["47.50 / - / - / 47.65", find_method("agw").published.source]
+    assert text.count("| baseline |") == text.count("\n## ") == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["llcm"], "the paper has no figures of LLCM"),
+        (["sysu", "--methods", "agw", "agw"], "a method stands twice among agw, agw"),
+        (["sysu", "--methods", "agww"], "unknown method 'agww'"),
+        (["sysu", "--methods", "agw", "--settings", "x.yaml"], "--settings is of the paper's tables"),
+    ],
+)
+def test_what_cannot_be_reproduced(arguments, says, tmp_path, capsys):
+    assert main(["reproduce", *arguments, "--data", str(tmp_path)]) != 0
+    assert says in capsys.readouterr().err
