@@ -29,7 +29,7 @@ from statistics import fmean
 import matplotlib
 import numpy as np
 import torch
-from common import BenchmarkError, Finding, parser_of, run
+from common import SEGMENTATION_WEIGHT, BenchmarkError, Finding, parser_of, run
 from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
@@ -75,8 +75,6 @@ KINDS = {
     "none": "the Baseline, which learns from no mask",
 }
 """Kind of mask → what it is."""
-SEGMENTATION_WEIGHT = {"segment": "20", "decode": "60", "coseg": "60", "coseg+": "60"}
-"""Method → its weight of the segmentation loss, as docs/results.md chose it with exact masks."""
 METRICS = ("R1", "mAP")
 SEGMENTER = "segmenter.json"
 BATCH = 64

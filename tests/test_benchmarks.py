@@ -433,3 +433,28 @@ def test_feedback_is_measured_on_a_run(benchmark, coseg_run, capsys):
     assert "3" in capsys.readouterr().out
     assert benchmark("feedback").main([str(coseg_run), "--judged", "500"]) == 1
     assert "no probe has a right image behind its first 500" in capsys.readouterr().out
+
+
+def test_methods_are_ranked_beside_what_was_published(benchmark, config, sysu_root, tmp_path, monkeypatch):
+    ranking = benchmark("ranking")
+    monkeypatch.setattr(
+        ranking, "write_benchmark", lambda out, synth: shutil.copytree(sysu_root, out, dirs_exist_ok=True)
+    )
+    monkeypatch.setattr("csvi.runs.evaluation.protocols_of", partial(protocols_of, trials=2))
+    config.train.validate_every = 1
+    settings, out = tmp_path / "small.yaml", tmp_path / "out"
+    save_config(config, settings)
+    asked = [str(out), "--preset", "tiny", "--config", str(settings), "--methods", "baseline", "decode", "agw"]
+    asked += ["--seeds", "0", "--rates", "0.01"]
+    assert ranking.main([*asked, "--summary-only"]) == 1  # nothing is done yet
+    assert ranking.main(asked) == 0
+    text = (out / "ranking.md").read_text()
+    agw = next(line for line in text.splitlines() if line.startswith("| agw |"))
+    assert agw.endswith("| 47.5 | 47.6 | README of DDAG's public code |")
+    assert "R1, 3 methods: Kendall's tau" in text
+    r1, _ = json.loads((out / "ranking.json").read_text())["agreements"]
+    assert r1["published"] == [63.22, 65.86, 47.5]
+    assert (out / "ranking.png").stat().st_size > 1000
+    monkeypatch.setattr("csvi.analysis.ablate.train", None)  # nothing is trained again
+    assert ranking.main(asked) == 0
+    assert (out / "ranking.md").read_text() == text

@@ -147,6 +147,9 @@ class TrainConfig:
     """Steps of linear warm-up."""
     warmup_epochs: int = 0
     """n: the schedule begins with the n-th epoch; those before it, e from 1, have e/n of the initial learning rate."""
+    ema: float = 0.0
+    """Keep a moving average of the weights: this share of it stays at each step, as 0.99; 0 keeps the last weights.
+    The average is what is validated and saved. Ours; the field's code does not."""
     compile: bool = setting(False, "machine")
     """Let torch.compile write code for this network, in the first step. On CPUs it gains nothing."""
     validate_every: int = setting(2, "machine")
@@ -161,6 +164,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check_range(self, 1, 100_000, "epochs", "decay_every")
         check_range(self, 0, 1, "momentum")
+        check_range(self, 0, 0.999999, "ema")
         check_range(
             self, 0, math.inf, "lr", "lr_pretrained", "lr_min", "weight_decay", "warmup", "warmup_epochs",
             "validate_every", "checkpoint_every",

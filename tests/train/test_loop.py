@@ -543,3 +543,34 @@ def test_settings_of_augmentation_without_effect_are_named(two_epochs, tmp_path,
     train(two_epochs, tmp_path)
     found = [message for message in caplog.messages if "has no effect" in message]
     assert found == ["coseg augments images in its own way: data.pad has no effect"]
+
+
+def test_the_moving_average_of_the_weights_is_kept_validated_and_resumed(config, two_epochs, tmp_path, monkeypatch):
+    """What is saved is the average of what the run without it goes through."""
+    two_epochs.train.ema = 0.75
+    seen, validated = [], []
+
+    def remember(fabric, method, *others):
+        outcome = train_step(fabric, method, *others)
+        seen.append({key: tensor.clone() for key, tensor in method.net.state_dict().items()})
+        return outcome
+
+    monkeypatch.setattr(loop, "train_step", remember)
+    train(two_epochs, tmp_path / "whole")
+    saved = load_file(tmp_path / "whole" / "model.safetensors")
+    for key, expected in seen[0].items():
+        if expected.is_floating_point():
+            for later in seen[1:]:
+                expected = 0.75 * expected + 0.25 * later[key]
+            torch.testing.assert_close(saved[key], expected)
+    with monkeypatch.context() as patch:
+        at_step(patch, 6, lambda: signal.raise_signal(signal.SIGTERM))
+        with pytest.raises(StoppedError):
+            train(two_epochs, tmp_path / "resumed")
+    train(two_epochs, tmp_path / "resumed", resume="auto")
+    assert same_model(tmp_path / "whole", tmp_path / "resumed")
+    monkeypatch.setattr(loop, "validate", lambda net, *others: validated.append(net.state_dict()) or {})
+    two_epochs.data.train_on, two_epochs.train.validate_every = "train", 2
+    train(two_epochs, tmp_path / "validated")
+    saved = load_file(tmp_path / "validated" / "model.safetensors")
+    assert all(torch.equal(tensor, validated[0][key]) for key, tensor in saved.items())

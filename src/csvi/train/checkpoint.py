@@ -47,8 +47,18 @@ class Position:
         return cls(flatten(config), training_set.identities, training_set.digest)
 
 
-def save_checkpoint(fabric: Fabric, run: Path, method: nn.Module, optimizer: Optimizer, position: Position) -> None:
-    """Write RUN/last.ckpt; the one before is kept as RUN/previous.ckpt, and at every instant one of them is whole."""
+def save_checkpoint(
+    fabric: Fabric,
+    run: Path,
+    method: nn.Module,
+    optimizer: Optimizer,
+    position: Position,
+    averaged: nn.Module | None = None,
+) -> None:
+    """Write RUN/last.ckpt; the one before is kept as RUN/previous.ckpt, and at every instant one of them is whole.
+
+    `averaged` holds the moving average of the method, where there is one.
+    """
     if not fabric.is_global_zero:
         return
     state = {
@@ -57,6 +67,8 @@ def save_checkpoint(fabric: Fabric, run: Path, method: nn.Module, optimizer: Opt
         "scaler": fabric.strategy.precision.state_dict(),  # of float16's losses
         "position": dataclasses.asdict(position),
     }
+    if averaged is not None:
+        state["averaged"] = averaged.state_dict()
     with replacing(run / CHECKPOINT, keep=run / PREVIOUS) as partial:
         try:
             torch.save(state, partial)  # not fabric.save: it goes through the folder of temporary files
@@ -65,7 +77,13 @@ def save_checkpoint(fabric: Fabric, run: Path, method: nn.Module, optimizer: Opt
 
 
 def load_checkpoint(
-    fabric: Fabric, files: Sequence[Path], method: nn.Module, optimizer: Optimizer, start: Position, config: Config
+    fabric: Fabric,
+    files: Sequence[Path],
+    method: nn.Module,
+    optimizer: Optimizer,
+    start: Position,
+    config: Config,
+    averaged: nn.Module | None = None,
 ) -> tuple[Position, Path]:
     """Restore method and optimiser; returns how far they are, and the file that says so.
 
@@ -73,6 +91,7 @@ def load_checkpoint(
         files: the first undamaged one is used; damaged ones before it are renamed to damaged.ckpt.
         start: position of the run that is resumed, at its start.
         config: its settings.
+        averaged: holds the moving average of the method, which is restored too.
 
     Raises:
         CsviError: none is readable, or it is of another network, other settings or other images.
@@ -95,6 +114,8 @@ def load_checkpoint(
     try:
         method.load_state_dict(saved["method"])
         optimizer.load_state_dict(saved["optimizer"])
+        if averaged is not None:
+            averaged.load_state_dict(saved["averaged"])
         if saved.get("scaler"):
             fabric.strategy.precision.load_state_dict(saved["scaler"])
     except (RuntimeError, ValueError, KeyError) as error:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from lightning_fabric import Fabric
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from csvi.config import Config, flatten
 from csvi.data import Benchmark, protocols_of, read_benchmark
@@ -114,6 +116,7 @@ class _Training:
     ):
         self.fabric, self.config, self.run, self.benchmark = fabric, config, run, benchmark
         self.ours = run if fabric.is_global_zero else None  # the one process that writes
+        self.averaged: AveragedModel | None = None
         self.training_set = self._open_images()
         self.method, self.wrapped, self.optimizer = self._build_method(pretrained)
         self.loader, self.sampler = self.training_set.loader(
@@ -154,6 +157,9 @@ class _Training:
         if pretrained is not None:
             method.load_pretrained(pretrained)
         method.to(memory_format=torch.channels_last)
+        if ema := config.train.ema:
+            average = get_ema_multi_avg_fn(ema)
+            self.averaged = AveragedModel(method, self.fabric.device, multi_avg_fn=average, use_buffers=True)
         if config.train.compile:
             method.compile()  # in place: names in checkpoints are the same, and `method.net` validates as it is
         return method, *self.fabric.setup(method, build_optimizer(method.groups(config.train), config.train))
@@ -163,7 +169,7 @@ class _Training:
         self.position, source = Position.start(self.config, self.training_set), None
         if checkpoints:
             self.position, source = load_checkpoint(
-                self.fabric, checkpoints, self.wrapped, self.optimizer, self.position, self.config
+                self.fabric, checkpoints, self.wrapped, self.optimizer, self.position, self.config, self.averaged
             )
         if self.ours:
             save_config(self.config, self.ours / "config.yaml")
@@ -172,6 +178,11 @@ class _Training:
             # What cannot be saved is found now, and the folder always holds a checkpoint to resume from.
             self._write(with_network=source is not None)
         return self.position
+
+    @property
+    def kept(self) -> Method:
+        """What is validated and saved: the method, or its moving average."""
+        return self.method if self.averaged is None else cast(Method, self.averaged.module)
 
     @property
     def done(self) -> int:
@@ -216,6 +227,8 @@ class _Training:
                     self.fabric, self.method, self.wrapped, self.optimizer, batch, step,
                     config.train.on_nonfinite == "skip",
                 )  # fmt: skip
+                if self.averaged is not None:
+                    self.averaged.update_parameters(self.method)
                 position.step += 1
                 latest = self.metrics.losses(self.done, lr, terms, finite)
                 bar.update(task, advance=1)
@@ -244,7 +257,7 @@ class _Training:
             log.info("epoch %d/%d: %s", position.epoch, self.config.train.epochs, _summary(self.metrics.latest))
         if validates:
             with self.limit.timed("validation"):
-                metrics = validate(self.method.net, self.benchmark, self.config, self.fabric)
+                metrics = validate(self.kept.net, self.benchmark, self.config, self.fabric)
             self.metrics.write(self.done, metrics)
 
     def _validates(self) -> bool:
@@ -275,8 +288,8 @@ class _Training:
         check_weights(self.method, self.optimizer, self.done)
         with self.limit.timed("saving"):
             if with_network and self.ours:
-                save_method(self.method, self.training_set.identities, self.ours)
-            save_checkpoint(self.fabric, self.run, self.wrapped, self.optimizer, self.position)
+                save_method(self.kept, self.training_set.identities, self.ours)
+            save_checkpoint(self.fabric, self.run, self.wrapped, self.optimizer, self.position, self.averaged)
         self.saved = time.monotonic()
 
 
