@@ -450,7 +450,7 @@ def test_methods_are_ranked_beside_what_was_published(benchmark, config, sysu_ro
     assert ranking.main(asked) == 0
     text = (out / "ranking.md").read_text()
     agw = next(line for line in text.splitlines() if line.startswith("| agw |"))
-    assert agw.endswith("| 47.5 | 47.6 | README of DDAG's public code |")
+    assert "| 47.5 | 47.6 | README" in agw
     assert "R1, 3 methods: Kendall's tau" in text
     r1, _ = json.loads((out / "ranking.json").read_text())["agreements"]
     assert r1["published"] == [63.22, 65.86, 47.5]
