@@ -14,18 +14,19 @@ import yaml
 from csvi.analysis import ablate as module
 from csvi.analysis.ablate import Variant, ablate, choose, run_once
 from csvi.analysis.published import COMPARED
-from csvi.analysis.reproduce import reproduce
+from csvi.analysis.reproduce import TABLE_3, reproduce
 from csvi.cli import main
 from csvi.config import SynthConfig, flatten
 from csvi.data import protocols_of
 from csvi.errors import CsviError
-from csvi.methods import METHODS, build_method, find_method
+from csvi.methods import build_method, find_method
 from csvi.runs import load_config, save_config
 from csvi.synth import write_benchmark
 from csvi.train.checkpoint import epochs_done
 from csvi.train.cost import Cost
 from csvi.train.loop import train
 
+PAPERS = (*TABLE_3, "coseg+")
 PAPER = ("R1", "R10", "R20", "mAP")
 
 
@@ -100,7 +101,7 @@ def counted(monkeypatch):
 
 def test_all_variants_to_a_table_and_nothing_twice(small, tmp_path, monkeypatch, counted):
     grid = {"method.segmentation_weight": [1, 20]}
-    table = ablate(small, list(METHODS), 2, tmp_path / "out", grid)
+    table = ablate(small, list(PAPERS), 2, tmp_path / "out", grid)
     runs = {f"{path.parent.parent.name}/{path.parent.name}" for path in (tmp_path / "out").rglob("model.safetensors")}
     masked = ("segment", "decode", "coseg", "coseg+")
     assert {f"{variant}/{seed}" for variant in ("baseline", "select") for seed in (0, 1)} <= runs
@@ -109,7 +110,7 @@ def test_all_variants_to_a_table_and_nothing_twice(small, tmp_path, monkeypatch,
     trained = [calls for (name, _), calls in counted.items() if name == "train"]
     assert trained == [1] * len(runs)
     found = json.loads((tmp_path / "out" / "ablation.json").read_text())
-    assert [row["variant"] for row in found["rows"]] == list(METHODS)
+    assert [row["variant"] for row in found["rows"]] == list(PAPERS)
     assert all([Path(run).name for run in row["runs"]] == ["0", "1"] for row in found["rows"])
     assert all((Path(run) / "evaluation.json").is_file() for row in found["rows"] for run in row["runs"])
     assert [bool(row["differences"]) for row in found["rows"]] == [False, True, True, True, True, True]
@@ -138,7 +139,7 @@ def test_all_variants_to_a_table_and_nothing_twice(small, tmp_path, monkeypatch,
     assert (tmp_path / "out" / "ablation.png").stat().st_size > 10_000
 
     monkeypatch.setattr(module, "train", lambda *_, **__: pytest.fail("trained again"))
-    assert ablate(small, list(METHODS), 2, tmp_path / "out", grid).read_text() == text
+    assert ablate(small, list(PAPERS), 2, tmp_path / "out", grid).read_text() == text
     small.train.lr = 0.5
     with pytest.raises(CsviError, match=r"baseline/0 under other settings \(train.lr was"):
         ablate(small, ["baseline"], 1, tmp_path / "out")

@@ -69,7 +69,7 @@ def test_help_of_a_method_shows_its_settings(method, command, capsys):
     assert exit.value.code == 0
     shown = capsys.readouterr().out
     assert "--method.backbone" in shown
-    assert "(Eq. 3)" in shown
+    assert ("(Eq. 3)" in shown) == ("--method.share_classifier" in shown)
     assert "--data.height" in shown
     assert ("--method.segmentation_weight" in shown) == hasattr(find_method(method).Settings(), "segmentation_weight")
     assert ("--method.weights_from" in shown) == (method == "coseg")

@@ -17,65 +17,22 @@ from torchvision.transforms.v2 import functional as tv
 
 from csvi.config import DataConfig
 from csvi.data.batch import MEAN, STD
-from csvi.data.channel_views import COPY, GREY, Blur, ExchangeChannels, Jitter, nearest_color
+from csvi.data.channel_views import COPY, GREY, Blur, ExchangeChannels, Jitter, caj_erase, nearest_color
 from csvi.data.records import Modality
-from csvi.data.views import Erase, Flip, Grayscale, OneOf, Shift, augment, draw
+from csvi.data.views import Erase, Flip, Grayscale, OneOf, Shift, augment, draw, standard_views
+from csvi.methods.caj import caj_views
+from csvi.methods.deen import deen_views
+from csvi.methods.mpanet import mpanet_views
+from csvi.methods.pmt import pmt_views
 
 GOLDEN = json.loads(Path(__file__).with_name("goldens_of_the_field.json").read_text())["augment"]
 CHANNELS = GOLDEN["caj_channels"]
 MEANS, STDS = (torch.tensor(values, dtype=torch.float64).view(3, 1, 1) for values in (MEAN, STD))
 HALF_A_LEVEL = 0.5 / 255 / STDS  # after normalisation
-RATIO = 0.3, 1 / 0.3
 CAJ_FILL, DEEN_FILL = (0.4914, 0.4822, 0.4465), (0.485, 0.456, 0.406)
 
 
-def erase_of_caj(p, area=(0.02, 0.4), fill=CAJ_FILL):
-    return Erase(p, area, RATIO, nearest_color(fill), "uniform", tries=100)
-
-
-def caj_views(data, plus=False):
-    """CAJ (Ye et al., ICCV 2021); `plus`: CAJ+ on SYSU-MM01 (TPAMI 2023)."""
-    basic = Flip(data.flip), Shift(data.pad)
-    erase, more = erase_of_caj(data.erase), erase_of_caj(0.6 if plus else data.erase)
-    first = (*basic, Grayscale(0.1), more) if plus else (*basic, more)
-    return {
-        Modality.VISIBLE: (first, (*basic, more, ExchangeChannels())),
-        Modality.INFRARED: ((*basic, erase, ExchangeChannels(0.75, 0.6 if plus else 0.5)),),
-    }
-
-
-def pmt_views(data):
-    """PMT (Lu et al., arXiv:2212.00226); epochs 0 to 5 are its first stage."""
-    flip, erase = Flip(data.flip), erase_of_caj(data.erase, fill=DEEN_FILL)
-    return {
-        Modality.VISIBLE: ((flip, Grayscale(1, epochs=6), erase),),
-        Modality.INFRARED: ((flip, OneOf((Jitter(), Blur())), erase),),
-    }
-
-
-def deen_views(data, area=(0.2, 0.8)):
-    """DEEN (Zhang and Wang, CVPR 2023); the area is SYSU-MM01's, elsewhere (0.02, 0.4)."""
-    view = Shift(data.pad), Grayscale(0.5), Flip(data.flip), erase_of_caj(data.erase, area, DEEN_FILL)
-    return dict.fromkeys(Modality, (view,))
-
-
-def mpanet_views(data):
-    """MPANet (Wu et al., CVPR 2021)."""
-    view = Flip(data.flip), Shift(data.pad, fill=127), Erase(data.erase)
-    return dict.fromkeys(Modality, (view,))
-
-
-def mtl_views(data):
-    """MTL (Pattern Recognition 2022); AGW, DDAG and HcTri have the same."""
-    return {modality: ((Shift(data.pad), Flip(data.flip)),) for modality in Modality}
-
-
-def hc_views(data):
-    """HC (Zhu et al., Neurocomputing 2020)."""
-    return {modality: ((Flip(data.flip),),) for modality in Modality}
-
-
-COMPOSITIONS = caj_views, pmt_views, deen_views, mpanet_views, mtl_views, hc_views
+COMPOSITIONS = caj_views, pmt_views, deen_views, mpanet_views, standard_views
 
 
 class Scripted:
@@ -195,7 +152,7 @@ SIZES["random_erasing_deen_sysu_384x144_area_0.2_0.8"] = 384, (0.2, 0.8), DEEN_F
 )
 def test_rectangles_are_those_of_the_public_code(height, area, fill, golden):
     coin, *uniform = golden["uniform_draws_on_0_1_in_order"]
-    erase, erased = erase_of_caj(0.5, area, fill), golden["top_left_height_width"]
+    erase, erased = caj_erase(0.5, area, fill), golden["top_left_height_width"]
     if coin != 0.5:  # where p itself is drawn, which happens to floats once in 2^53 draws, theirs erases
         assert erase.happens(Scripted([coin]), epoch=0) == bool(erased)
     if erased:
@@ -213,7 +170,7 @@ def test_so_many_rectangles_are_tried(tries):
 
 
 def test_what_is_erased_takes_the_colour_of_the_channel_that_is_copied_afterwards():
-    view = erase_of_caj(1), ExchangeChannels()
+    view = caj_erase(1), ExchangeChannels()
     for seed in range(6):
         (_, (top, left, _, _)), (_, weights) = draw(view, seed, 24, 16)
         found, _ = augment(view, coloured(), None, seed)
@@ -286,18 +243,6 @@ def test_the_second_visible_view_of_caj_has_one_channel_and_the_first_has_its_co
         assert grey_when_normalized(second)
 
 
-def test_caj_plus_differs_from_caj_in_its_chances():
-    def chances(views):
-        return [[(type(o).__name__, o.p) for o in view if hasattr(o, "p")] for of in views.values() for view in of]
-
-    data = DataConfig(flip=0.5, erase=0.5)
-    assert chances(caj_views(data)) == [[("Flip", 0.5), ("Erase", 0.5)]] * 3
-    first, second, infrared = chances(caj_views(data, plus=True))
-    assert first == [("Flip", 0.5), ("Grayscale", 0.1), ("Erase", 0.6)]
-    assert second == [("Flip", 0.5), ("Erase", 0.6)]
-    assert infrared == [("Flip", 0.5), ("Erase", 0.5)]
-
-
 def test_visible_images_of_pmt_are_grey_in_six_epochs_and_infrared_ones_change_in_all():
     views, image = pmt_views(DataConfig(flip=0, erase=0)), coloured()
     for epoch in (0, 5, 6, 20):
@@ -307,25 +252,18 @@ def test_visible_images_of_pmt_are_grey_in_six_epochs_and_infrared_ones_change_i
 
 
 def test_half_of_the_images_of_deen_are_grey_in_both_modalities():
-    for (view,) in deen_views(DataConfig()).values():
+    for (view,) in deen_views(DataConfig(grayscale=0.5)).values():
         grey = sum(any(isinstance(o, Grayscale) for o, _ in draw(view, seed, 24, 16)) for seed in range(1000))
         assert abs(grey / 1000 - 0.5) < 4 * (0.25 / 1000) ** 0.5
 
 
-def test_around_images_of_mpanet_it_is_grey_and_around_those_of_mtl_black():
-    for views, outside in ((mpanet_views(DataConfig(erase=0)), 127), (mtl_views(DataConfig()), 0)):
+def test_around_images_of_mpanet_it_is_grey_and_around_those_of_others_black():
+    for views, outside in ((mpanet_views(DataConfig(erase=0)), 127), (standard_views(DataConfig(erase=0)), 0)):
         (view,) = views[Modality.INFRARED]
         for seed in range(5):
             found, _ = augment(view, torch.full((3, 24, 16), 200, dtype=torch.uint8), None, seed)
             assert set(found.unique().tolist()) <= {outside, 200}
             assert (found == outside).any()
-
-
-def test_hc_only_mirrors():
-    image = coloured()
-    for seed in range(6):
-        (found,) = rows(hc_views(DataConfig()), image, seed)[Modality.VISIBLE]
-        assert torch.equal(found, image) or torch.equal(found, image.flip(-1))
 
 
 @pytest.mark.parametrize("views_of", COMPOSITIONS)

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from csvi.config import DataConfig
+from csvi.config import Config, DataConfig
 from csvi.export.trained import Trained
-from csvi.methods import find_method
+from csvi.methods import build_method, find_method
 
 
 @pytest.fixture
@@ -14,7 +14,10 @@ def net_of(tiny_trunk):
 
     def make(method):
         torch.manual_seed(0)
-        net = find_method(method).Net(method, 48, 24, 5, "resnet18", parts=3, part_dim=16)
+        small = {"backbone": "resnet18", "parts": 3, "part_dim": 16}
+        kind = find_method(method).Settings
+        known = {name: value for name, value in small.items() if name in kind.__dataclass_fields__}
+        net = build_method(Config(kind(**known), DataConfig(height=48, width=24)), 5).net
         with torch.no_grad():
             for name, tensor in net.state_dict().items():
                 if tensor.is_floating_point():

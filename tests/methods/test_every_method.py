@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from csvi.config import DataConfig, MethodSettings, TrainConfig
 from csvi.data import LAYOUTS, Modality, protocols_of, read_benchmark
+from csvi.data.batch import Batch
 from csvi.evaluate.definition import METRICS
 from csvi.fabric import make_fabric
 from csvi.methods import METHODS, Method, find_method
@@ -24,7 +25,15 @@ pytestmark = pytest.mark.parametrize("name", METHODS)
 
 @pytest.fixture
 def method(build, name):
-    return build(name)
+    """In its second epoch: in the first, a loss may have the weight 0."""
+    method = build(name)
+    method.begin_epoch(1)
+    return method
+
+
+@pytest.fixture
+def batch(method, batch_of):
+    return batch_of(method.views(DataConfig()))
 
 
 def total(terms):
@@ -59,12 +68,19 @@ def test_two_steps_have_finite_and_positive_terms(method, batch):
         assert all(term.shape == () and term.isfinite() and term > 0 for term in terms.values())
 
 
-def test_a_gradient_reaches_every_parameter(method, batch):
-    started(method, batch, steps=1)  # what is 0 at first shields others
-    method.zero_grad()
-    total(method(batch, 1)).backward()
-    assert [key for key, parameter in method.named_parameters() if parameter.grad is None] == []
-    unreached = [key for key, parameter in method.named_parameters() if not parameter.grad.abs().sum() > 0]
+def test_a_gradient_reaches_every_parameter(build, batch, name):
+    unreached = []
+    for seed in range(4):  # a ReLU with a single channel may be off for every image
+        method = build(name, seed)
+        method.begin_epoch(1)
+        started(method, batch, steps=1)  # what is 0 at first shields others
+        method.zero_grad()
+        total(method(batch, 1)).backward()
+        assert [key for key, parameter in method.named_parameters() if parameter.grad is None] == []
+        found = [key for key, parameter in method.named_parameters() if not parameter.grad.abs().sum() > 0]
+        unreached = [key for key in found if seed == 0 or key in unreached]
+        if not unreached:
+            break
     assert unreached == []
 
 
@@ -111,7 +127,7 @@ def test_masks_are_probabilities_at_the_size_of_the_images_or_there_are_none(met
         masks = method.predict_masks(batch._replace(identity=batch.identity + 1000, mask=None))
     assert (masks is not None) == method.predicts_masks
     if masks is not None:
-        assert masks.shape == (16, 1, *batch.image.shape[2:])
+        assert masks.shape == batch.mask.shape
         assert masks.dtype == torch.float32
         assert ((masks > 0) & (masks < 1)).all()
 
@@ -134,7 +150,7 @@ def test_masks_are_needed_by_those_that_say_so(method, batch):
 
 
 def test_images_without_a_mask_have_no_part_in_the_mask_loss(method, batch):
-    has_mask = torch.arange(16) % 3 > 0
+    has_mask = torch.arange(len(batch.image)) % 3 > 0
     terms = [
         method(batch._replace(has_mask=has_mask, mask=torch.where(has_mask[:, None, None, None], batch.mask, fill)), 0)
         for fill in (0.0, 1.0)
@@ -148,7 +164,7 @@ def test_images_without_a_mask_have_no_part_in_the_mask_loss(method, batch):
 
 def test_a_batch_in_which_nobody_has_a_mask_reaches_every_parameter_without_nan(method, batch):
     """Processes that train together wait for the gradient of every parameter."""
-    total(method(batch._replace(has_mask=torch.zeros(16, dtype=torch.bool)), 0)).backward()
+    total(method(batch._replace(has_mask=torch.zeros(len(batch.image), dtype=torch.bool)), 0)).backward()
     for key, parameter in method.named_parameters():
         assert parameter.grad is not None, key
         assert parameter.grad.isfinite().all(), key
@@ -179,7 +195,7 @@ MODALITIES = {"in order": [0, 0, 0, 0, 1, 1, 1, 1], "mixed": [0, 1, 0, 1, 0, 1, 
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
-def test_a_step_does_not_wait_for_the_device(build, batch, name, modality):
+def test_a_step_does_not_wait_for_the_device(build, name, modality):
     """On a GPU that need not be there: tensors have shapes and no values, and whatever asks for a value fails."""
     modality = torch.tensor(MODALITIES[modality])
     for settings in ({}, {"mask_channels": "identity", "center_reduction": "mean"}):
@@ -187,7 +203,7 @@ def test_a_step_does_not_wait_for_the_device(build, batch, name, modality):
             method = build(name, **settings)
         with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cuda"):
             method.to_empty(device="cuda")
-            batch = batch._replace(
+            batch = Batch(
                 image=torch.empty(8, 3, 48, 40), mask=torch.empty(8, 1, 48, 40),
                 identity=torch.empty(8, dtype=torch.int64), modality=torch.empty(8, dtype=torch.int64),
                 route=Route.of(modality, len(modality), torch.device("cuda")),

@@ -236,9 +236,15 @@ def test_aggregation_over_a_stage_of_stride_2_is_what_the_specification_says():
     torch.testing.assert_close(aggregate(high, low), between + p.out(y.reshape(2, 2, 3, 2)))
 
 
-def test_aggregation_refuses_an_odd_number_of_positions():
-    with pytest.raises(CsviError, match="3 by 5 has no two halves"):
-        MultiFeatureAggregation(8, 4)(torch.zeros(1, 8, 3, 5), torch.zeros(1, 4, 3, 5))
+def test_aggregation_adds_a_position_of_zeros_to_an_odd_number_of_them():
+    """Written out with the matrix of positions by positions: 3 x 3 of the output and 5 x 5 of the input."""
+    aggregate, high, low = perturbed(MultiFeatureAggregation(6, 4, stride=2)), random(2, 6, 3, 3), random(2, 4, 5, 5)
+    between, p = aggregate.channels(high, low), aggregate.positions
+    theta, phi, g = p.theta(between).flatten(2), p.phi(low).flatten(2), p.g(low).flatten(2)
+    theta, phi, g = (torch.cat([x, torch.zeros(2, 2, 1)], 2).reshape(2, 4, -1) for x in (theta, phi, g))
+    affinity = torch.einsum("bip,biq->bpq", theta, phi) / 13
+    y = torch.einsum("bpq,biq->bip", affinity, g).reshape(2, 2, 10)[..., :9]
+    torch.testing.assert_close(aggregate(high, low), between + p.out(y.reshape(2, 2, 3, 3)))
 
 
 def test_diverse_embeddings_are_deens():

@@ -9,6 +9,8 @@ from torch import nn
 from csvi.methods.segment import GuidedNet
 from csvi.model.folding import folded
 from csvi.model.net import PartNet
+from csvi.model.trunk import Stage, Trunk
+from csvi.model.two_stream import TwoStream
 
 BACKBONES = ["resnet18", "resnet50", "mobilenet_v2"]  # basic blocks, bottlenecks, inverted residuals: all there are
 
@@ -46,9 +48,9 @@ def test_folded_networks_embed_alike(kind, backbone):
 class Preactivated(nn.Module):
     """Declares a convolution before a BatchNorm that it follows."""
 
-    def __init__(self):
+    def __init__(self, channels=4):
         super().__init__()
-        self.reduce, self.norm = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+        self.reduce, self.norm = nn.Conv2d(channels, channels, 1), nn.BatchNorm2d(channels)
 
     def forward(self, x):
         return self.reduce(self.norm(x))
@@ -63,13 +65,34 @@ class Backwards(nn.Sequential):
         return x
 
 
-@pytest.mark.parametrize("kind", [Preactivated, lambda: Backwards(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))])
-def test_layers_of_another_order_than_that_of_their_declaration_stay(kind):
+class ActivatedNorm(nn.BatchNorm2d):
+    """Does more than its base class, as that of timm."""
+
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Preactivated,
+        lambda: Backwards(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)),
+        lambda: nn.Sequential(nn.Conv2d(4, 4, 1), ActivatedNorm(4)),
+    ],
+)
+def test_layers_of_another_order_or_kind_stay(kind):
     torch.manual_seed(0)
     net = with_statistics(nn.Sequential(kind(), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)).double()).eval()
     lean, image = folded(net), torch.randn(2, 4, 3, 3, dtype=torch.float64)
     assert sum(isinstance(layer, nn.BatchNorm2d) for layer in lean.modules()) == 1
     torch.testing.assert_close(lean(image), net(image), rtol=1e-9, atol=1e-9)
+
+
+def test_a_trunk_says_that_its_layers_are_computed_in_another_order():
+    torch.manual_seed(0)
+    net = with_statistics(TwoStream(Trunk([Stage({"layer": Preactivated(3)}, 3, 1)], in_order=False), cut=0)).eval()
+    image = torch.randn(2, 3, 4, 4)
+    torch.testing.assert_close(folded(net)(image, 0), net(image, 0))
 
 
 def test_what_is_trained_is_left_in_training():

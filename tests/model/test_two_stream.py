@@ -209,7 +209,7 @@ def test_a_trunk_can_be_cut_anywhere(cut):
 
 @pytest.mark.parametrize("cut", [-1, 6])
 def test_a_cut_beyond_the_trunk(cut):
-    with pytest.raises(ValueError, match=f"resnet18 has 5 stages, it cannot be cut after {cut}"):
+    with pytest.raises(ValueError, match=f"a trunk of 5 stages cannot be cut after {cut}"):
         TwoStream("resnet18", cut)
 
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 from torchvision.ops import StochasticDepth
 
@@ -153,6 +154,20 @@ def test_weights_of_timm_are_loaded_and_position_embeddings_resized():
     torch.testing.assert_close(net.pos_embed[:, 0], positions[:, 0])
     for name, parameter in net.named_parameters():
         assert name == "pos_embed" or torch.equal(parameter, state[name]), name
+
+
+def test_weights_of_torchvision_make_its_network():
+    """With its stride and epsilon."""
+    theirs = torchvision.models.VisionTransformer(32, 16, 2, 3, 12, 48, num_classes=7).double().eval()
+    for parameter in theirs.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    ours = small(32, 32, stride=16).eval()
+    ours.load_pretrained(theirs.state_dict())
+    for layer in ours.modules():
+        if isinstance(layer, nn.LayerNorm):
+            layer.eps = 1e-6
+    image = images(2, 32, 32)
+    torch.testing.assert_close(theirs.heads(ours(image)), theirs(image))
 
 
 def test_position_embeddings_of_the_same_grid_stay():

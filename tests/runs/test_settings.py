@@ -27,7 +27,7 @@ def test_written_and_read_again(tmp_path):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_settings_of_every_method_are_written_and_read_again(tmp_path, name):
-    config = Config(find_method(name).Settings(parts=2))
+    config = Config(find_method(name).Settings(weights="none"))
     save_config(config, tmp_path / "config.yaml")
     found = load_config(tmp_path / "config.yaml")
     assert found == config

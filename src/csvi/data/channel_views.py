@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import adjust_brightness, adjust_contrast
 
 from csvi.data.batch import MEAN, STD
-from csvi.data.views import Operation
+from csvi.data.views import Erase, Operation
 
 Weights = tuple[float, float, float]
 """Weights of red, green and blue."""
@@ -27,6 +27,19 @@ def nearest_color(normalized: tuple[float, float, float]) -> tuple[int, int, int
     values = ((value * std + mean) * 255 for value, mean, std in zip(normalized, MEAN, STD, strict=True))
     red, green, blue = (min(max(round(value), 0), 255) for value in values)
     return red, green, blue
+
+
+def caj_erase(
+    p: float, area: tuple[float, float] = (0.02, 0.4), fill: tuple[float, float, float] = (0.4914, 0.4822, 0.4465)
+) -> Erase:
+    """Erase with probability p as the public code of CAJ (Ye et al., ICCV 2021) does, which DEEN and PMT share.
+
+    Args:
+        p: probability.
+        area: least and greatest share of the image.
+        fill: colour after normalisation; by default CAJ's, which is neither the mean colour nor black.
+    """
+    return Erase(p, area, (0.3, 1 / 0.3), nearest_color(fill), "uniform", tries=100)
 
 
 @dataclass(frozen=True)

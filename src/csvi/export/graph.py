@@ -49,8 +49,8 @@ class ChosenStream(nn.Module):
 
     def __init__(self, streams: TwoStream):
         super().__init__()
-        self.choice, self.shared = StreamChoice(streams.visible, streams.infrared), streams.shared
-        self.stages = streams.stages
+        self.choice = StreamChoice(streams.visible, streams.infrared) if streams.cut else None
+        self.shared, self.stages = streams.shared, streams.stages
 
     def forward(self, image: Tensor, modality: Tensor) -> Tensor:
         """Shared features, see `TwoStream`."""
@@ -60,7 +60,7 @@ class ChosenStream(nn.Module):
 
     def specific(self, image: Tensor, modality: Tensor) -> Tensor:
         """Features by the modality's own layers, see `TwoStream`."""
-        return self.choice(image, modality)
+        return image if self.choice is None else self.choice(image, modality)
 
 
 class Graph(nn.Module):

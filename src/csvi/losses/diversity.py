@@ -19,9 +19,10 @@ def separation(maps: Tensor) -> Tensor:
 
 @full_precision
 def feature_orthogonality(first: Tensor, second: Tensor) -> Tensor:
-    """Inner product of the two features that were generated from an image, both (B, D), not normalised.
+    """Size of the inner product of the two features that were generated from an image, both (B, D), not normalised.
 
     Summed over the B images and divided by 3B, the rows of these and the original features together, as the public
-    code of DEEN (CVPR 2023) computes it.
+    code of DEEN (CVPR 2023) computes it. Features of its ResNet are not negative; those of other networks may be, and
+    the plain inner product would then have no least value: opposite features would grow.
     """
-    return (first * second).sum() / (3 * len(first))
+    return (first * second).sum(1).abs().sum() / (3 * len(first))

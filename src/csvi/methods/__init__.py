@@ -14,7 +14,17 @@ METHODS = {
     "decode": "csvi.methods.decode:Decode",
     "coseg": "csvi.methods.coseg:CoSeg",
     "coseg+": "csvi.methods.coseg:CoSegPlus",
+    "strong": "csvi.methods.strong:Strong",
     "agw": "csvi.methods.agw:AGW",
+    "hc": "csvi.methods.hc:HC",
+    "hctri": "csvi.methods.hctri:HcTri",
+    "mtl": "csvi.methods.mtl:MTL",
+    "caj": "csvi.methods.caj:CAJ",
+    "caj+": "csvi.methods.caj:CAJPlus",
+    "ddag": "csvi.methods.ddag:DDAG",
+    "deen": "csvi.methods.deen:DEEN",
+    "pmt": "csvi.methods.pmt:PMT",
+    "mpanet": "csvi.methods.mpanet:MPANet",
 }
 """Name → class."""
 

@@ -3,11 +3,13 @@
 As its public code has it; docs/methods.md says where that departs from the publication.
 """
 
+import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
+from csvi.config import check_range
 from csvi.data.batch import Batch
 from csvi.losses import batch_hard_triplet, cross_entropy, weighted_regularized_triplet
 from csvi.methods.method import Published
@@ -29,6 +31,9 @@ class AGWSettings(PretrainedSettings):
     triplet_weight: float = 1.0
     """Weight of the triplet loss."""
 
+    def __post_init__(self) -> None:
+        check_range(self, 0, math.inf, "triplet_weight")
+
 
 class AGW(PretrainedMethod):
     """One feature an image: a triplet loss before its batch norm, an identity loss behind it."""
@@ -38,20 +43,22 @@ class AGW(PretrainedMethod):
     title = "AGW"
     paper = "Ye et al., Deep Learning for Person Re-identification: A Survey and Outlook, TPAMI 44(6), 2022"
     published: ClassVar[Published | None] = Published(
-        "README of DDAG's public code", {"sysu": {"all-search single-shot": {"R1": 47.50, "mAP": 47.65}}}
+        "READMEs of the public code of AGW and, for indoor search, of DDAG",
+        {
+            "sysu": {
+                "all-search single-shot": {"R1": 47.50, "mAP": 47.65},
+                "indoor-search single-shot": {"R1": 54.17, "mAP": 62.97},
+            }
+        },
     )
     settings: AGWSettings
     net: NeckNet
 
     def __init__(self, settings: AGWSettings, identities: int, height: int, width: int):
         super().__init__(settings, identities, height, width)
-        self.net = self.Net(height=height, width=width, **self.net_arguments())
+        power = 1.0 if settings.base else 3.0
+        self.net = self.Net(settings.name, height, width, settings.backbone, power, non_local=not settings.base)
         self.classify = Classifier(self.net.backbone.channels, identities)
-
-    def net_arguments(self) -> dict[str, Any]:
-        """List the arguments of `Net` but for the size of the images."""
-        s = self.settings
-        return {"method": s.name, "backbone": s.backbone, "power": 1.0 if s.base else 3.0, "non_local": not s.base}
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The identity loss and the triplet loss."""

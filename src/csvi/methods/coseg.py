@@ -154,8 +154,11 @@ class CoSeg(Decode):
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The terms of Eq. 18."""
+        return self.terms(self.features(batch), batch, step)
+
+    def terms(self, features: Tensor, batch: Batch, step: int) -> dict[str, Tensor]:
+        """Compute the terms of Eq. 18 from F_s, (B, C1, h, w)."""
         s = self.settings
-        features = self.features(batch)  # F_s
         parts, scores = self.net.head(features)
         weights = self.ccwg(features, batch.identity, batch.modality)  # Eq. 10-12
         logits = self.decoder(self.selected(features, weights, "decoder"))  # Eq. 13, 14

@@ -40,7 +40,11 @@ class PretrainedMethod(Method):
         if any(name.startswith(OF_NET) for name in state):
             super().load_pretrained(state)
         else:
-            self.net.backbone.load_pretrained(state)
+            self.load_backbone(state)
+
+    def load_backbone(self, state: dict[str, Tensor]) -> None:
+        """Fill the backbone with the weights of a network of its kind; raises `CsviError` if they do not fit."""
+        self.net.backbone.load_pretrained(state)
 
     def slow(self) -> Iterable[nn.Module]:
         """Name the parts that learn at `lr_pretrained` times the rate of the others, by default the backbone."""

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from csvi.errors import CsviError
 from csvi.model.attention import residual
 
 
@@ -58,9 +57,6 @@ class MultiFeatureAggregation(nn.Module):
 
         Returns:
             (B, H, h, w).
-
-        Raises:
-            CsviError: one of the maps has an odd number of positions.
         """
         return self.positions(self.channels(high, low), low)
 
@@ -94,22 +90,21 @@ class PositionAggregation(nn.Module):
 
     def forward(self, high: Tensor, low: Tensor) -> Tensor:
         theta, phi, g = (halves(x) for x in (self.theta(high), self.phi(low), self.g(low)))
-        y = g @ (phi / phi.shape[2]).mT @ theta  # (B, L, h*w / 2)
-        return high + self.out(y.flatten(1).unflatten(1, (-1, *high.shape[2:])))
+        y = g @ (phi / phi.shape[2]).mT @ theta  # (B, L, P/2)
+        height, width = high.shape[2:]
+        y = y.unflatten(1, (-1, 2)).flatten(2)[..., : height * width]  # (B, L/2, P)
+        return high + self.out(y.unflatten(2, (height, width)))
 
 
 def halves(x: Tensor) -> Tensor:
-    """Read the two halves of the positions of each channel as channels: (B, C, h, w) to (B, 2C, h*w / 2).
+    """Read the two halves of the P positions of each channel as channels: (B, C, h, w) to (B, 2C, P/2).
 
-    Raises:
-        CsviError: the number of positions is odd.
+    The public code takes an even P only. An odd one is made even by a position of zeros at the end, which adds nothing
+    to a sum over positions.
     """
-    height, width = x.shape[2:]
-    if height * width % 2:
-        raise CsviError(
-            f"a feature map of {height} by {width} has no two halves: choose an image size that gives even ones"
-        )
-    return x.flatten(2).unflatten(2, (2, -1)).flatten(1, 2)
+    positions = x.flatten(2)
+    even = F.pad(positions, (0, positions.shape[2] % 2))
+    return even.unflatten(2, (2, -1)).flatten(1, 2)
 
 
 class DiverseEmbedding(nn.Module):

@@ -24,7 +24,7 @@ def folded(network: Module) -> Module:
     with torch.no_grad():
         for block in _in_order(network):
             for (name, convolution), (after, norm) in pairwise(list(block.named_children())):
-                if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                if isinstance(convolution, nn.Conv2d) and type(norm) is nn.BatchNorm2d:  # timm's subclass does more
                     setattr(block, name, fuse_conv_bn_eval(convolution, norm))
                     setattr(block, after, nn.Identity())
     return network
@@ -32,7 +32,7 @@ def folded(network: Module) -> Module:
 
 def _in_order(network: nn.Module) -> list[nn.Module]:
     """Modules that compute their layers in the order of declaration: torchvision's in streams, and nn.Sequential."""
-    parts = [part for part in network.modules() if isinstance(part, TwoStream)]
+    parts = [part for part in network.modules() if isinstance(part, TwoStream) and part.in_order]
     streams = [stream for part in parts for stream in (part.visible, part.infrared, part.shared)]
     sequences = [part for part in network.modules() if type(part).forward is nn.Sequential.forward]
     return [*(block for stream in streams for block in stream.modules()), *sequences]

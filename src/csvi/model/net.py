@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from csvi.errors import CsviError
 from csvi.model.attention import NonLocal
 from csvi.model.neck import BNNeck
-from csvi.model.parts import PartHead
+from csvi.model.parts import PartHead, average_by_part, joined
 from csvi.model.pooling import GeM
 from csvi.model.two_stream import Modalities, Route, TwoStream
 
@@ -151,9 +151,8 @@ class PartNet(FeatureNet):
     def embedding(self, features: Tensor) -> Tensor:
         """Compute embeddings (B, P * C2) from features (B, C1, h, w)."""
         parts, _ = self.head(features)
-        return F.normalize(parts, dim=2).flatten(1)
+        return joined(parts)
 
     def average(self, embeddings: Sequence[Tensor]) -> Tensor:
         """Average embeddings of the same images, part by part: (B, P * C2) each, to (B, P * C2)."""
-        total = torch.stack(list(embeddings)).sum(0)
-        return F.normalize(total.unflatten(1, (self.head.parts, -1)), dim=2).flatten(1)
+        return average_by_part(embeddings, self.head.parts)

@@ -1,6 +1,7 @@
 """Part head: horizontal strips, an embedding and a classifier for each (Eq. 3)."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +32,7 @@ class PartHead(nn.Module):
         super().__init__()
         self.parts = parts
         self.embed = PartLinear(parts, channels, dim)
-        # BatchNorm over P*C2 features is a BatchNorm1d(C2) for each part.
-        self.norm = nn.BatchNorm1d(parts * dim) if norm else nn.Identity()
+        self.norm = PartNorm(parts, dim) if norm else nn.Identity()
         self.classify = PartLinear(1 if share_classifier else parts, dim, identities)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,20 +45,65 @@ class PartHead(nn.Module):
             The part features F^p, (B, P, C2), and the scores cls^p, (B, P, L).
         """
         strips = F.adaptive_avg_pool2d(features, (self.parts, 1)).squeeze(3).mT  # (B, P, C1)
-        embedded = self.embed(strips)
-        embedded = self.norm(embedded.flatten(1)).view_as(embedded)
+        embedded = self.norm(self.embed(strips))
         return embedded, self.classify(embedded)
 
 
 class PartLinear(nn.Module):
-    """A Linear for each part, as one batched product: (B, P, in) to (B, P, out). With parts=1 all parts share it."""
+    """A Linear for each part, as one batched product: (B, P, in) to (B, P, out). With parts=1 all parts share it.
 
-    def __init__(self, parts: int, in_features: int, out_features: int):
+    Biases are 0 at first; weights are Xavier's for each part alone (Section 4.3), or normal with a deviation of `std`.
+    """
+
+    def __init__(self, parts: int, in_features: int, out_features: int, std: float | None = None):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(parts, in_features, out_features))
         self.bias = nn.Parameter(torch.zeros(parts, out_features))
-        bound = math.sqrt(6 / (in_features + out_features))  # Xavier (Section 4.3), for each part alone
-        nn.init.uniform_(self.weight, -bound, bound)
+        if std is None:
+            bound = math.sqrt(6 / (in_features + out_features))
+            nn.init.uniform_(self.weight, -bound, bound)
+        else:
+            nn.init.normal_(self.weight, std=std)
 
     def forward(self, x: Tensor) -> Tensor:
         return (x.transpose(0, 1) @ self.weight).transpose(0, 1) + self.bias
+
+
+class PartNorm(nn.BatchNorm1d):
+    """A BatchNorm1d for each part, as one over P * C2 features: (B, P, C2) to the same.
+
+    Args:
+        parts, dim: P and C2.
+        weight_std: standard deviation of the initial weights around 1.
+    """
+
+    def __init__(self, parts: int, dim: int, weight_std: float = 0.0):
+        super().__init__(parts * dim)
+        if weight_std:
+            nn.init.normal_(self.weight, 1, weight_std)
+
+    def forward(self, parts: Tensor) -> Tensor:
+        return super().forward(parts.flatten(1)).view_as(parts)
+
+
+def strip_embedding(channels: int, parts: int, dim: int) -> nn.Sequential:
+    """Build the embedding of pooled strips as the public code of HC and MTL has it: (B, P, C1) to (B, P, C2).
+
+    FC and batch norm for each part; Kaiming's initial weights by the FC's outputs.
+    """
+    return nn.Sequential(PartLinear(parts, channels, dim, math.sqrt(2 / dim)), PartNorm(parts, dim, 0.01))
+
+
+def strip_classifier(dim: int, parts: int, identities: int) -> nn.Sequential:
+    """Build the classifier of each part as the public code of HC and MTL has it: (B, P, C2) to scores (B, P, L)."""
+    return nn.Sequential(nn.LeakyReLU(0.1), PartLinear(parts, dim, identities, 0.001))
+
+
+def joined(parts: Tensor) -> Tensor:
+    """L2-normalise each part, then concatenate them: (B, P, C2) to embeddings (B, P * C2)."""
+    return F.normalize(parts, dim=2).flatten(1)
+
+
+def average_by_part(embeddings: Sequence[Tensor], parts: int) -> Tensor:
+    """Average embeddings of `joined` parts of the same images, part by part: (B, P * C2) each, to (B, P * C2)."""
+    return joined(torch.stack(list(embeddings)).sum(0).unflatten(1, (parts, -1)))

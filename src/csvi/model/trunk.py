@@ -29,6 +29,8 @@ class Trunk:
     stages: list[Stage]
     prefix: str = ""
     """Prefix of the names of the layers in pretrained weights."""
+    in_order: bool = True
+    """Whether layers are computed in the order in which they are declared, as those of torchvision."""
 
 
 def build_trunk(name: str) -> Trunk:

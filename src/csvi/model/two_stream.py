@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from csvi.errors import CsviError
-from csvi.model.trunk import Stage, build_trunk
+from csvi.model.trunk import Stage, Trunk, build_trunk
 
 Modalities = Tensor | np.ndarray | Sequence[int] | int
 """0 visible and 1 infrared: one for all images of a batch, or one for each."""
@@ -61,15 +61,16 @@ class TwoStream(nn.Module):
     """F_m = ConvB(X_m, alpha_m) and F_s,m = ConvB(F_m, beta), Eq. 1 and 2.
 
     Args:
-        trunk: name of the network that is cut, see `build_trunk`.
+        trunk: the network that is cut, or its name, see `build_trunk`.
         cut: stages of each modality's own, from none to all; the remaining ones are shared.
         stages: stages that are used of the trunk; by default all five.
 
     Attributes:
         visible, infrared: the layers of each modality.
         shared: the layers for both.
-        stages, blocks, stage_channels: names of the layers and of the blocks of each stage, and the channels that come
-            out of it.
+        stages, blocks, stage_channels, stage_strides: names of the layers and of the blocks of each stage, the channels
+            that come out of it, and pixels of the image in a cell there.
+        in_order: see `Trunk`.
         specific_channels, channels: C and C1, of the features before and after the shared layers.
         specific_stride, stride: pixels of the image in a cell of either.
 
@@ -77,16 +78,17 @@ class TwoStream(nn.Module):
         CsviError: there is no such trunk.
     """
 
-    def __init__(self, trunk: str = "resnet50", cut: int = 3, stages: int | None = None):
+    def __init__(self, trunk: str | Trunk = "resnet50", cut: int = 3, stages: int | None = None):
         super().__init__()
-        network = build_trunk(trunk)
+        network = trunk if isinstance(trunk, Trunk) else build_trunk(trunk)
         used = network.stages[:stages]
         if not 0 <= cut <= len(used):
-            raise ValueError(f"{trunk} has {len(used)} stages, it cannot be cut after {cut}")
-        self.prefix, self.cut = network.prefix, cut
+            raise ValueError(f"a trunk of {len(used)} stages cannot be cut after {cut}")
+        self.prefix, self.in_order, self.cut = network.prefix, network.in_order, cut
         self.stages = [list(stage.layers) for stage in used]
         self.blocks = [stage.blocks for stage in used]
         self.stage_channels = [stage.channels for stage in used]
+        self.stage_strides = [stage.stride for stage in used]
         self.visible = _sequence(used[:cut])
         self.shared = _sequence(used[cut:])
         self.infrared = copy.deepcopy(self.visible)
@@ -120,6 +122,8 @@ class TwoStream(nn.Module):
             raise CsviError(
                 f"there are {len(image)} images and the route is of {visible + infrared}: make one of these"
             )
+        if self.cut == 0:
+            return image
         if order is not None:
             image = image[order]
         streams = []

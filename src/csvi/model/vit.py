@@ -1,6 +1,7 @@
 """Vision transformers: that of PMT, and any network of timm where it is installed."""
 
 import math
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
 
@@ -10,17 +11,42 @@ from torch.nn import functional as F
 from torchvision.ops import StochasticDepth
 
 from csvi.errors import CsviError, in_one_line
+from csvi.model.trunk import Stage, Trunk
 from csvi.plugins import imported
 
 SIZES = {"vit_base": (768, 12), "vit_small": (384, 6), "vit_tiny": (192, 3)}
 """Name → dimensions of a token, and heads."""
 
+TORCHVISION = {
+    r"class_token": "cls_token",
+    r"conv_proj\.": "patch_embed.proj.",
+    r"encoder\.pos_embedding": "pos_embed",
+    r"encoder\.ln\.": "norm.",
+    r"encoder\.layers\.encoder_layer_(\d+)\.ln_(\d)\.": r"blocks.\1.norm\2.",
+    r"encoder\.layers\.encoder_layer_(\d+)\.self_attention\.in_proj_": r"blocks.\1.attn.qkv.",
+    r"encoder\.layers\.encoder_layer_(\d+)\.self_attention\.out_proj\.": r"blocks.\1.attn.proj.",
+    r"encoder\.layers\.encoder_layer_(\d+)\.mlp\.(?:0|linear_1)\.": r"blocks.\1.mlp.fc1.",
+    r"encoder\.layers\.encoder_layer_(\d+)\.mlp\.(?:3|linear_2)\.": r"blocks.\1.mlp.fc2.",
+}
+"""What names begin with in torchvision's vision transformers → in timm's."""
+
+
+def is_transformer(name: str) -> bool:
+    """Whether a backbone is one of `build_vit`; the others are `csvi.model.trunk.build_trunk`'s."""
+    return name in SIZES or name.startswith("timm:")
+
+
+def transformer_trunk(name: str, height: int, width: int) -> Trunk:
+    """A network of `build_vit` as a trunk of one stage, `vit`, which gives a feature (B, D); raises as that does."""
+    vit = build_vit(name, height, width)
+    return Trunk([Stage({"vit": vit}, vit.channels, vit.stride)], in_order=False)
+
 
 def build_vit(name: str, height: int, width: int) -> "VisionTransformer | TimmBackbone":
     """Build a network from images to one feature each, with random weights.
 
-    Either has `channels`, the length D of a feature, `forward` from images (B, 3, H, W) to features (B, D), and
-    `load_pretrained`.
+    Either has `channels`, the length D of a feature, `forward` from images (B, 3, H, W) to features (B, D),
+    `feature_map`, and `load_pretrained`.
 
     Args:
         name: `vit_base`, `vit_small` or `vit_tiny` for PMT's; `timm:NAME` for a network of timm.
@@ -53,6 +79,7 @@ class VisionTransformer(nn.Module):
 
     Attributes:
         channels: D.
+        stride: as above.
         grid: rows and columns of patches, h and w.
 
     Raises:
@@ -74,7 +101,7 @@ class VisionTransformer(nn.Module):
         super().__init__()
         if min(height, width) < patch:
             raise CsviError(f"images of {height}x{width} have no patch of {patch} by {patch} pixels: use larger ones")
-        self.channels = dim
+        self.channels, self.stride = dim, stride
         self.grid = (height - patch) // stride + 1, (width - patch) // stride + 1
         self.patch_embed = nn.Sequential(OrderedDict(proj=nn.Conv2d(3, dim, patch, stride)))
         self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
@@ -89,32 +116,53 @@ class VisionTransformer(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Features of images (B, 3, H, W), normalised: their class tokens, (B, D)."""
-        return self.tokens(image)[:, 0]
+        tokens, _ = self.tokens(image)
+        return self.norm(tokens[:, 0])
 
-    def tokens(self, image: Tensor) -> Tensor:
-        """All tokens behind the last norm, (B, 1 + h*w, D): the class token, then patches row by row."""
+    def feature_map(self, image: Tensor) -> Tensor:
+        """Patches of images (B, 3, H, W) as tokens before the last norm, which levels their lengths.
+
+        Returns:
+            (B, D, h', w'), cells of `stride` pixels that cover the image: those that no patch begins in are like the
+            last ones, whose patches reach into them or come nearest.
+        """
+        tokens, (h, w) = self.tokens(image)
+        patches = tokens[:, 1:].mT.unflatten(2, (h, w))
+        below, right = (math.ceil(side / self.stride) for side in image.shape[2:])
+        return F.pad(patches, (0, right - w, 0, below - h), mode="replicate")
+
+    def tokens(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """All tokens before the last norm, (B, 1 + h*w, D): the class token, then patches row by row; with h and w."""
         patches = self.patch_embed(image)  # (B, D, h, w)
         grid = patches.shape[2], patches.shape[3]
         positions = self.pos_embed if grid == self.grid else resized_positions(self.pos_embed, self.grid, grid)
         patches = patches.flatten(2).mT
         tokens = torch.cat([self.cls_token.expand(patches.shape[0], -1, -1), patches], 1)
-        return self.norm(self.blocks(self.dropout(tokens + positions)))
+        return self.blocks(self.dropout(tokens + positions)), grid
 
     def load_pretrained(self, state: Mapping[str, Tensor]) -> None:
-        """Fill all layers from a state dict with timm's names, such as that of vit_base_patch16_224.
+        """Fill all layers from a state dict with the names of timm (vit_base_patch16_224) or torchvision (vit_b_16).
 
         Its classifier is ignored. A square grid of position embeddings is resized.
 
         Raises:
             CsviError: a tensor is missing, is of another shape or has no place.
         """
-        state = dict(state)
+        state = {_name_in_timm(name): tensor for name, tensor in state.items()}
         positions = state.get("pos_embed")
         if positions is not None and positions.dim() == 3:
             side = math.isqrt(max(0, positions.shape[1] - 1))
             if side and side**2 == positions.shape[1] - 1:
                 state["pos_embed"] = resized_positions(positions, (side, side), self.grid)
-        _load(self, state, ("head.", "pre_logits."))
+        _load(self, state, ("head.", "heads.", "pre_logits."))
+
+
+def _name_in_timm(name: str) -> str:
+    for theirs, timms in TORCHVISION.items():
+        name, found = re.subn(f"^{theirs}", timms, name)
+        if found:
+            break
+    return name
 
 
 def resized_positions(positions: Tensor, grid: tuple[int, int], other: tuple[int, int]) -> Tensor:
@@ -166,7 +214,8 @@ class Attention(nn.Module):
         self.qkv, self.proj, self.dropout = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim), nn.Dropout(dropout)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        q, k, v = self.qkv(tokens).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, heads, N, d)
+        qkv = self.qkv(tokens).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind()  # each (B, heads, N, d)
         attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         return self.dropout(self.proj(attended))
 
@@ -180,10 +229,13 @@ class TimmBackbone(nn.Module):
 
     Attributes:
         channels: D.
+        stride: 1, as it has no map of features.
 
     Raises:
         CsviError: timm is missing or has no such network, or it is not for images of this size.
     """
+
+    stride = 1
 
     def __init__(self, name: str, height: int, width: int):
         super().__init__()
@@ -204,6 +256,10 @@ class TimmBackbone(nn.Module):
         """Pooled features of images (B, 3, H, W), normalised: (B, D)."""
         features: Tensor = self.network(image)
         return features
+
+    def feature_map(self, image: Tensor) -> Tensor:
+        """Refuse: networks of timm have their maps in many forms; raises `CsviError`."""
+        raise CsviError("a network of timm has no map of features that csvi can show")
 
     def load_pretrained(self, state: Mapping[str, Tensor]) -> None:
         """Fill all layers from timm's state dict, without its classifier; raises `CsviError` if it does not fit."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from csvi.errors import CsviError
 from csvi.model.trunk import check_trunk
 from csvi.model.two_stream import TwoStream
+from csvi.model.vit import is_transformer
 from csvi.paths import digest_of, expanded
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ def initial_weights(backbone: str, source: str) -> dict[str, Tensor] | None:
     """Read the initial weights of a backbone: a state dict of torchvision's network, on the CPU; None for `none`.
 
     Args:
-        backbone: name in torchvision.
+        backbone: name in torchvision, or of a transformer, see `build_vit`; for vit_base torchvision's is vit_b_16.
         source: `imagenet` (torchvision's download or its cache), `packaged` (mobilenet_v2 from csvi[demo]),
             `none`, or the path of a state dict: .safetensors, or .pth read without running any code in it. It may lie
             in the file as `state_dict`, `model` or the like, and its names may have a prefix such as `module.`.
@@ -43,7 +44,8 @@ def initial_weights(backbone: str, source: str) -> dict[str, Tensor] | None:
     Raises:
         CsviError: there is no such backbone, or its weights are missing or unreadable.
     """
-    check_trunk(backbone)
+    if not is_transformer(backbone):
+        check_trunk(backbone)
     if source == "none":
         return None
     if source == "imagenet":
@@ -54,7 +56,13 @@ def initial_weights(backbone: str, source: str) -> dict[str, Tensor] | None:
 
 
 def _download(backbone: str) -> dict[str, Tensor]:
-    weights = torchvision.models.get_model_weights(backbone).IMAGENET1K_V1  # those of the paper's time
+    if is_transformer(backbone) and backbone != "vit_base":
+        raise CsviError(
+            f"torchvision has no ImageNet weights of {backbone}: give timm's state dict with --method.weights PATH, "
+            "or start from scratch with --method.weights none"
+        )
+    name = "vit_b_16" if is_transformer(backbone) else backbone
+    weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1  # those of the paper's time
     try:
         return weights.get_state_dict(progress=False, check_hash=True, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError) as error:  # URLError is an OSError; a broken download a RuntimeError
@@ -99,7 +107,7 @@ def trained_weights(source: str) -> dict[str, Tensor] | None:
         added = read_state_dict(path / METHOD) if (path / METHOD).is_file() else {}
         return added | {OF_NET + name: tensor for name, tensor in kept.items()}
     state = read_state_dict(path)
-    if not any(".visible." in name for name in state):  # of a single-stream network
+    if not any(f".{part}." in name for name in state for part in ("visible", "shared")):  # of a single-stream network
         return None
     whole = any(name.startswith(OF_NET) for name in state)
     return state if whole else {OF_NET + name: tensor for name, tensor in state.items()}
@@ -203,6 +211,8 @@ def _content(saved: Any) -> str:
 def _bare(state: dict[str, Tensor], backbone: str) -> dict[str, Tensor]:
     """Drop what stands before the names of the backbone's layers, as `module.` or `model.backbone.`, and all others."""
     layer = "1.conv.0.0.weight" if backbone == "mobilenet_v2" else "layer1.0.conv1.weight"
+    if is_transformer(backbone):
+        layer = "blocks.0.attn.qkv.weight"
     before = [name.removesuffix(layer) for name in state if name == layer or name.endswith(f".{layer}")]
     if len(before) != 1:  # no such layer, or several networks
         return state
