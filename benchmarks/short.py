@@ -1,6 +1,6 @@
 """Every benchmark in a short form, and one table of what was found: `make bench`. Under five minutes on two cores.
 
-    python benchmarks/short.py [--only training embedding]
+    python benchmarks/short.py [--only training embedding] [--long]
 
 Each script has more to say, and steadier figures, when it is run alone and on a machine that does nothing else.
 """
@@ -23,22 +23,27 @@ SHORT = {
     "training": ["--methods baseline coseg --steps 2"],
 }
 """Benchmark → options of each of its runs."""
+LONG = {"methods": [""]}
+"""What `--long` adds: hours on a CPU."""
 
 
 def main(arguments: Sequence[str] | None = None, short: dict[str, list[str]] = SHORT) -> int:
     """0 if everything that is compared computes the same; a missed target is no error."""
     parser = parser_of(__doc__)
     parser.add_argument("--only", nargs="+", choices=short, default=list(short))
+    parser.add_argument("--long", action="store_true", help="and what every method costs on every trunk")
+    options = parser.parse_args(arguments)
+    asked = {name: short[name] for name in options.only} | (LONG if options.long else {})
     console = make_console()
     findings: list[Finding] = []
     wrong = False
-    for name in parser.parse_args(arguments).only:
+    for name, runs in asked.items():
         module = importlib.import_module(name)
-        for options in short[name]:
-            console.rule(f"benchmarks/{name}.py {options}")
+        for text in runs:
+            console.rule(f"benchmarks/{name}.py {text}")
             start = time.perf_counter()
             try:
-                findings += module.measure(module.make_parser().parse_args(options.split()), console)
+                findings += module.measure(module.make_parser().parse_args(text.split()), console)
             except (BenchmarkError, CsviError) as error:
                 console.print(f"[red]{error}[/red]")
                 wrong = True

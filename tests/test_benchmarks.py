@@ -458,3 +458,12 @@ def test_methods_are_ranked_beside_what_was_published(benchmark, config, sysu_ro
     monkeypatch.setattr("csvi.analysis.ablate.train", None)  # nothing is trained again
     assert ranking.main(asked) == 0
     assert (out / "ranking.md").read_text() == text
+
+
+@pytest.mark.slow
+def test_the_cost_of_methods_on_trunks(benchmark, capsys):
+    small = ["--height", "64", "--width", "32", "--identities", "2", "--images", "2", "--steps", "1", "--classes", "4"]
+    assert benchmark("methods").main(["--methods", "agw", "deen", "--backbones", "resnet18", *small]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if "resnet18" in line]
+    assert [row[0] for row in rows] == ["agw", "deen"]
+    assert [row[-1] for row in rows] == ["512", str(6 * 512)]
