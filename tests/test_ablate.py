@@ -13,13 +13,13 @@ import yaml
 
 from csvi.analysis import ablate as module
 from csvi.analysis.ablate import Variant, ablate, choose, run_once
-from csvi.analysis.published import COMPARED
 from csvi.analysis.reproduce import TABLE_3, reproduce
 from csvi.cli import main
 from csvi.config import SynthConfig, flatten
 from csvi.data import protocols_of
 from csvi.errors import CsviError
 from csvi.methods import build_method, find_method
+from csvi.methods.compared import COMPARED
 from csvi.runs import load_config, save_config
 from csvi.synth import write_benchmark
 from csvi.train.checkpoint import epochs_done

@@ -9,7 +9,6 @@ import torch
 
 from csvi.analysis.ablate import Variant, ablate, run_once
 from csvi.analysis.ablation_table import NOT_TO_THE_LETTER, in_words
-from csvi.analysis.published import COMPARED, METRICS, PARAMETERS
 from csvi.analysis.tables import SYNTHETIC, percent
 from csvi.config import Config, departures
 from csvi.data import find_layout, read_benchmark
@@ -17,6 +16,7 @@ from csvi.data.check import check_dataset
 from csvi.data.training_set import check_masks
 from csvi.errors import CsviError
 from csvi.methods import build_method, find_method
+from csvi.methods.compared import COMPARED, METRICS, PARAMETERS
 from csvi.paths import as_argument
 from csvi.runs import Evaluation
 from csvi.runs.network_files import read_classes

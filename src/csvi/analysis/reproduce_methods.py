@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from csvi.analysis.ablate import Variant, run_once
-from csvi.analysis.published import METRICS
 from csvi.analysis.reproduce import check_to_train
 from csvi.analysis.tables import SYNTHETIC, percent
 from csvi.config import Config, shipped_config
@@ -13,6 +12,7 @@ from csvi.data import find_layout, read_benchmark
 from csvi.data.training_set import check_masks
 from csvi.errors import CsviError
 from csvi.methods import find_method
+from csvi.methods.compared import METRICS
 from csvi.runs import Evaluation, load_config
 from csvi.runs.statistics import mean_of
 from csvi.writing import replacing

@@ -10,11 +10,11 @@ from torch import Tensor
 from csvi.config import check_range, setting
 from csvi.data.batch import Batch
 from csvi.losses import hetero_center_loss, identity_loss
+from csvi.methods.compared import PAPER
 from csvi.methods.method import Published
 from csvi.methods.pretrained import PretrainedMethod, PretrainedSettings
 from csvi.model.net import PartNet
 
-PAPER = "Huang et al., Information Fusion 104, 2024"
 TABLE_3 = f"{PAPER}, Table 3"
 
 

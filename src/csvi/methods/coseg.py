@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from csvi.config import check_range, setting
 from csvi.data.batch import Batch
-from csvi.methods.baseline import PAPER
+from csvi.methods.compared import PAPER
 from csvi.methods.decode import Decode, DecodeSettings
 from csvi.methods.method import Published
 from csvi.model.mask_decoder import MaskDecoder

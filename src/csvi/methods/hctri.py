@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from csvi.config import check_range
 from csvi.data.batch import Batch
 from csvi.losses import cross_entropy, hetero_center_triplet
+from csvi.methods.compared import published_as
 from csvi.methods.method import Published
 from csvi.methods.pretrained import PretrainedMethod, PretrainedSettings
 from csvi.model.net import FeatureNet
@@ -95,19 +96,7 @@ class HcTri(PretrainedMethod):
         "Liu et al., Parameter Sharing Exploration and Hetero-Center Triplet Loss for Visible-Thermal Person "
         "Re-Identification, IEEE TMM 23, 2021"
     )
-    published: ClassVar[Published | None] = Published(
-        "PSE in Tables 1 and 2 of Huang et al., Information Fusion 104, 2024",
-        {
-            "sysu": {
-                "all-search single-shot": {"R1": 61.68, "R10": 93.10, "R20": 97.17, "mAP": 57.51},
-                "indoor-search single-shot": {"R1": 63.41, "R10": 91.69, "R20": 95.28, "mAP": 68.17},
-            },
-            "regdb": {
-                "visible to thermal": {"R1": 91.05, "R10": 97.16, "R20": 98.57, "mAP": 83.28},
-                "thermal to visible": {"R1": 89.30, "R10": 96.41, "R20": 98.16, "mAP": 81.46},
-            },
-        },
-    )
+    published: ClassVar[Published | None] = published_as("PSE [36]")
     settings: HcTriSettings
     net: HcTriNet
 

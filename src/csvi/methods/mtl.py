@@ -16,6 +16,7 @@ from csvi.config import check_range
 from csvi.data.batch import Batch
 from csvi.losses import cross_entropy, cross_modal_center_contrastive, full_precision, mask_loss, mask_target
 from csvi.losses.loss import mean_where
+from csvi.methods.compared import published_as
 from csvi.methods.method import Published
 from csvi.methods.pretrained import PretrainedMethod, PretrainedSettings
 from csvi.model.mask_decoder import full_size
@@ -146,21 +147,7 @@ class MTL(PretrainedMethod):
         "Huang et al., Cross-Modality Person Re-Identification via Multi-Task Learning, Pattern Recognition 128, 2022"
     )
     needs_masks = True
-    published: ClassVar[Published | None] = Published(
-        "ML in Tables 1 and 2 of Huang et al., Information Fusion 104, 2024",
-        {
-            "sysu": {
-                "all-search single-shot": {"R1": 67.25, "R10": 95.38, "R20": 98.46, "mAP": 64.29},
-                "all-search multi-shot": {"R1": 72.95, "R10": 96.94, "R20": 99.27, "mAP": 57.62},
-                "indoor-search single-shot": {"R1": 69.58, "R10": 96.66, "R20": 99.03, "mAP": 74.37},
-                "indoor-search multi-shot": {"R1": 80.39, "R10": 98.80, "R20": 99.83, "mAP": 68.60},
-            },
-            "regdb": {
-                "visible to thermal": {"R1": 89.91, "R10": 96.57, "R20": 98.33, "mAP": 85.64},
-                "thermal to visible": {"R1": 88.34, "R10": 96.16, "R20": 97.98, "mAP": 84.06},
-            },
-        },
-    )
+    published: ClassVar[Published | None] = published_as("ML [8]")
     settings: MTLSettings
     net: MTLNet
 

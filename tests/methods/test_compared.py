@@ -2,9 +2,9 @@
 
 import pytest
 
-from csvi.analysis.published import COMPARED, METRICS, PARAMETERS
 from csvi.analysis.reproduce import TABLE_3 as VARIANTS
 from csvi.methods import find_method
+from csvi.methods.compared import COMPARED, METRICS, PARAMETERS
 
 TABLES_1_AND_2 = {
     ("sysu", "all-search single-shot"): """

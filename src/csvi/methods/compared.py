@@ -5,6 +5,10 @@ Huang et al., Information Fusion 104, 2024. Its own rows, and those of Table 3, 
 
 from collections.abc import Mapping
 
+from csvi.methods.method import Published
+
+PAPER = "Huang et al., Information Fusion 104, 2024"
+
 METRICS = ("R1", "R10", "R20", "mAP")
 """Columns of each setting."""
 
@@ -65,3 +69,16 @@ COMPARED: Mapping[str, Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "regdb": _by_protocol(_TABLE_2, "visible to thermal", "thermal to visible"),
 }
 """Layout → protocol → method → its figures in %, in the order of `METRICS`; - where the paper has none."""
+
+
+def published_as(name: str) -> Published:
+    """The figures that the paper gives of a method it compares itself with, such as `PSE [36]`."""
+    metrics = {
+        layout: {
+            protocol: {metric: float(value) for metric, value in zip(METRICS, of[name], strict=True) if value != "-"}
+            for protocol, of in protocols.items()
+            if name in of
+        }
+        for layout, protocols in COMPARED.items()
+    }
+    return Published(f"{name} in Tables 1 and 2 of {PAPER}", metrics)
