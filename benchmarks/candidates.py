@@ -1,4 +1,4 @@
-"""Methods that were tried as a step beyond the paper's co-segmentation (docs/results.md says what came of each).
+"""Candidates for a step beyond the paper's co-segmentation, to be measured on the preset study.
 
     PYTHONPATH=benchmarks csvi train --method candidates:Cells --config configs/study.yaml --run runs/cells
 

@@ -437,6 +437,7 @@ def test_feedback_is_measured_on_a_run(benchmark, coseg_run, capsys):
 
 def test_methods_are_ranked_beside_what_was_published(benchmark, config, sysu_root, tmp_path, monkeypatch):
     ranking = benchmark("ranking")
+    assert all(set(ranking.METRICS) <= ranking.published(method)[0].keys() for method in ranking.METHODS)
     monkeypatch.setattr(
         ranking, "write_benchmark", lambda out, synth: shutil.copytree(sysu_root, out, dirs_exist_ok=True)
     )

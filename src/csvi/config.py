@@ -150,6 +150,22 @@ class TrainConfig:
     ema: float = 0.0
     """Keep a moving average of the weights: this share of it stays at each step, as 0.99; 0 keeps the last weights.
     The average is what is validated and saved. Ours; the field's code does not."""
+    global_identities: int = 0
+    """Identities in the batch of all processes together, which are divided equally among these, whatever
+    `data.identities` says; a run may then be resumed on another number of processes. 0: every process draws
+    `data.identities`. The learning rate is the one that is set, however many there are (docs/scaling.md)."""
+    gather: bool = False
+    """Compute the losses on the images of all processes together, as one process with the whole batch would. By default
+    each process computes them on its own identities, as the method's paper does on one GPU, and gradients are averaged.
+    """
+    sync_batchnorm: bool = False
+    """Normalise batches by the mean and variance of all processes together; by default each has its own."""
+    accumulate: int = 1
+    """Micro-batches of a step, of equally many identities each, for GPUs on which a batch does not fit. Batch norms and
+    losses that compare identities see one micro-batch at a time (docs/scaling.md)."""
+    checkpoint_activations: bool = setting(False, "machine")
+    """Keep only what goes into each block of the backbone, and compute the rest again for the gradient: less memory,
+    and about a third more arithmetic."""
     compile: bool = setting(False, "machine")
     """Let torch.compile write code for this network, in the first step. On CPUs it gains nothing."""
     validate_every: int = setting(2, "machine")
@@ -162,7 +178,8 @@ class TrainConfig:
     often."""
 
     def __post_init__(self) -> None:
-        check_range(self, 1, 100_000, "epochs", "decay_every")
+        check_range(self, 1, 100_000, "epochs", "decay_every", "accumulate")
+        check_range(self, 0, 1_000_000, "global_identities")
         check_range(self, 0, 1, "momentum")
         check_range(self, 0, 0.999999, "ema")
         check_range(
@@ -171,6 +188,14 @@ class TrainConfig:
         )  # fmt: skip
         if self.nesterov and not (self.optimizer == "sgd" and self.momentum > 0):
             raise CsviError("nesterov is set: it takes optimizer sgd and a momentum")
+        if self.schedule != "table" and self.factors != {0: 1.0}:
+            raise CsviError(f"factors are set and the schedule is {self.schedule}: they are those of schedule table")
+        if self.lr_min > self.lr:
+            raise CsviError(
+                f"lr_min is {self.lr_min}, and lr {self.lr}: rates fall to lr_min, it cannot be the greater"
+            )
+        if self.warmup_epochs > self.epochs:
+            raise CsviError(f"warmup_epochs is {self.warmup_epochs}, and epochs {self.epochs}: nothing follows it")
         if min(self.factors, default=-1) < 0 or not all(0 <= factor < math.inf for factor in self.factors.values()):
             raise CsviError(f"factors are {self.factors}: they must be epochs from 0 and factors of at least 0")
 
@@ -210,6 +235,9 @@ class Config:
     """Fixes initial weights, batches and augmentation."""
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = setting("auto", "machine")
     """auto: bfloat16 where the hardware multiplies it, else 32-true."""
+    tf32: bool = setting(False, "machine")
+    """Let NVIDIA GPUs round the factors of 32-bit matrix products to 10 bits of mantissa (TF32); PyTorch does so in
+    convolutions anyway."""
     devices: int = setting(1, "repetition")
     """Accelerators a machine."""
     nodes: int = setting(1, "repetition")
@@ -218,6 +246,16 @@ class Config:
     def __post_init__(self) -> None:
         check_range(self, 0, 2**32 - 1, "seed")
         check_range(self, 1, 10_000, "devices", "nodes")
+        together, processes, parts = self.train.global_identities, self.devices * self.nodes, self.train.accumulate
+        if together % processes:
+            raise CsviError(f"global_identities is {together}: it must be a multiple of the {processes} processes")
+        if self.identities_each % parts:
+            raise CsviError(f"accumulate is {parts}: it must divide the {self.identities_each} identities of a process")
+
+    @property
+    def identities_each(self) -> int:
+        """N, the identities that each process draws for a step."""
+        return self.train.global_identities // (self.devices * self.nodes) or self.data.identities
 
 
 def parse_range(name: str, text: str) -> tuple[float, float] | None:

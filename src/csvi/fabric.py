@@ -13,8 +13,10 @@ from lightning_fabric.plugins.environments import LightningEnvironment
 from csvi.errors import CsviError
 
 
-def make_fabric(precision: str = "auto", devices: int = 1, nodes: int = 1) -> Fabric:
+def make_fabric(precision: str = "auto", devices: int = 1, nodes: int = 1, tf32: bool = False) -> Fabric:
     """Set up Fabric on the machine's accelerator or CPU.
+
+    With `tf32` 32-bit matrix products of this process may be TF32's from now on.
 
     Raises:
         CsviError: there are fewer devices, or SLURM or torchrun started another number of processes.
@@ -29,6 +31,8 @@ def make_fabric(precision: str = "auto", devices: int = 1, nodes: int = 1) -> Fa
     # A job of several tasks, in a script that does not start them by srun, is one process all the same.
     plugins = [LightningEnvironment()] if not starter and "SLURM_NTASKS" in os.environ and nodes == 1 else None
     kind = choose_precision(precision)
+    if tf32:
+        torch.set_float32_matmul_precision("high")
     try:
         fabric = Fabric(devices=devices, num_nodes=nodes, precision=kind, plugins=plugins)  # type: ignore[arg-type]
     except (RuntimeError, ValueError) as error:

@@ -1,7 +1,6 @@
 """Progress bars on stderr, so that what a program prints can be piped; they vanish when they are done."""
 
 import contextlib
-import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +8,8 @@ from typing import Any, TextIO, TypeVar
 
 from rich.console import Console
 from rich.progress import track
+
+from csvi.threads import cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -57,7 +58,7 @@ def in_threads(
 
     Returns what it returns, in the order of the items.
     """
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         done = pool.map(function, items)
         try:
             return list(done if description is None else progress(done, description, len(items)))

@@ -1,10 +1,12 @@
-"""The way the threads of a step wait for each other."""
+"""The way the threads of a step wait for each other, and how many read files."""
 
 import os
 
 WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
 """Environment variables that say how threads wait, of which the user's are left as they are."""
 SPIN = "10000"
+
+_cores = os.cpu_count() or 1
 
 
 def let_threads_sleep() -> None:
@@ -15,3 +17,14 @@ def let_threads_sleep() -> None:
     """
     if not any(name in os.environ for name in WAITING):
         os.environ["GOMP_SPINCOUNT"] = SPIN
+
+
+def cores() -> int:
+    """Number of threads that read files at once: one for each core, unless `limit_cores` has set another."""
+    return _cores
+
+
+def limit_cores(count: int) -> None:
+    """Let this process read files in so many threads, as one of several on this machine."""
+    global _cores
+    _cores = count

@@ -33,7 +33,7 @@ def runs(means, spread=0.0, seeds=3, identities=40):
 
 def test_the_same_order_is_1_and_the_reverse_is_minus_1():
     for means, expected in (([0.1, 0.2, 0.3, 0.4, 0.5], 1), ([0.5, 0.4, 0.3, 0.2, 0.1], -1)):
-        found = agreement(runs(means), PUBLISHED, "R1")
+        found = agreement(runs(means), PUBLISHED, "R1", "all")
         for correlation in (found.tau, found.rho):
             assert (correlation.value, correlation.low, correlation.high) == pytest.approx((expected,) * 3)
         assert found.ours == pytest.approx(means)
@@ -41,13 +41,15 @@ def test_the_same_order_is_1_and_the_reverse_is_minus_1():
 
 
 def test_one_pair_exchanged():
-    found = agreement(runs([0.1, 0.3, 0.2, 0.4, 0.5]), PUBLISHED, "R1")
+    found = agreement(runs([0.1, 0.3, 0.2, 0.4, 0.5]), PUBLISHED, "R1", "all")
     assert found.tau.value == pytest.approx(1 - 2 * 2 * 1 / (5 * 4))  # 1 of 10 pairs
     assert found.rho.value == pytest.approx(1 - 6 * 2 / (5 * 24))
 
 
 def test_seeds_that_differ_more_than_methods_leave_the_order_open():
-    sure, open_ = (agreement(runs([0.40, 0.41, 0.42, 0.43, 0.44], spread), PUBLISHED, "R1") for spread in (0, 0.05))
+    sure, open_ = (
+        agreement(runs([0.40, 0.41, 0.42, 0.43, 0.44], spread), PUBLISHED, "R1", "all") for spread in (0, 0.05)
+    )
     assert sure.tau.low == pytest.approx(1)
     assert open_.tau.high - open_.tau.low > 0.5
 
@@ -55,18 +57,18 @@ def test_seeds_that_differ_more_than_methods_leave_the_order_open():
 def test_identities_are_drawn_for_all_methods_alike():
     """What is hard for all methods moves them together, and leaves their order as it is."""
     hard = np.random.default_rng(1).uniform(0, 0.5, 40)
-    found = agreement({name: [evaluation(hard + 0.01 * i)] for i, name in enumerate(PUBLISHED)}, PUBLISHED, "R1")
+    found = agreement({name: [evaluation(hard + 0.01 * i)] for i, name in enumerate(PUBLISHED)}, PUBLISHED, "R1", "all")
     assert (found.tau.low, found.tau.high) == pytest.approx((1, 1))
 
 
 def test_methods_without_a_published_figure_are_left_out():
     more = runs([0.1, 0.2, 0.3, 0.4, 0.5]) | {"ours": [evaluation(np.ones(40))]}
-    assert agreement(more, PUBLISHED, "R1").methods == list(PUBLISHED)
+    assert agreement(more, PUBLISHED, "R1", "all").methods == list(PUBLISHED)
     with pytest.raises(CsviError, match="2 methods have both runs and a published R1"):
-        agreement(more, {"a": 1, "b": 2}, "R1")
+        agreement(more, {"a": 1, "b": 2}, "R1", "all")
 
 
 def test_other_test_images_are_refused():
     other = runs([0.1, 0.2, 0.3, 0.4, 0.5]) | {"a": [evaluation(np.ones(40), "others")]}
     with pytest.raises(CsviError, match="other data"):
-        agreement(other, PUBLISHED, "R1")
+        agreement(other, PUBLISHED, "R1", "all")

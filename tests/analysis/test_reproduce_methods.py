@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from csvi.analysis.reproduce_methods import published_config, reproduce_methods
+from csvi.analysis.reproduce_methods import configs_of, published_config, reproduce_methods
 from csvi.cli import main
 from csvi.data import protocols_of
 from csvi.errors import CsviError
@@ -20,7 +20,13 @@ def test_every_method_has_settings_of_its_publication(name):
 
 def test_a_dataset_may_have_settings_of_its_own():
     assert published_config("coseg", "regdb").data.layout == "regdb"
-    assert published_config("agw", "regdb").train.factors == {0: 1.0, 20: 0.1, 50: 0.01}
+    assert [published_config("hctri", dataset).method.power for dataset in ("sysu", "regdb")] == [3, 10]
+    assert [published_config("agw", dataset).data.identities for dataset in ("sysu", "regdb", "llcm")] == [8, 8, 6]
+
+
+def test_weights_of_a_method():
+    configs = configs_of(["agw", "pmt"], "sysu", {"pmt": "vit.pth"})
+    assert [config.method.weights for config in configs.values()] == ["imagenet", "vit.pth"]
 
 
 def test_ours_beside_the_published(config, sysu_root, tmp_path, monkeypatch):
@@ -32,6 +38,7 @@ def test_ours_beside_the_published(config, sysu_root, tmp_path, monkeypatch):
         reproduce_methods(*arguments)
     text = reproduce_methods(*arguments, anyway=True).read_text()
     assert text.startswith("# SYSU-MM01")
+    assert "- agw: agw.yaml; weights none\n" in text
     table = text.partition("## all-search single-shot")[2].partition("##")[0]
     (agw,) = [line for line in table.splitlines() if line.startswith("| agw |")]
     cells = [cell.strip() for cell in agw.strip("|").split("|")]
@@ -46,6 +53,9 @@ def test_ours_beside_the_published(config, sysu_root, tmp_path, monkeypatch):
         (["llcm"], "the paper has no figures of LLCM"),
         (["sysu", "--methods", "agw", "agw"], "a method stands twice among agw, agw"),
         (["sysu", "--methods", "agww"], "unknown method 'agww'"),
+        (["sysu", "--methods", "agw", "--weights", "vit.pth"], "it must be METHOD=PATH"),
+        (["sysu", "--methods", "agw", "--weights", "pmt=vit.pth"], "weights are given of pmt, which is not among"),
+        (["sysu", "--methods", "agw", "--seeds", "0"], "0 seeds"),
         (["sysu", "--methods", "agw", "--settings", "x.yaml"], "--settings is of the paper's tables"),
     ],
 )

@@ -142,15 +142,27 @@ def test_start_goes_on_from_any_step(sampler, step):
     assert list(sampler) == whole[step:]
 
 
+@pytest.mark.parametrize("replacement", [False, True])
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_ranks_share_the_batches_of_one_process(world_size):
-    ranks = [CrossModalitySampler(IMAGES, 4, 3, 5, rank, world_size) for rank in range(world_size)]
-    batches = -(-66 // (12 * world_size))
-    assert [len(sampler) for sampler in ranks] == [batches] * world_size
-    alone = CrossModalitySampler(IMAGES, 4, 3, 5)
-    alone.batches = batches * world_size
-    together = [batch for step in zip(*ranks, strict=True) for batch in step]
-    assert together == list(alone)
+def test_ranks_divide_the_batch_that_one_process_with_all_identities_draws(world_size, replacement):
+    ranks = [CrossModalitySampler(IMAGES, 2, 3, 5, r, world_size, replacement=replacement) for r in range(world_size)]
+    alone = CrossModalitySampler(IMAGES, 2 * world_size, 3, 5, replacement=replacement)
+    assert {len(sampler) for sampler in ranks} == {len(alone)}
+    for step, (whole, *shares) in enumerate(zip(alone, *ranks, strict=True)):
+        for share in shares:
+            assert [IMAGES[sample.image].modality for sample in share] == [0] * 6 + [1] * 6
+        for modality, images in ((0, 6), (1, 6)):
+            begin = modality * images
+            together = [sample for share in shares for sample in share[begin : begin + images]]
+            assert together == whole[begin * world_size : (begin + images) * world_size]
+        people = [{IMAGES[sample.image].identity for sample in share} for share in shares]
+        assert len(set.union(*people)) == sum(map(len, people)) == 2 * world_size  # no identity on two ranks
+        assert ranks[0].images_of(0, step) == [sample.image for sample in whole]
+
+
+def test_more_identities_than_there_are_cannot_be_divided():
+    with pytest.raises(CsviError, match="a batch of 30 processes needs 60 identities with visible and infrared images"):
+        CrossModalitySampler(IMAGES, 2, 3, 5, 0, world_size=30)
 
 
 def test_ranks_go_on_from_any_step():
@@ -245,8 +257,6 @@ def test_with_replacement_there_is_one_batch_more_than_fit(replacing):
     assert len(exact) == len(list(exact)) == 4 + 1
     ranks = [CrossModalitySampler(IMAGES, 4, 3, 5, rank, 2, replacement=True) for rank in (0, 1)]
     assert [len(sampler) for sampler in ranks] == [66 // 24 + 1] * 2
-    replacing.batches = 2 * (66 // 24 + 1)
-    assert [batch for step in zip(*ranks, strict=True) for batch in step] == list(replacing)
 
 
 @pytest.mark.parametrize("step", [0, 1, 5, 6])

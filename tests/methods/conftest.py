@@ -10,6 +10,7 @@ from csvi.data.batch import Batch
 from csvi.data.views import standard_views
 from csvi.methods import build_method, find_method
 from csvi.model.trunk import build_trunk
+from csvi.model.vit import SIZES
 from csvi.runs import load_config
 from csvi.train.loop import seed_step
 from csvi.train.optimizer import build_optimizer, set_learning_rate
@@ -19,8 +20,9 @@ HEIGHT, WIDTH = 48, 40  # 16 does not divide the width
 
 
 @pytest.fixture(autouse=True)
-def tiny_everywhere(tiny_trunk):
-    """Every method here has the tiny trunk."""
+def tiny_everywhere(tiny_trunk, monkeypatch):
+    """Every method here has the tiny trunk; the smallest transformer is a narrow one, with 3x3 patches an image."""
+    monkeypatch.setitem(SIZES, "vit_tiny", (12, 3))
 
 
 @pytest.fixture
@@ -30,11 +32,17 @@ def real_trunk(tiny_everywhere, monkeypatch):
 
 
 @pytest.fixture
-def config_of():
+def backbone():
+    """The trunk that methods have where a test does not say."""
+    return "mobilenet_v2"
+
+
+@pytest.fixture
+def config_of(backbone):
     """Settings of a small run of a method; those that it does not have are left out."""
 
     def configured(name, **settings):
-        small = {"backbone": "mobilenet_v2", "weights": "none", "parts": 3, "part_dim": 8, "widths": (8, 4)}
+        small = {"backbone": backbone, "weights": "none", "parts": 3, "part_dim": 8, "widths": (8, 4)}
         kind = find_method(name).Settings
         known = {key: value for key, value in (small | settings).items() if key in kind.__dataclass_fields__}
         return Config(kind(**known), data=DataConfig(height=HEIGHT, width=WIDTH))

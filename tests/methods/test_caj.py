@@ -15,6 +15,7 @@ from csvi.errors import CsviError
 from csvi.losses import squared_difference_triplet, weighted_regularized_triplet
 from csvi.methods import build_method
 from csvi.methods.caj import views_of_visible
+from csvi.model.attention import NonLocal
 from csvi.model.net import EmbeddingNet
 from csvi.model.two_stream import Route
 from csvi.runs import load_config
@@ -48,6 +49,12 @@ def test_the_network_is_agws(config_of, real_trunk, name):
     sizes = [sum(p.numel() for p in module.parameters()) + 2048 for module in (method, method.net)]
     assert sizes == GOLDENS["parameters"]["AGW"]
     assert method.net.pool.p == 3
+
+
+def test_the_network_of_agws_baseline_can_be_taken(build):
+    net = build("caj", base=True).net
+    assert net.pool.p == 1
+    assert not any(isinstance(module, NonLocal) for module in net.modules())
 
 
 @pytest.mark.parametrize(
@@ -89,6 +96,14 @@ def test_views_find_each_other_wherever_infrared_rows_stand():
         first, second = views_of_visible(rows, route)
         assert first.tolist() == [1, 2, 4]
         assert second.tolist() == [6, 7, 8]
+
+
+def test_views_find_each_other_wherever_the_rows_of_a_view_stand():
+    rows, modality = torch.arange(7), torch.tensor([0, 1, 0, 0, 0, 1, 1])
+    for route in (modality, Route.of(modality, 7, rows.device)):
+        first, second = views_of_visible(rows, route, view=torch.tensor([1, 0, 0, 1, 0, 0, 0]))
+        assert first.tolist() == [2, 4]
+        assert second.tolist() == [0, 3]
 
 
 def test_the_views_are_the_public_codes():

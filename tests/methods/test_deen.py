@@ -144,7 +144,7 @@ def test_images_of_every_size_are_trained_on(build, batch, height, width):
     ("settings", "words"),
     [
         ({"erase_area": (0.5, 0.2)}, "the smaller one first"),
-        ({"dropout": 1.0}, "less than 1"),
+        ({"dropout": 1.0}, "dropout is 1.0: it must be from 0 to 0.999999"),
         ({"pair_margin": -1}, "at least 0"),
     ],
 )

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import inspect
+import re
 import textwrap
 
 import pytest
@@ -20,7 +21,20 @@ from csvi.runs.embeddings import embed
 from csvi.runs.network_files import load_method, load_net, save_method
 from csvi.train.optimizer import build_optimizer
 
-pytestmark = pytest.mark.parametrize("name", METHODS)
+pytestmark = pytest.mark.parametrize("case", [*METHODS, "pmt on vit_tiny"])
+NOT_LEARNED = {"net.attend.v.bias"}
+"""Gradients that are 0 but for rounding. The bias of v in DDAG's attention of parts: it adds u_p . v to all scores of a
+row, which its softmax does not see."""
+
+
+@pytest.fixture
+def name(case):
+    return case.partition(" on ")[0]
+
+
+@pytest.fixture
+def backbone(case):
+    return case.partition(" on ")[2] or "mobilenet_v2"
 
 
 @pytest.fixture
@@ -77,7 +91,8 @@ def test_a_gradient_reaches_every_parameter(build, batch, name):
         method.zero_grad()
         total(method(batch, 1)).backward()
         assert [key for key, parameter in method.named_parameters() if parameter.grad is None] == []
-        found = [key for key, parameter in method.named_parameters() if not parameter.grad.abs().sum() > 0]
+        learned = ((key, parameter) for key, parameter in method.named_parameters() if key not in NOT_LEARNED)
+        found = [key for key, parameter in learned if not parameter.grad.abs().sum() > 0]
         unreached = [key for key in found if seed == 0 or key in unreached]
         if not unreached:
             break
@@ -95,6 +110,13 @@ def test_a_resumed_method_takes_the_same_step_bit_for_bit(build, method, batch, 
     assert step(method, optimizer, batch, 2) == step(other, other_optimizer, batch, 2)
     found = other.state_dict()
     assert all(torch.equal(tensor, found[key]) for key, tensor in method.state_dict().items())
+
+
+def test_a_subclass_may_have_a_network_of_its_own(build, name, monkeypatch):
+    kind = find_method(name)
+    own = type("OwnNet", (kind.Net,), {})
+    monkeypatch.setattr(kind, "Net", own)
+    assert type(build(name).net) is own
 
 
 def test_the_network_embeds_alone_whatever_it_was_trained_with(method, batch, name, tmp_path):
@@ -208,6 +230,7 @@ def test_a_step_does_not_wait_for_the_device(build, name, modality):
                 identity=torch.empty(8, dtype=torch.int64), modality=torch.empty(8, dtype=torch.int64),
                 route=Route.of(modality, len(modality), torch.device("cuda")),
                 has_mask=torch.empty(8, dtype=torch.bool) if settings else None,
+                view=torch.empty(8, dtype=torch.int64) if settings else None,
             )  # fmt: skip
             terms = method(batch, 0)
         assert {term.device.type for term in terms.values()} == {"cuda"}
@@ -240,7 +263,7 @@ def test_published_figures_have_a_source_and_names_that_are_known(name, sysu_roo
     assert kind.paper
     if kind.published is None:
         return
-    assert "Table" in kind.published.source or "README" in kind.published.source
+    assert re.search(r"Tables? \d|README|other publications", kind.published.source)
     assert kind.published.metrics.keys() <= LAYOUTS.keys()
     benchmark = read_benchmark(DataConfig(root=str(sysu_root)))
     assert kind.published.metrics["sysu"].keys() <= {protocol.name for protocol in protocols_of(benchmark)}

@@ -12,6 +12,7 @@ from csvi.config import DataConfig
 from csvi.data.batch import Batch
 from csvi.data.views import Erase, Flip, Shift
 from csvi.methods import build_method
+from csvi.methods.mpanet import MPANetSettings
 from csvi.model.enhancement import ModalityAlleviation
 from csvi.model.pooling import PatternMaps
 from csvi.runs import load_config
@@ -117,6 +118,29 @@ def test_rates_are_those_of_the_public_code_in_epochs_that_are_as_many_times_lon
     config = load_config(CONFIGS / f"{file}.yaml")
     assert config.train.epochs * shorter == 140
     assert config.method.update_epochs * shorter == 100
+
+
+@pytest.mark.parametrize(
+    ("file", "of_data", "normalize"),
+    [("mpanet", ("sysu", 384, 128, 16, 4), True), ("mpanet-regdb", ("regdb", 256, 128, 12, 5), False)],
+)
+def test_batches_images_and_weight_decay_are_those_of_the_public_code(file, of_data, normalize):
+    config = load_config(CONFIGS / f"{file}.yaml")
+    data, train = config.data, config.train
+    assert (data.layout, data.height, data.width, data.identities, data.images) == of_data
+    assert (data.pad, data.flip, data.erase, data.replacement) == (10, 0.5, 0.5, False)
+    assert (train.optimizer, train.lr_pretrained, train.weight_decay) == ("adam", 1, 5e-4)
+    assert config.method == MPANetSettings(normalize=normalize, update_epochs=config.method.update_epochs)
+
+
+@pytest.mark.parametrize("shorter", [1, 2, 4])
+def test_averages_take_the_mean_share_of_the_epochs_of_the_public_code_that_fit(build, shorter):
+    method = build("mpanet", update_epochs=100 // shorter)
+    for epoch in range(140 // shorter):
+        method.begin_epoch(epoch)
+        n = torch.arange(shorter * epoch, shorter * (epoch + 1)) + 1  # those of its epochs, from 1
+        shares = 0.2 * (100 / (n + 1)).clamp(max=1)
+        assert method.rate.item() == pytest.approx(shares.mean().item(), rel=0.003)
 
 
 @pytest.mark.parametrize("file", GOLDENS["rates"])

@@ -23,9 +23,8 @@ CONFIGS = Path(__file__).parents[2] / "configs/methods"
 
 
 @pytest.fixture
-def vit(build, monkeypatch):
-    """PMT with a narrow transformer, 3x3 patches an image."""
-    monkeypatch.setitem(SIZES, "vit_tiny", (12, 3))
+def vit(build):
+    """PMT with the narrow transformer."""
     return build("pmt", backbone="vit_tiny")
 
 
@@ -48,6 +47,17 @@ def test_rates_are_those_of_the_public_code(rates_of, monkeypatch, file):
     found = torch.tensor(rates_of(file, [epoch - 1 for epoch in epochs])).double()
     torch.testing.assert_close(found, torch.tensor(rates).T.double(), rtol=1e-6, atol=1e-12)
     assert len(epochs) == load_config(CONFIGS / f"{file}.yaml").train.epochs
+
+
+@pytest.mark.parametrize(("file", "layout"), [("pmt", "sysu"), ("pmt-regdb", "regdb")])
+def test_batches_images_and_weight_decay_are_those_of_the_public_code(file, layout):
+    config = load_config(CONFIGS / f"{file}.yaml")
+    data = config.data
+    assert (data.layout, data.height, data.width) == (layout, 256, 128)
+    assert (data.identities, data.images, data.replacement) == (8, 4, False)
+    assert (data.flip, data.erase) == (0.5, 0.5)
+    assert (config.train.optimizer, config.train.weight_decay) == ("adamw", 1e-4)
+    assert config.method == PMTSettings()
 
 
 def test_tokens_positions_and_the_last_norm_learn_as_fast_as_the_head(vit):

@@ -82,8 +82,11 @@ def test_the_rates_of_published_schedules(settings, expected):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"factors": {-1: 0.1}}, "factors are {-1: 0.1}"),
-        ({"factors": {3: math.nan}}, "at least 0"),
+        ({"schedule": "table", "factors": {-1: 0.1}}, "factors are {-1: 0.1}"),
+        ({"schedule": "table", "factors": {3: math.nan}}, "at least 0"),
+        ({"factors": {3: 0.1}}, "the schedule is step"),
+        ({"lr": 0.1, "lr_min": 0.2}, "rates fall to lr_min"),
+        ({"epochs": 3, "warmup_epochs": 4}, "nothing follows it"),
         ({"nesterov": True, "momentum": 0.0}, "nesterov is set"),
         ({"nesterov": True, "optimizer": "adam"}, "nesterov is set"),
     ],

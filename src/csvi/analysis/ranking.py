@@ -42,7 +42,11 @@ class Agreement:
 
 
 def agreement(
-    runs: Mapping[str, Sequence[Evaluation]], published: Mapping[str, float], metric: str, seed: int = 0
+    runs: Mapping[str, Sequence[Evaluation]],
+    published: Mapping[str, float],
+    metric: str,
+    protocol: str,
+    seed: int = 0,
 ) -> Agreement:
     """Compare the order of methods by a metric with that of published figures.
 
@@ -50,9 +54,10 @@ def agreement(
     replacement. Published figures are taken as they are, as nobody has published their spread.
 
     Args:
-        runs: method → its evaluations with several seeds, all on the same test data, under their first protocol.
+        runs: method → its evaluations with several seeds, all on the same test data.
         published: method → figure of another benchmark; of these, methods without runs are left out.
         metric: name, such as `R1`.
+        protocol: name, such as `all-search single-shot`.
         seed: of the resamples.
 
     Raises:
@@ -61,7 +66,6 @@ def agreement(
     methods = [method for method in runs if method in published]
     if len(methods) < FEWEST_METHODS:
         raise CsviError(f"{len(methods)} methods have both runs and a published {metric}: three make the first order")
-    protocol = runs[methods[0]][0].protocols[0].protocol
     check_same_data([evaluation for method in methods for evaluation in runs[method]], protocol)
     of_runs = [[e.result(protocol).by_identity for e in runs[method]] for method in methods]
     sums = [np.array([run.sums[metric] for run in of_method]) for of_method in of_runs]  # (seeds, identities) each

@@ -13,29 +13,48 @@ from csvi.data.training_set import check_masks
 from csvi.errors import CsviError
 from csvi.methods import find_method
 from csvi.methods.compared import METRICS
-from csvi.runs import Evaluation, load_config
+from csvi.runs import Evaluation, Options, load_config
+from csvi.runs.settings import with_settings
 from csvi.runs.statistics import mean_of
 from csvi.writing import replacing
 
 
-def published_config(method: str, dataset: str) -> Config:
-    """Read the settings that a method was published with on a dataset (`configs/methods`); csvi's own has the paper's.
+def published_file(method: str, dataset: str) -> Path:
+    """Name the file of the settings that a method was published with on a dataset; that of csvi's own is the paper's.
 
-    Raises:
-        CsviError: there is no such method.
+    A method without settings for this dataset has those for SYSU-MM01. Raises `CsviError` if there is no such method.
     """
     find_method(method)
-    for name in (f"methods/{method}-{dataset}", f"methods/{method}"):
-        if (file := shipped_config(name)).exists():
-            return load_config(file)
-    return Variant(method).applied(load_config(shipped_config(dataset)), 0)
+    files = (shipped_config(f"methods/{name}") for name in (f"{method}-{dataset}", method))
+    return next((file for file in files if file.exists()), shipped_config(dataset))
 
 
-def configs_of(methods: Sequence[str], dataset: str) -> dict[str, Config]:
-    """Read the published settings of each of these methods; raises `CsviError` for one that stands twice."""
+def published_config(method: str, dataset: str) -> Config:
+    """Read those settings, see `published_file`."""
+    return Variant(method).applied(load_config(published_file(method, dataset)), 0)
+
+
+def configs_of(methods: Sequence[str], dataset: str, weights: Mapping[str, str] | None = None) -> dict[str, Config]:
+    """Read the published settings of each of these methods.
+
+    Args:
+        methods: their names.
+        dataset: `sysu`, `regdb` or `llcm`.
+        weights: method → its initial weights, instead of those of the settings.
+
+    Raises:
+        CsviError: there is no such method, one stands twice, or weights are of one that is not trained.
+    """
     if len(set(methods)) < len(methods):
         raise CsviError(f"a method stands twice among {', '.join(methods)}")
-    return {method: published_config(method, dataset) for method in methods}
+    weights = weights or {}
+    if strange := sorted(weights.keys() - set(methods)):
+        raise CsviError(f"weights are given of {strange[0]}, which is not among the methods: {', '.join(methods)}")
+    configs = {method: published_config(method, dataset) for method in methods}
+    return {
+        name: with_settings(c, {"method.weights": weights[name]}) if name in weights else c
+        for name, c in configs.items()
+    }
 
 
 def reproduce_methods(
@@ -47,7 +66,7 @@ def reproduce_methods(
     seeds: int = 1,
     anyway: bool = False,
 ) -> Path:
-    """Train methods and write OUT/methods.md: ours beside the published; what is done already is not done again.
+    """Train methods and write OUT/methods-DATASET.md: ours beside the published. What is done is not done again.
 
     Args:
         dataset: `sysu`, `regdb` or `llcm`.
@@ -59,8 +78,11 @@ def reproduce_methods(
         anyway: continue although the data have problems.
 
     Raises:
-        CsviError: as training and evaluation do; nothing is trained if masks are missing for one of the methods.
+        CsviError: as training and evaluation do; nothing is trained if masks or initial weights are missing for one of
+            the methods.
     """
+    if seeds < 1:
+        raise CsviError(f"{seeds} seeds: at least one is needed")
     of_data = {"root": root, "layout": dataset, "masks": masks}
     configs = {
         name: dataclasses.replace(config, data=dataclasses.replace(config.data, **of_data))  # type: ignore[arg-type]
@@ -70,8 +92,10 @@ def reproduce_methods(
     check_to_train(first, anyway)
     benchmark = read_benchmark(first.data)
     for name, config in configs.items():
-        if find_method(name).needs_masks:
+        method = find_method(name)
+        if method.needs_masks:
             check_masks(benchmark, config.data)
+        method.pretrained(config.method)
     evaluations = {name: _evaluations(name, config, out, seeds) for name, config in configs.items()}
     parts = [f"# {'Synthetic data, not a reproduction: ' if benchmark.synthetic else ''}{benchmark.name}\n"]
     if benchmark.synthetic:
@@ -79,13 +103,16 @@ def reproduce_methods(
     several = find_layout(dataset).folds > 1
     parts.append(
         f"Mean{' over folds' if several else ''} and {seeds} seed(s), of the last epoch; published figures are mostly "
-        "of the epoch that was best on test.\n"
+        "of the epoch that was best on test. A file of settings that names no dataset is for SYSU-MM01; some "
+        "publications have the same on every dataset.\n"
     )
+    parts += [f"- {name}: {_as_trained(name, dataset, config)}" for name, config in configs.items()]
+    parts[-1] += "\n"
     parts += [
         _table(dataset, p, result.protocol, evaluations)
         for p, result in enumerate(next(iter(evaluations.values()))[0].protocols)
     ]
-    file = out / "methods.md"
+    file = out / f"methods-{dataset}.md"
     with replacing(file) as partial:
         partial.write_text("\n".join(parts))
     return file
@@ -100,9 +127,16 @@ def _evaluations(name: str, config: Config, out: Path, seeds: int) -> list[Evalu
             of_fold = Variant(name).applied(config, seed)
             of_fold.data.fold = fold
             run = out / (f"{name}-{fold}" if folds > 1 else name) / str(seed)
-            run_once(of_fold, run)
+            run_once(of_fold, run, Options(flip=find_method(name).flip))
             runs.append(run)
     return [Evaluation.load(run) for run in runs]
+
+
+def _as_trained(name: str, dataset: str, config: Config) -> str:
+    """Say which settings and weights a method was trained with, and how it was tested."""
+    file = published_file(name, dataset)
+    flip = "; each image with its mirror image" if find_method(name).flip else ""
+    return f"{file.name}; weights {getattr(config.method, 'weights', 'of its own')}{flip}"
 
 
 def _table(dataset: str, number: int, protocol: str, evaluations: Mapping[str, Sequence[Evaluation]]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from csvi.commands.options import add_mask_option, add_range_options
+from csvi.commands.options import add_engine_options, add_mask_option, add_range_options, engine_of
 from csvi.commands.parser import Parser
 from csvi.config import RANGES
 from csvi.paths import expanded
@@ -24,6 +24,7 @@ def add_arguments(parser: Parser) -> None:
     add_range_options(parser, "by default measured")
     parser.add_argument("--decode", action="store_true", help="decode every image; by default headers are read")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    add_engine_options(parser, gpus=False)
 
 
 def run(settings: Namespace) -> int:
@@ -31,8 +32,10 @@ def run(settings: Namespace) -> int:
     from csvi.data.check import check_dataset
 
     masks = settings.data.masks and Path(settings.data.masks)
+    engine = engine_of(settings)
     read_as = {name: given for name in ("mask_values", *RANGES) if (given := settings.data[name]) is not None}
-    found = check_dataset(expanded(settings.root), settings.data.layout, masks, settings.decode, **read_as)
+    root = expanded(settings.root)
+    found = check_dataset(root, settings.data.layout, masks, settings.decode, **read_as, ray=engine)
     if settings.json:
         print(json.dumps(dataclasses.asdict(found), indent=1))
     else:

@@ -4,7 +4,15 @@ from collections.abc import Mapping
 
 from jsonargparse import Namespace
 
-from csvi.commands.options import SOURCE, add_crop_options, add_model_options, crops_of, embedder_of
+from csvi.commands.options import (
+    SOURCE,
+    add_crop_options,
+    add_engine_options,
+    add_model_options,
+    crops_of,
+    embedder_of,
+    engine_of,
+)
 from csvi.commands.parser import Parser
 from csvi.paths import as_argument, expanded
 
@@ -19,6 +27,7 @@ def add_arguments(parser: Parser) -> None:
     add_model_options(parser)
     parser.add_argument("--half", action="store_true", help="keep embeddings in 16 bits")
     add_crop_options(parser, "by default the model's, or measured")
+    add_engine_options(parser)
 
 
 def run(settings: Namespace) -> None:
@@ -27,10 +36,11 @@ def run(settings: Namespace) -> None:
 
     out = expanded(settings.out)
     check_suffix(out)
+    engine = engine_of(settings)
     embedder = embedder_of(settings)
     crops = crops_of(settings, settings.source, own=embedder.data)
     print(f"modality: {crops.source_of_modality}")
-    made = embed_to_file(embedder, crops, out, settings.half)
+    made = embed_to_file(embedder, crops, out, settings.half, engine)
     print_left_out(made.left_out)
     if made.left_out:
         print(f"left out: {left_out_file(out)}")

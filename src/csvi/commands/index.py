@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, get_args
 from jsonargparse import Namespace
 
 from csvi.commands.options import (
+    FOR_RAY,
     MODALITIES,
     SOURCE,
     add_crop_options,
+    add_engine_options,
     add_gallery_options,
     add_model_options,
     add_where_options,
     crops_of,
     embedder_for,
     embedder_of,
+    engine_of,
     where_of,
 )
 from csvi.commands.parser import Parser
@@ -33,7 +36,8 @@ WORDS = ("add", "info", "list", "move", "remove")
 CONDITIONS = ("path", "modality", "camera", "since", "until", "track")
 """Options of `list` and `remove` that choose images."""
 FOR_IMAGES = (
-    "run", "onnx", "dimensions", "modality", "infrared_cameras", "data.layout", *(f"data.{name}" for name in RANGES)
+    "run", "onnx", "dimensions", "modality", "infrared_cameras", "data.layout", *(f"data.{name}" for name in RANGES),
+    "engine", *FOR_RAY,
 )  # fmt: skip
 """Options of `add` that say how images are read and embedded."""
 
@@ -64,6 +68,7 @@ def add_arguments(parser: Parser) -> None:
         parser.add_argument("--half", action="store_true", help="keep embeddings in 16 bits; on a server alone")
         parser.add_argument("--root", help="folder that paths are relative to; by default the source's")
         add_crop_options(parser, "by default the gallery's, the model's, or measured")
+        add_engine_options(parser)
     elif word == "move":
         parser.add_argument("--root", required=True, help="folder that the gallery's paths are relative to now")
     elif word in ("list", "remove"):
@@ -99,12 +104,13 @@ def _add(settings: Namespace) -> None:
         with gallery_for_features(target[0], features, choices, target[1]) as gallery:
             added, count = add_features(gallery, features, settings.again), len(gallery)
     else:
+        engine = engine_of(settings)
         facts = facts_of(*target)
         embedder = _embedder(settings, facts)
         crops = crops_of(settings, settings.source, own=facts.read_as(embedder.data) if facts else embedder.data)
         print(f"modality: {crops.source_of_modality}")
         with gallery_for_crops(target[0], crops, embedder, choices, target[1]) as gallery:
-            added, count = add_crops(gallery, crops, embedder, settings.again), len(gallery)
+            added, count = add_crops(gallery, crops, embedder, settings.again, engine), len(gallery)
     print_left_out(added.left_out)
     speed = f", {added.images_per_second:,.0f} images/s" if added.new else ""
     there = f"; {added.there:,} were there already" if added.there else ""

@@ -4,7 +4,14 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from csvi.commands.options import SOURCE, add_crop_options, add_mask_option, crops_of
+from csvi.commands.options import (
+    SOURCE,
+    add_crop_options,
+    add_engine_options,
+    add_mask_option,
+    crops_of,
+    engine_of,
+)
 from csvi.commands.parser import Parser
 from csvi.paths import as_argument, expanded
 
@@ -43,6 +50,7 @@ def add_arguments(parser: Parser) -> None:
         parser.add_argument("--out", required=True, help="folder of masks to write")
         parser.add_argument("--segmenter", default="embedded", help="embedded, a YAML file, module:Class, or several")
         add_crop_options(parser, "by default measured")
+        add_engine_options(parser)
 
 
 def run(settings: Namespace) -> None:
@@ -55,10 +63,11 @@ def _make(settings: Namespace) -> None:
     from csvi.masks.pictures import write_least_sure
     from csvi.masks.tables import print_made
 
+    engine = engine_of(settings)
     segmenter = find_segmenter(settings.segmenter)
     out = expanded(settings.out)
     crops = crops_of(settings, settings.root, without=[out])
-    made = make_masks(crops, out, segmenter)
+    made = make_masks(crops, out, segmenter, engine)
     sheet = write_least_sure(made.lines, crops, out)
     print(f"modality: {crops.source_of_modality}")
     print_made(made, segmenter)

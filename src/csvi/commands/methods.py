@@ -4,7 +4,7 @@ from jsonargparse import Namespace
 
 from csvi.commands.parser import Parser
 
-SUMMARY = "List the methods: name, paper, whether it needs person masks, and parameters."
+SUMMARY = "List the methods: name, paper, whether it needs person masks, and parameters as published (configs/methods)."
 
 
 def add_arguments(parser: Parser) -> None:
@@ -16,18 +16,20 @@ def run(settings: Namespace) -> None:
     from rich.table import Column
 
     from csvi.analysis.plain_table import plain_console, plain_table
-    from csvi.config import DataConfig
-    from csvi.methods import METHODS, find_method
+    from csvi.analysis.reproduce_methods import published_config
+    from csvi.methods import METHODS, build_method
 
     table = plain_table("method", "masks", "training (M)", "testing (M)", Column("paper", overflow="fold"))
-    data, classes = DataConfig(), settings.classes
     for name in METHODS:
-        kind = find_method(name)
         with torch.device("meta"):  # counts only
-            method = kind(kind.Settings(), classes, data.height, data.width)
+            method = build_method(published_config(name, "sysu"), settings.classes)
         counts = [sum(p.numel() for p in module.parameters()) / 1e6 for module in (method, method.net)]
-        masks = "needed" if kind.needs_masks else ""
-        table.add_row(name, masks, *(f"{count:.2f}" for count in counts), kind.paper)
+        masks = "needed" if method.needs_masks else ""
+        table.add_row(name, masks, *(f"{count:.2f}" for count in counts), method.paper)
     console = plain_console()
     console.print(table)
-    console.print(f"\nParameters at default settings and {classes} classes. Settings: csvi train --method NAME --help")
+    console.print(
+        f"\nParameters with {settings.classes} classes, and the settings and image size published for SYSU-MM01, which "
+        "are in configs/methods (csvi train --config). With --method NAME alone, training has csvi's own. Settings of "
+        "a method: csvi train --method NAME --help"
+    )

@@ -13,12 +13,16 @@ from csvi.paths import expanded
 
 if TYPE_CHECKING:
     from csvi.data.crops import Crops
+    from csvi.ray_engine import RayEngine
     from csvi.runs.run import Options
     from csvi.search.embedder import Embedder
     from csvi.search.gallery import Facts
     from csvi.search.query import Where
 
 MODALITIES = ["visible", "infrared"]
+ENGINES = ["local", "ray"]
+FOR_RAY = ("address", "workers", "worker_cpus", "worker_gpus")
+"""Options of the engine ray."""
 SOURCE = "dataset of any layout, a folder of crops, or a table of them (.csv)"
 """What `crops_of` reads."""
 
@@ -119,6 +123,34 @@ def embedder_for(settings: Namespace, facts: "Facts") -> "Embedder":
         settings = settings.clone()
         settings.dimensions = facts.dim
     return embedder_of(settings)
+
+
+def add_engine_options(parser: Parser, gpus: bool = True) -> None:
+    """Add what says where the work is done; `gpus`: GPUs make it faster."""
+    what = "where to work: local, in this process (default), or ray, in workers of Ray Data (pip install 'csvi[ray]')"
+    parser.add_argument("--engine", choices=ENGINES, help=what)
+    parser.add_argument("--address", help="Ray cluster, auto or HOST:6379; by default $RAY_ADDRESS, or this machine")
+    parser.add_argument("--workers", type=int, help="workers of Ray; by default as many as its machines have room for")
+    parser.add_argument("--worker_cpus", type=int, help="cores of one; by default 1, or with GPUs its share of them")
+    if gpus:
+        parser.add_argument("--worker_gpus", type=float, help="GPUs of one, as 0.5; by default 1 where there are any")
+
+
+def engine_of(settings: Namespace) -> "RayEngine | None":
+    """Read what `add_engine_options` has added; None is this process. Raises `CsviError` if options do not fit."""
+    given = {name: value for name in FOR_RAY if (value := settings.get(name)) is not None}
+    if settings.engine != "ray":
+        if given:
+            raise CsviError(f"--{next(iter(given))} is for --engine ray: add that, or leave it out")
+        return None
+    from csvi.ray_engine import RayEngine
+
+    for name, least in (("workers", 1), ("worker_cpus", 1), ("worker_gpus", 0)):
+        if given.get(name, least) < least:
+            raise CsviError(f"--{name} {given[name]} must be at least {least}")
+    if "worker_gpus" not in settings:
+        given["worker_gpus"] = 0.0
+    return RayEngine(**given)
 
 
 def add_gallery_options(parser: Parser) -> None:

@@ -19,6 +19,9 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--methods", nargs="+", metavar="METHOD", help="these instead of the paper's tables, see csvi methods"
     )
+    parser.add_argument(
+        "--weights", nargs="+", metavar="METHOD=PATH", default=[], help="initial weights of these --methods"
+    )
     parser.add_argument("--settings", help="YAML file; by default configs/sysu.yaml, regdb.yaml. See letter.yaml")
     parser.add_argument("--seeds", type=int, default=1, help="runs of each variant, or fold")
     parser.add_argument("--anyway", action="store_true", help="continue although csvi check finds problems")
@@ -34,7 +37,7 @@ def run(settings: Namespace) -> None:
     if s.methods:
         if s.settings:
             raise CsviError("--settings is of the paper's tables: --methods have those of configs/methods")
-        configs = configs_of(s.methods, s.dataset)
+        configs = configs_of(s.methods, s.dataset, dict(_pair(text) for text in s.weights))
         file = reproduce_methods(s.dataset, configs, s.data, out, s.masks, s.seeds, s.anyway)
     else:
         if s.dataset == "llcm":
@@ -43,3 +46,10 @@ def run(settings: Namespace) -> None:
         config.data.root, config.data.masks = s.data, s.masks or config.data.masks
         file = reproduce(s.dataset, config, out, s.seeds, s.anyway)
     print(f"{file.read_text()}\nwritten: {file}")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    method, equals, path = text.partition("=")
+    if not (method and equals and path):
+        raise CsviError(f"--weights is {text!r}: it must be METHOD=PATH, as pmt=vit.pth")
+    return method, path

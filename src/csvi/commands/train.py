@@ -30,8 +30,8 @@ def run(settings: Namespace) -> None:
 
     config = config_of(settings)
     folder = expanded(settings.run or f"runs/{name_of(config)}")
-    train(config, folder, settings.resume, until)
-    print(f"run: {folder}\nnext: csvi evaluate {as_argument(folder)}")
+    if train(config, folder, settings.resume, until):
+        print(f"run: {folder}\nnext: csvi evaluate {as_argument(folder)}")
 
 
 def config_of(settings: Namespace) -> Config:

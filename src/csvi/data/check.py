@@ -24,6 +24,7 @@ from csvi.data.looks import (
 from csvi.data.records import Benchmark, Counts, ImageRecord, Modality
 from csvi.errors import CsviError
 from csvi.paths import expanded
+from csvi.ray_engine import RayEngine
 
 COUNTS = "counts.json"
 """A file in a dataset's folder that says what it should hold, if it is not the dataset its layout is named after."""
@@ -77,6 +78,7 @@ def check_dataset(
     mask_values: MaskValues = 255,
     visible_range: str = "auto",
     infrared_range: str = "auto",
+    ray: RayEngine | None = None,
 ) -> Check:
     """Look at every list, every file and every mask of a dataset, with a bar of progress on standard error.
 
@@ -86,6 +88,7 @@ def check_dataset(
         decode: decode every image and mask, and not only read its header.
         mask_values: what marks a person in a mask, see `DataConfig.mask_values`.
         visible_range, infrared_range: what is black and white in images of more than 8 bits, see `DataConfig`.
+        ray: where to look at the files; by default in this process.
 
     Raises:
         CsviError: there is no such folder, it looks like no layout, or its reader can make nothing of it.
@@ -106,7 +109,7 @@ def check_dataset(
     benchmarks, problems, notes = _read(root, name, masks)
     splits = list(_splits(benchmarks, _expected(root, of_dataset)))
     records = {r.path: r for benchmark in benchmarks for split in benchmark.splits.values() for r in split}
-    looks = look_at_all(root, records.values(), decode)
+    looks = look_at_all(root, records.values(), decode, ray)
 
     problems += _wrong_counts(splits, of_dataset)
     problems += [Finding(look.trouble, short_path(root, f), look.message) for f, look in looks.items() if look.trouble]

@@ -1,9 +1,11 @@
 """What the files of a dataset show, image by image and all together: for `csvi check`."""
 
 import hashlib
+import itertools
 import warnings
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +18,11 @@ from csvi.data.masks import UNREADABLE, WRITE, Mask, MaskLook, judge_masks
 from csvi.data.records import Benchmark, ImageRecord, Modality
 from csvi.errors import CsviError
 from csvi.paths import open_file
-from csvi.progress import in_threads
+from csvi.progress import in_threads, progress
+from csvi.ray_engine import RayEngine
+
+PIECE = 1024
+"""Files that a worker of Ray looks at in one go."""
 
 
 class Look(NamedTuple):
@@ -36,14 +42,31 @@ class Look(NamedTuple):
     """Of a mask that was decoded."""
 
 
-def look_at_all(root: Path, records: Iterable[ImageRecord], decode: bool) -> dict[Path, Look]:
-    """Look at the files of images and of masks, with a bar of progress; `decode`: at every pixel."""
+def look_at_all(
+    root: Path, records: Iterable[ImageRecord], decode: bool, ray: RayEngine | None = None
+) -> dict[Path, Look]:
+    """Look at the files of images and of masks, here or on Ray, with a bar of progress; `decode`: at every pixel."""
     files = {root / record.path: False for record in records} | {r.mask: True for r in records if r.mask}
+    work, items = "Decoding images" if decode else "Reading headers", list(files.items())
+    if ray is None:
+        looks = _look_at(items, decode, work)
+    else:
+        pieces = [items[i : i + PIECE] for i in range(0, len(items), PIECE)]
+        done = progress(ray.map(partial(_looking, decode), pieces, [root]), work, len(pieces))
+        looks = list(itertools.chain.from_iterable(done))
+    return dict(zip(files, looks, strict=True))
+
+
+def _looking(decode: bool) -> Callable[[Sequence[tuple[Path, bool]]], list[Look]]:
+    """What a worker of Ray does."""
+    return partial(_look_at, decode=decode)
+
+
+def _look_at(files: Sequence[tuple[Path, bool]], decode: bool, work: str | None = None) -> list[Look]:
+    """Look at files, each an image or a mask; with a bar of progress if the work has a name."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata
-        work = "Decoding images" if decode else "Reading headers"
-        looks = in_threads(lambda file: _look(*file, decode), list(files.items()), work)
-    return dict(zip(files, looks, strict=True))
+        return in_threads(lambda file: _look(*file, decode), files, work)
 
 
 def _look(file: Path, mask: bool, whole: bool) -> Look:

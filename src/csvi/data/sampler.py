@@ -53,7 +53,8 @@ class CrossModalitySampler(Sampler[list[Sample]]):
         records: the images to train on, without the numbers that are `skipped`.
         identities, images: N and K.
         seed: fixes every batch and every augmentation.
-        rank, world_size: this process draws every world_size-th batch, beginning with number `rank`.
+        rank, world_size: a step draws world_size * N different identities, as one process with as many would, and this
+            process gets all images of its N of them.
         replacement: draw as described above.
 
     Attributes:
@@ -61,7 +62,7 @@ class CrossModalitySampler(Sampler[list[Sample]]):
         batches: steps of a whole epoch.
 
     Raises:
-        CsviError: fewer than N identities have both modalities.
+        CsviError: fewer identities have both modalities than a step draws.
     """
 
     def __init__(
@@ -82,13 +83,15 @@ class CrossModalitySampler(Sampler[list[Sample]]):
         left_out = len(seen) - len(self.members)
         if left_out:
             log.warning("%d of %d identities have images of one modality only and are left out", left_out, len(seen))
-        if len(self.members) < identities:
+        self.drawn = identities * world_size  # identities of a step
+        if len(self.members) < self.drawn:
+            of = "" if world_size == 1 else f" of {world_size} processes"
             raise CsviError(
-                f"a batch needs {identities} identities with visible and infrared images and there are "
+                f"a batch{of} needs {self.drawn} identities with visible and infrared images and there are "
                 f"{len(self.members)}: lower --data.identities or add data"
             )
         larger = max(sum(len(both[modality]) for both in self.members) for modality in Modality)
-        step = identities * images * world_size  # images of a modality
+        step = self.drawn * images  # images of a modality
         self.batches = larger // step + 1 if replacement else math.ceil(larger / step)
         self.start(epoch=0)
 
@@ -100,38 +103,35 @@ class CrossModalitySampler(Sampler[list[Sample]]):
         return max(self.batches - self.step, 0)
 
     def __iter__(self) -> Iterator[list[Sample]]:
-        first = self.step
-        for number, batch in enumerate(self._all_batches(self.epoch)):
-            step, rank = divmod(number, self.world_size)
-            if rank == self.rank and step >= first:
-                yield batch
+        own = self.identities * self.images  # images of a modality
+        begins = (self.rank * own, (self.world_size + self.rank) * own)
+        for batch in itertools.islice(self._all_batches(self.epoch), self.step, None):
+            yield [sample for begin in begins for sample in batch[begin : begin + own]]
 
     def images_of(self, epoch: int, step: int) -> list[int]:
         """Indices of the images that a step draws, in the batches of all processes together."""
-        first = step * self.world_size
-        batches = itertools.islice(self._all_batches(epoch), first, first + self.world_size)
-        return [sample.image for batch in batches for sample in batch]
+        return [sample.image for sample in next(itertools.islice(self._all_batches(epoch), step, None))]
 
     def _all_batches(self, epoch: int) -> Iterator[list[Sample]]:
-        """Batches of an epoch, those of all processes in turn."""
+        """Batches of an epoch, each of all processes together."""
         rng = np.random.default_rng((self.seed, epoch))
-        for _, chosen in zip(range(self.batches * self.world_size), self._identities(rng), strict=False):
+        for _, chosen in zip(range(self.batches), self._identities(rng), strict=False):
             drawn = [self._choose(self.members[n][m], rng) for m in Modality for n in chosen]
-            seeds = iter(rng.integers(2**63, size=2 * self.identities * self.images).tolist())
+            seeds = iter(rng.integers(2**63, size=2 * self.drawn * self.images).tolist())
             yield [Sample(index, next(seeds), epoch) for indices in drawn for index in indices]
 
     def _identities(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
-        """N different identities at a time; without replacement all are drawn once before any is drawn again."""
+        """The identities of a step, all different; without replacement all are drawn once before any is drawn again."""
         while self.replacement:
-            yield rng.choice(len(self.members), self.identities, replace=False)
-        waiting = np.empty(0, int)  # rest of the last permutation, fewer than N
+            yield rng.choice(len(self.members), self.drawn, replace=False)
+        waiting = np.empty(0, int)  # rest of the last permutation, fewer than a step draws
         while True:
             order = rng.permutation(len(self.members))
             again = np.isin(order, waiting)
-            waiting = np.concatenate([waiting, order[~again], order[again]])  # so that the next N still differ
-            while len(waiting) >= self.identities:
-                yield waiting[: self.identities]
-                waiting = waiting[self.identities :]
+            waiting = np.concatenate([waiting, order[~again], order[again]])  # so that the next ones still differ
+            while len(waiting) >= self.drawn:
+                yield waiting[: self.drawn]
+                waiting = waiting[self.drawn :]
 
     def _choose(self, indices: list[int], rng: np.random.Generator) -> list[int]:
         """Choose K of these images; without replacement none is chosen twice before all are chosen once."""

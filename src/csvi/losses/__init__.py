@@ -1,7 +1,9 @@
 """Losses as pure functions of tensors. They go by label, never by position in the batch; none knows a setting.
 
 Of B images `identity` is (B,), labels, and `modality` (B,), 0 visible and 1 infrared. Every loss is a scalar. A loss of
-your own is decorated with `full_precision`: it is computed in at least 32 bits where the network is computed in fewer.
+your own is decorated with `full_precision`: it is computed in at least 32 bits where the network is computed in fewer,
+and on the rows of all processes that train together where settings ask for it. A loss that is a sum over identities is
+multiplied by `csvi.losses.loss.parts_of_batch()`, so that it is the same of a batch in several parts.
 
 Losses with an equation number are the paper's. The others name their method, and are tested against values and
 gradients of its public code.

@@ -10,7 +10,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from csvi.losses.loss import FLOOR, averages, distances, firsts, full_precision, mean_where, row_means
+from csvi.losses.loss import (
+    FLOOR,
+    averages,
+    distances,
+    firsts,
+    full_precision,
+    mean_where,
+    parts_of_batch,
+    row_means,
+)
 
 
 @full_precision
@@ -51,7 +60,7 @@ def hetero_center_loss(
         else:
             apart = difference.square().sum(-1) if squared else torch.linalg.vector_norm(difference, dim=-1)
     counted = first & counts.all(0)
-    identities = counted.sum().clamp(min=1) if reduction == "mean" else 1
+    identities = counted.sum().clamp(min=1) if reduction == "mean" else 1 / parts_of_batch()
     beyond = F.relu(apart - margin).view(len(apart), -1)  # (B, P)
     return (beyond * counted[:, None]).sum() / identities
 

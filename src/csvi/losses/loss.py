@@ -1,10 +1,12 @@
 """The parts that losses share."""
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 Loss = Callable[..., Tensor]
 
@@ -12,16 +14,71 @@ FLOOR = 1e-6
 """The smallest distance between two rows, as in public code. What is nearer has this distance, and no gradient."""
 
 
-def full_precision(loss: Loss) -> Loss:
-    """Decorate a loss so that it is computed in at least 32 bits, also where autocast computes the network in fewer."""
+_parts, _gathered = 1, False
+
+
+@contextlib.contextmanager
+def part_of_batch(parts: int = 1, gathered: bool = False) -> Iterator[None]:
+    """Tell the losses inside which share of a batch they see; their mean over all shares is then the batch's loss.
+
+    Args:
+        parts: micro-batches of the batch, one of which the losses are computed on.
+        gathered: processes train together, and each computes every loss on the rows of them all, which it gathers with
+            their gradients. The batch is then that of all processes; otherwise it is each one's own.
+    """
+    global _parts, _gathered
+    before = _parts, _gathered
+    _parts, _gathered = parts, gathered
+    try:
+        yield
+    finally:
+        _parts, _gathered = before
+
+
+def parts_of_batch() -> int:
+    """Micro-batches of the batch that a loss is computed on: a sum over identities is multiplied by it, a mean not."""
+    return _parts
+
+
+def full_precision(loss: Loss, gathers: bool = True) -> Loss:
+    """Decorate a loss so that it is computed in at least 32 bits, also where autocast computes the network in fewer.
+
+    Where `part_of_batch` says so, it is also computed on the rows of all processes: those of its first argument and of
+    all tensors with as many rows. Without `gathers` it is not, as what is no loss and gives rows back.
+    """
 
     @functools.wraps(loss)
     def computed(first: Tensor, *others: object, **options: object) -> Tensor:
+        rows = len(first) if _gathered and gathers else None
+
+        def read(value: Any) -> Any:
+            of_batch = rows is not None and isinstance(value, Tensor) and value.ndim > 0 and len(value) == rows
+            return _at_least_32_bits(_OfAllProcesses.apply(value) if of_batch else value)
+
         with torch.autocast(first.device.type, enabled=False):
-            options = {name: _at_least_32_bits(value) for name, value in options.items()}
-            return loss(*map(_at_least_32_bits, (first, *others)), **options)
+            options = {name: read(value) for name, value in options.items()}
+            return loss(*map(read, (first, *others)), **options)
 
     return computed
+
+
+class _OfAllProcesses(torch.autograd.Function):
+    """Rows (B, ...) of this process to those of all W processes in the order of their ranks, (W * B, ...).
+
+    Every process computes the same loss of these rows, so that its own part of the gradient needs no communication. It
+    comes back W times, as gradients are averaged over the processes afterwards.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        every = rows.new_empty(distributed.get_world_size() * len(rows), *rows.shape[1:])
+        distributed.all_gather(list(every.chunk(distributed.get_world_size())), rows.contiguous())
+        return every
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        world_size = distributed.get_world_size()
+        return world_size * gradients[0].chunk(world_size)[distributed.get_rank()]
 
 
 def _at_least_32_bits(value: object) -> object:

@@ -1,5 +1,7 @@
 """Segmentation losses: which pixels are person (Eq. 14 and 17)."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -38,7 +40,7 @@ def identity_mask_loss(
     return sum_of_modality_means(entropy.mean((1, 2, 3)), modality, has_mask)
 
 
-@full_precision
+@partial(full_precision, gathers=False)
 def mask_target(mask: Tensor, height: int, width: int, cell: int) -> Tensor:
     """Average masks (B, 1, H, W) in [0, 1] over cells of so many pixels a side: (B, 1, height, width), for Eq. 17.
 

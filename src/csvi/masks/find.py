@@ -33,8 +33,10 @@ def find_segmenter(names: str) -> Segmenter:
     Raises:
         CsviError: a name is unknown, or a file is missing or wrong.
     """
-    found = [_one(name.strip()) for name in names.split(",")]
-    return found[0] if len(found) == 1 else Several(found)
+    each = [_one(name.strip()) for name in names.split(",")]
+    found = each[0] if len(each) == 1 else Several(each)
+    found.named = names
+    return found
 
 
 def _one(text: str) -> Segmenter:

@@ -14,7 +14,7 @@ import dataclasses
 import io
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -26,9 +26,11 @@ from csvi.data.crops import Crops
 from csvi.data.images import BadImage
 from csvi.data.records import ImageRecord
 from csvi.errors import CsviError
+from csvi.masks.find import find_segmenter
 from csvi.masks.quality import GOOD, Prediction, Scores, predict
 from csvi.masks.segmenter import Segmenter
 from csvi.progress import in_threads, progress
+from csvi.ray_engine import RayEngine
 from csvi.writing import replacing
 
 BATCH = 64
@@ -68,13 +70,14 @@ class Made:
     images_per_second: float
 
 
-def make_masks(crops: Crops, out: Path, segmenter: Segmenter) -> Made:
+def make_masks(crops: Crops, out: Path, segmenter: Segmenter, ray: RayEngine | None = None) -> Made:
     """Write the masks of images that have none in this folder yet, with a bar of progress on standard error.
 
     Args:
         crops: the images.
         out: folder of masks; an empty one, a new one, or one that the same segmenter has begun.
         segmenter: who predicts them.
+        ray: where to predict and write them; this process writes the list. By default it does all.
 
     Raises:
         CsviError: the folder holds something else or cannot be written, or two images differ in their suffix alone.
@@ -90,8 +93,8 @@ def make_masks(crops: Crops, out: Path, segmenter: Segmenter) -> Made:
         with (out / LIST).open("a", newline="") as file:
             table = csv.writer(file, lineterminator="\n")
             batches = [missing[i : i + BATCH] for i in range(0, len(missing), BATCH)]
-            for batch in progress(batches, "Predicting masks"):
-                for line in _of_batch(batch, crops, out, segmenter):
+            for lines in progress(_on(ray, batches, crops, out, segmenter), "Predicting masks", len(batches)):
+                for line in lines:
                     table.writerow(_cells(line))
                     done[line.path] = line
                 file.flush()
@@ -111,6 +114,31 @@ def read_list(folder: Path) -> list[Line]:
         scores = Scores(*map(float, numbers)) if all(numbers) else None
         lines[row["path"]] = Line(row["path"], row["modality"], row["camera"], scores, row["verdict"])
     return list(lines.values())
+
+
+@dataclass(frozen=True)
+class _Masking:
+    """What a worker of Ray is told: builds the segmenter there, and writes masks."""
+
+    crops: Crops
+    """Without records, which come with the batches."""
+    out: Path
+    segmenter: str
+
+    def __call__(self) -> Callable[[Sequence[ImageRecord]], list[Line]]:
+        """Give the function of a batch."""
+        segmenter = find_segmenter(self.segmenter)
+        return lambda batch: list(_of_batch(batch, self.crops, self.out, segmenter))
+
+
+def _on(
+    ray: RayEngine | None, batches: Sequence[Sequence[ImageRecord]], crops: Crops, out: Path, segmenter: Segmenter
+) -> Iterator[Iterable[Line]]:
+    """Predict and write the masks of batches, in workers of Ray or, without, in this process; see `_of_batch`."""
+    if ray is None:
+        return (_of_batch(batch, crops, out, segmenter) for batch in batches)
+    work = _Masking(dataclasses.replace(crops, records=[]), out.absolute(), segmenter.named)
+    return ray.map(work, batches, [crops.root, out.absolute() / FACTS])
 
 
 def _of_batch(batch: Sequence[ImageRecord], crops: Crops, out: Path, segmenter: Segmenter) -> Iterator[Line]:

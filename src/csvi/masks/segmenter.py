@@ -14,6 +14,8 @@ class Segmenter:
 
     name: str
     """Name in files and tables."""
+    named = ""
+    """What `find_segmenter` has built it from."""
     sureness: float = 0.0
     """Least sureness of a mask that is used, see `csvi.masks.quality`; it belongs to the weights."""
     usual: float = 0.0

@@ -61,10 +61,14 @@ class AGW(PretrainedMethod):
         self.classify = Classifier(self.net.backbone.channels, identities)
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        """The identity loss and the triplet loss."""
+        """The identity loss and the triplet loss of all rows together, whatever their modality."""
         pooled = self.net.pooled(batch.image, batch.streams)
+        return self.terms(pooled, self.classify(self.net.neck(pooled)), batch)
+
+    def terms(self, pooled: Tensor, scores: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Compute the weighted terms from features (B, C) before the batch norm, and scores (B, L)."""
         return {
-            "identity": cross_entropy(self.classify(self.net.neck(pooled)), batch.identity),
+            "identity": cross_entropy(scores, batch.identity),
             "triplet": self.settings.triplet_weight * self.triplet(pooled, batch),
         }
 

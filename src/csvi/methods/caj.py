@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from csvi.config import DataConfig, check_range
@@ -15,11 +16,9 @@ from csvi.data.batch import Batch
 from csvi.data.channel_views import ExchangeChannels, caj_erase
 from csvi.data.records import Modality
 from csvi.data.views import Flip, Grayscale, Shift, Views
-from csvi.losses import cross_entropy, soft_cross_entropy, squared_difference_triplet
+from csvi.losses import soft_cross_entropy, squared_difference_triplet
+from csvi.methods.agw import AGW, AGWSettings
 from csvi.methods.method import Published
-from csvi.methods.pretrained import PretrainedMethod, PretrainedSettings
-from csvi.model.neck import Classifier
-from csvi.model.net import NeckNet
 from csvi.model.two_stream import Modalities, Route
 
 
@@ -41,52 +40,37 @@ def caj_views(data: DataConfig, visible_erase: float | None = None, infrared_gre
 
 
 @dataclass
-class CAJSettings(PretrainedSettings):
+class CAJSettings(AGWSettings):
     """Settings of CAJ."""
 
     name: str = "caj"
+    base: bool = False
+    """The network of AGW's own baseline: no attention, and average pooling."""
     squared: bool = True
-    """The triplet loss is of squared differences; otherwise it is AGW's."""
-    triplet_weight: float = 1.0
-    """Weight of the triplet loss."""
+    """The triplet loss is of squared differences; otherwise it is AGW's weighted regularised one."""
     infrared_grey: float = 0.5
     """Probability that an infrared image turns grey where no channel of it is copied, which is one time in four."""
 
     def __post_init__(self) -> None:
-        check_range(self, 0, math.inf, "triplet_weight")
+        super().__post_init__()
         check_range(self, 0, 1, "infrared_grey")
 
 
-class CAJ(PretrainedMethod):
+class CAJ(AGW):
     """AGW's network and losses on half as many images again: both views of the visible ones and the infrared ones."""
 
     Settings: ClassVar[type[CAJSettings]] = CAJSettings
-    Net = NeckNet
     title = "CAJ"
     paper = "Ye et al., Channel Augmented Joint Learning for Visible-Infrared Recognition, ICCV 2021"
     published: ClassVar[Published | None] = Published(
         "README of CAJ's public code", {"sysu": {"all-search single-shot": {"R1": 69.88, "mAP": 66.89}}}
     )
+    flip = True
     settings: CAJSettings
-    net: NeckNet
 
-    def __init__(self, settings: CAJSettings, identities: int, height: int, width: int):
-        super().__init__(settings, identities, height, width)
-        self.net = self.Net(settings.name, height, width, settings.backbone, power=3.0, non_local=True)
-        self.classify = Classifier(self.net.backbone.channels, identities)
-
-    def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        """The identity loss and the triplet loss of all rows together, whatever their modality and view."""
-        pooled = self.net.pooled(batch.image, batch.streams)
-        return self.terms(pooled, self.classify(self.net.neck(pooled)), batch)
-
-    def terms(self, pooled: Tensor, scores: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Compute the loss terms from features (B, C) before the batch norm, and scores (B, L)."""
-        triplet = squared_difference_triplet(pooled, batch.identity, self.settings.squared)
-        return {
-            "identity": cross_entropy(scores, batch.identity),
-            "triplet": self.settings.triplet_weight * triplet,
-        }
+    def triplet(self, pooled: Tensor, batch: Batch) -> Tensor:
+        """Compute the triplet loss of features (B, C), before the batch norm, of all views."""
+        return squared_difference_triplet(pooled, batch.identity, self.settings.squared)
 
     def views(self, data: DataConfig) -> Views:
         """Two visible views and one infrared."""
@@ -113,7 +97,10 @@ class CAJPlusSettings(CAJSettings):
 
 
 class CAJPlus(CAJ):
-    """CAJ, and the scores of the first view of a visible image are to agree with those of its second view."""
+    """CAJ, and the scores of the first view of a visible image are to agree with those of its second view.
+
+    This one loss goes by position: the two views of an image are found by `views_of_visible`.
+    """
 
     Settings = CAJPlusSettings
     title = "CAJ+"
@@ -123,7 +110,7 @@ class CAJPlus(CAJ):
 
     def terms(self, pooled: Tensor, scores: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Add the agreement of the first, weakly augmented view with the second, which is not moved by it."""
-        first, second = views_of_visible(scores, batch.streams)
+        first, second = views_of_visible(scores, batch.streams, batch.view)
         agreement = self.settings.agreement_weight * soft_cross_entropy(first, second)
         return super().terms(pooled, scores, batch) | {"agreement": agreement}
 
@@ -132,16 +119,24 @@ class CAJPlus(CAJ):
         return caj_views(data, self.settings.visible_erase, self.settings.infrared_grey)
 
 
-def views_of_visible(rows: Tensor, modality: Modalities | Route) -> tuple[Tensor, Tensor]:
-    """Separate the rows of the first and the second view of the visible images, each with as many, image by image.
+def views_of_visible(rows: Tensor, modality: Modalities | Route, view: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Separate the rows of the first and the second view of the visible images, of which there are equally many.
+
+    Nothing in a batch says which image a row shows, so that the views of an image are paired by position: the k-th row
+    of the first view with the k-th row of the second. Loaders give the images of every view in one order.
 
     Args:
-        rows: (B, ...), among the visible ones all of the first view before all of the second, as a loader has them.
+        rows: (B, ...).
         modality: (B,), or the route made of it.
+        view: (B,), see `Batch`; without it, the visible rows are those of the first view and then those of the second.
 
     Returns:
         (V / 2, ...) twice, of V visible rows.
     """
     route = modality if isinstance(modality, Route) else Route.of(modality, len(rows), rows.device)
-    visible = (rows if route.order is None else rows[route.order])[: route.visible]
-    return visible[: route.visible // 2], visible[route.visible // 2 :]
+    order = torch.arange(len(rows), device=rows.device) if route.order is None else route.order
+    visible = order[: route.visible]
+    if view is not None:
+        visible = visible[view[visible].argsort(stable=True)]
+    first, second = rows[visible].chunk(2)
+    return first, second

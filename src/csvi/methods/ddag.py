@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from csvi.config import check_range
 from csvi.data.batch import Batch
-from csvi.errors import CsviError
 from csvi.losses import batch_hard_triplet, cross_entropy
 from csvi.methods.method import Published
 from csvi.methods.pretrained import PretrainedMethod, PretrainedSettings
@@ -39,8 +38,7 @@ class DDAGSettings(PretrainedSettings):
 
     def __post_init__(self) -> None:
         check_range(self, 1, 100, "parts", "heads")
-        if not 0 <= self.dropout < 1:
-            raise CsviError(f"dropout is {self.dropout}: it must be at least 0 and less than 1")
+        check_range(self, 0, 0.999999, "dropout")
 
 
 class DDAGNet(NeckNet):

@@ -62,13 +62,12 @@ class DEENSettings(PretrainedSettings):
 
     def __post_init__(self) -> None:
         check_range(self, 0, math.inf, "pair_weight", "pair_margin", "orthogonal_weight")
+        check_range(self, 0, 0.999999, "dropout")
         least, most = self.erase_area
         if not 0 < least <= most <= 1:
             raise CsviError(
                 f"erase_area is {self.erase_area}: it must be two shares of an image, the smaller one first"
             )
-        if not 0 <= self.dropout < 1:
-            raise CsviError(f"dropout is {self.dropout}: it must be at least 0 and less than 1")
 
 
 class DEENNet(FeatureNet):
@@ -154,6 +153,7 @@ class DEEN(PretrainedMethod):
             },
         },
     )
+    flip = True
     settings: DEENSettings
     net: DEENNet
 

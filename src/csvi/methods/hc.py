@@ -4,7 +4,6 @@ As the public code of TSLFN + HC has it; docs/methods.md says where ours departs
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -15,8 +14,8 @@ from csvi.data.batch import Batch
 from csvi.losses import cross_entropy, hetero_center_loss
 from csvi.methods.method import Published
 from csvi.methods.pretrained import PretrainedMethod, PretrainedSettings
-from csvi.model.net import FeatureNet
-from csvi.model.parts import average_by_part, joined, strip_classifier, strip_embedding
+from csvi.model.net import StripNet
+from csvi.model.parts import joined, strip_classifier, strip_embedding
 from csvi.model.pooling import average_strips
 from csvi.model.two_stream import Modalities, Route, TwoStream
 
@@ -41,7 +40,7 @@ class HCSettings(PretrainedSettings):
         check_range(self, 0, math.inf, "center_weight")
 
 
-class HCNet(FeatureNet):
+class HCNet(StripNet):
     """A whole trunk for each modality, and an embedding of each strip for both.
 
     Args:
@@ -73,10 +72,6 @@ class HCNet(FeatureNet):
         """Embed the strips of images: (B, P, C2)."""
         return self.embed(average_strips(self.features(image, modality), self.parts))
 
-    def average(self, embeddings: Sequence[Tensor]) -> Tensor:
-        """Average embeddings of the same images, part by part: (B, P * C2) each, to (B, P * C2)."""
-        return average_by_part(embeddings, self.parts)
-
 
 class HC(PretrainedMethod):
     """An identity loss for each strip, and the distance between the modality centers of an identity."""
@@ -94,7 +89,7 @@ class HC(PretrainedMethod):
     def __init__(self, settings: HCSettings, identities: int, height: int, width: int):
         super().__init__(settings, identities, height, width)
         s = settings
-        self.net = HCNet(s.name, height, width, s.backbone, s.parts, s.part_dim)
+        self.net = self.Net(s.name, height, width, s.backbone, s.parts, s.part_dim)
         self.classify = strip_classifier(s.part_dim, s.parts, identities)
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:

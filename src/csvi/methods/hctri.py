@@ -103,7 +103,7 @@ class HcTri(PretrainedMethod):
     def __init__(self, settings: HcTriSettings, identities: int, height: int, width: int):
         super().__init__(settings, identities, height, width)
         s = settings
-        self.net = HcTriNet(s.name, height, width, s.backbone, s.parts, s.part_dim, s.power)
+        self.net = self.Net(s.name, height, width, s.backbone, s.parts, s.part_dim, s.power)
         self.classify = PartLinear(s.parts, s.part_dim, identities, 0.001)
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:

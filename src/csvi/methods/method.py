@@ -54,6 +54,8 @@ class Method(nn.Module):
     """The publication."""
     view_settings: ClassVar[tuple[str, ...]] = VIEW_SETTINGS
     """Settings of `data` that `views` makes use of; where others are set, training says that they have no effect."""
+    flip: ClassVar[bool] = False
+    """Whether its published figures are of an image and its mirror image together, see `EmbeddingNet.average`."""
     needs_masks: ClassVar[bool] = False
     """Whether training needs person masks."""
     published: ClassVar[Published | None] = None

@@ -99,7 +99,7 @@ class MPANetSettings(PretrainedSettings):
     update_rate: float = 0.2
     """Share of the present weights in the averaged classifiers, at each step of the first epochs."""
     update_epochs: int = 100
-    """Epochs after which that share falls with the number of epochs; its public code's have 86 steps on SYSU-MM01."""
+    """Epochs after which that share falls: as many as 100 of its public code, which have 86 steps each on SYSU-MM01."""
 
     def __post_init__(self) -> None:
         weights = "separation_weight", "center_weight", "modality_weight", "mutual_weight"
@@ -125,7 +125,7 @@ class MPANet(PretrainedMethod):
     def __init__(self, settings: MPANetSettings, identities: int, height: int, width: int):
         super().__init__(settings, identities, height, width)
         s = settings
-        self.net = PatternNet(s.name, height, width, s.backbone, s.patterns, s.normalize)
+        self.net = self.Net(s.name, height, width, s.backbone, s.patterns, s.normalize)
         self.classify, self.classify_visible, self.classify_infrared = (
             nn.Linear(self.net.dim, identities, bias=False) for _ in range(3)
         )
@@ -134,9 +134,14 @@ class MPANet(PretrainedMethod):
         self.register_buffer("rate", torch.tensor(s.update_rate), persistent=False)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Set the share of the present weights that the averaged classifiers take at each step."""
+        """Set the share of the present weights that the averaged classifiers take at each step.
+
+        In the n-th epoch of its public code, n from 1, that is `update_rate` times 100 / (n + 1), but no more than
+        `update_rate`. Where epochs are longer here, n is the mean of those that fit into one.
+        """
         s = self.settings
-        self.rate.fill_(s.update_rate * min(1.0, s.update_epochs / (epoch + 2)))
+        n = (epoch + 0.5) * 100 / s.update_epochs + 0.5
+        self.rate.fill_(s.update_rate * min(1.0, 100 / (n + 1)))
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The weighted losses: identity, of the modalities, mutual, of the centers and of the masks."""

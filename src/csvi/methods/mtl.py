@@ -20,8 +20,8 @@ from csvi.methods.compared import published_as
 from csvi.methods.method import Published
 from csvi.methods.pretrained import PretrainedMethod, PretrainedSettings
 from csvi.model.mask_decoder import full_size
-from csvi.model.net import FeatureNet
-from csvi.model.parts import average_by_part, joined, strip_classifier, strip_embedding
+from csvi.model.net import StripNet
+from csvi.model.parts import joined, strip_classifier, strip_embedding
 from csvi.model.pooling import average_strips
 from csvi.model.two_stream import Modalities, Route, TwoStream
 
@@ -70,7 +70,7 @@ class Maps(NamedTuple):
     """What comes from the masks, embedded too: (B, C1, H/16, W/16)."""
 
 
-class MTLNet(FeatureNet):
+class MTLNet(StripNet):
     """Two stages of each modality's own, shared layers, and a branch of masks whose features go into these.
 
     Its widths are shares of the channels of the backbone, those of the public code for a ResNet-50.
@@ -132,10 +132,6 @@ class MTLNet(FeatureNet):
         pooled = [average_strips(features, self.parts // 2) for features in (maps.top, maps.fused)]
         return self.embed(torch.cat(pooled, 1))
 
-    def average(self, embeddings: Sequence[Tensor]) -> Tensor:
-        """Average embeddings of the same images, part by part: (B, 2P * C2) each, to (B, 2P * C2)."""
-        return average_by_part(embeddings, self.parts)
-
 
 class MTL(PretrainedMethod):
     """Identities of strips, centers, masks, and pairs of images that are to be alike."""
@@ -154,7 +150,7 @@ class MTL(PretrainedMethod):
     def __init__(self, settings: MTLSettings, identities: int, height: int, width: int):
         super().__init__(settings, identities, height, width)
         s = settings
-        self.net = MTLNet(s.name, height, width, s.backbone, s.parts, s.part_dim)
+        self.net = self.Net(s.name, height, width, s.backbone, s.parts, s.part_dim)
         backbone = self.net.backbone
         self.cell = backbone.specific_stride  # masks have the resolution of the layers of each modality
         self.classify = strip_classifier(s.part_dim, 2 * s.parts, identities)

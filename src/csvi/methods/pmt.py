@@ -21,8 +21,9 @@ from csvi.methods.method import Published
 from csvi.methods.pretrained import PretrainedMethod, PretrainedSettings
 from csvi.model.neck import BNNeck, Classifier
 from csvi.model.net import FeatureNet
+from csvi.model.timm_trunk import TimmBackbone
 from csvi.model.two_stream import Modalities, Route, TwoStream
-from csvi.model.vit import TimmBackbone, VisionTransformer, is_transformer, transformer_trunk
+from csvi.model.vit import VisionTransformer, is_transformer, transformer_trunk
 
 FILL = 0.485, 0.456, 0.406
 """Colour of what is erased, after normalisation, as in its public code."""
@@ -83,8 +84,8 @@ class PMTSettings(PretrainedSettings):
     weights: str = "imagenet"
     """Initial weights of the backbone: imagenet (torchvision's download, of transformers for vit_base alone), none, or
     the path of a state dict with the names of timm or torchvision; published is jx_vit_base_p16_224-80ecf9dd.pth of
-    timm's release v0.1-vitjx, of ImageNet-21k. Or a run that was trained on other people, of which all is taken but its
-    classifiers."""
+    timm's release v0.1-vitjx, of ImageNet-21k. Or a run that was trained on other people: everything but its
+    classifiers is loaded. A run of a transformer must be of images of the same size."""
     grey_epochs: int = 6
     """Epochs of the first stage, in which visible images are grey and triplets lie within a modality."""
     margin: float = 0.1
@@ -117,7 +118,7 @@ class PMT(PretrainedMethod):
 
     def __init__(self, settings: PMTSettings, identities: int, height: int, width: int):
         super().__init__(settings, identities, height, width)
-        self.net = PMTNet(settings.name, height, width, settings.backbone)
+        self.net = self.Net(settings.name, height, width, settings.backbone)
         self.classify = Classifier(self.net.backbone.channels, identities)
         self.begin_epoch(0)
 

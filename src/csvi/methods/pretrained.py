@@ -20,8 +20,8 @@ class PretrainedSettings(MethodSettings):
     """A torchvision ResNet (resnet18, 34, 50, ...) or mobilenet_v2 (Eq. 1, 2)."""
     weights: str = "imagenet"
     """Initial weights of the backbone: imagenet (torchvision's download), packaged (mobilenet_v2, from csvi[demo]),
-    none, or the path of a state dict (.pth or .safetensors); or a run that was trained on other people, of which all is
-    taken but its classifiers."""
+    none, or the path of a state dict (.pth or .safetensors); or a run that was trained on other people: everything but
+    its classifiers is loaded."""
 
 
 class PretrainedMethod(Method):

@@ -1,6 +1,6 @@
 """What helps, put together: co-segmentation, channel augmentation, a whole-body feature and a triplet loss (ours).
 
-Each ingredient is of another method here and can be left out; docs/methods.md says what each of them gained.
+Each ingredient is of another method here and can be left out; what each gains is not measured yet (docs/methods.md).
 """
 
 import math

@@ -62,7 +62,11 @@ class MultiFeatureAggregation(nn.Module):
 
 
 class ChannelAggregation(nn.Module):
-    """The first half of `MultiFeatureAggregation`: y = (theta phi^T / L) g, between L channels of either map."""
+    """The first half of `MultiFeatureAggregation`: y = (theta phi^T / L) g, between L channels of either map.
+
+    Args:
+        high, low, stride: H, L and the stride, see `MultiFeatureAggregation`.
+    """
 
     def __init__(self, high: int, low: int, stride: int):
         super().__init__()
@@ -70,6 +74,7 @@ class ChannelAggregation(nn.Module):
         self.g, self.out = nn.Conv2d(low, low, 1), residual(low, high, stride)
 
     def forward(self, high: Tensor, low: Tensor) -> Tensor:
+        """Add to the stage's output (B, H, h, w) what its input gives, (B, L, h * stride, w * stride): (B, H, h, w)."""
         theta, phi, g = self.theta(high).flatten(2), self.phi(low).flatten(2), self.g(low).flatten(2)
         affinity = theta @ (phi / phi.shape[1]).mT  # (B, L, L)
         return high + self.out((affinity @ g).unflatten(2, low.shape[2:]))
@@ -80,6 +85,9 @@ class PositionAggregation(nn.Module):
 
     The public code reads its L/2 channels of P positions as L channels of P/2: the first and the second half of the
     positions of a channel become two channels. That is kept here, as what was published was trained like this.
+
+    Args:
+        high, low: H and L, see `MultiFeatureAggregation`.
     """
 
     def __init__(self, high: int, low: int):
@@ -89,6 +97,7 @@ class PositionAggregation(nn.Module):
         self.out = residual(low // 2, high)
 
     def forward(self, high: Tensor, low: Tensor) -> Tensor:
+        """Add to the stage's output (B, H, h, w) what its input gives, (B, L, h', w') of any size: (B, H, h, w)."""
         theta, phi, g = (halves(x) for x in (self.theta(high), self.phi(low), self.g(low)))
         y = g @ (phi / phi.shape[2]).mT @ theta  # (B, L, P/2)
         height, width = high.shape[2:]
@@ -130,7 +139,7 @@ class DiverseEmbedding(nn.Module):
 
 
 class DiverseBranch(nn.Module):
-    """A branch of `DiverseEmbedding`: (B, C, h, w) to the same, by C / 4 channels."""
+    """A branch of `DiverseEmbedding`, by way of C / 4 channels."""
 
     def __init__(self, channels: int, dilations: tuple[int, ...] = (1, 2, 3)):
         super().__init__()
@@ -143,5 +152,6 @@ class DiverseBranch(nn.Module):
             nn.init.kaiming_normal_(convolution.weight)
 
     def forward(self, features: Tensor) -> Tensor:
+        """(B, C, h, w) to the same."""
         mean = torch.stack([convolution(features) for convolution in self.dilated]).mean(0)
         return self.expand(mean.relu())

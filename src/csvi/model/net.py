@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from csvi.errors import CsviError
 from csvi.model.attention import NonLocal
 from csvi.model.neck import BNNeck
-from csvi.model.parts import PartHead, average_by_part, joined
+from csvi.model.parts import PartHead, joined
 from csvi.model.pooling import GeM
 from csvi.model.two_stream import Modalities, Route, TwoStream
 
@@ -114,7 +114,21 @@ class NeckNet(FeatureNet):
         return self.pool(self.features(image, modality))
 
 
-class PartNet(FeatureNet):
+class StripNet(FeatureNet):
+    """A network whose embeddings are those of P parts, each L2-normalised, then concatenated.
+
+    Attributes:
+        parts: P.
+    """
+
+    parts: int
+
+    def average(self, embeddings: Sequence[Tensor]) -> Tensor:
+        """Average embeddings of the same images, part by part: (B, P * C2) each, to (B, P * C2)."""
+        return joined(torch.stack(list(embeddings)).sum(0).unflatten(1, (self.parts, -1)))
+
+
+class PartNet(StripNet):
     """Two streams, shared layers and a part head (Section 3.1).
 
     Args:
@@ -137,7 +151,7 @@ class PartNet(FeatureNet):
         share_classifier: bool = False,
     ):
         super().__init__(method, height, width)
-        self.backbone = TwoStream(backbone, cut=3)
+        self.parts, self.backbone = parts, TwoStream(backbone, cut=3)
         self.build_branch()
         self.head = PartHead(self.backbone.channels, identities, parts, part_dim, part_norm, share_classifier)
 
@@ -152,7 +166,3 @@ class PartNet(FeatureNet):
         """Compute embeddings (B, P * C2) from features (B, C1, h, w)."""
         parts, _ = self.head(features)
         return joined(parts)
-
-    def average(self, embeddings: Sequence[Tensor]) -> Tensor:
-        """Average embeddings of the same images, part by part: (B, P * C2) each, to (B, P * C2)."""
-        return average_by_part(embeddings, self.head.parts)

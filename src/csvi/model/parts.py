@@ -1,7 +1,6 @@
 """Part head: horizontal strips, an embedding and a classifier for each (Eq. 3)."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +49,7 @@ class PartHead(nn.Module):
 
 
 class PartLinear(nn.Module):
-    """A Linear for each part, as one batched product: (B, P, in) to (B, P, out). With parts=1 all parts share it.
+    """A Linear for each part, as one batched product. With parts=1 all parts share it.
 
     Biases are 0 at first; weights are Xavier's for each part alone (Section 4.3), or normal with a deviation of `std`.
     """
@@ -66,11 +65,12 @@ class PartLinear(nn.Module):
             nn.init.normal_(self.weight, std=std)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, P, in) to (B, P, out); with parts=1, whatever P is."""
         return (x.transpose(0, 1) @ self.weight).transpose(0, 1) + self.bias
 
 
 class PartNorm(nn.BatchNorm1d):
-    """A BatchNorm1d for each part, as one over P * C2 features: (B, P, C2) to the same.
+    """A BatchNorm1d for each part, as one over P * C2 features.
 
     Args:
         parts, dim: P and C2.
@@ -83,6 +83,7 @@ class PartNorm(nn.BatchNorm1d):
             nn.init.normal_(self.weight, 1, weight_std)
 
     def forward(self, parts: Tensor) -> Tensor:
+        """(B, P, C2) to the same."""
         return super().forward(parts.flatten(1)).view_as(parts)
 
 
@@ -102,8 +103,3 @@ def strip_classifier(dim: int, parts: int, identities: int) -> nn.Sequential:
 def joined(parts: Tensor) -> Tensor:
     """L2-normalise each part, then concatenate them: (B, P, C2) to embeddings (B, P * C2)."""
     return F.normalize(parts, dim=2).flatten(1)
-
-
-def average_by_part(embeddings: Sequence[Tensor], parts: int) -> Tensor:
-    """Average embeddings of `joined` parts of the same images, part by part: (B, P * C2) each, to (B, P * C2)."""
-    return joined(torch.stack(list(embeddings)).sum(0).unflatten(1, (parts, -1)))

@@ -7,8 +7,8 @@ from torch.nn import functional as F
 from csvi.errors import CsviError
 
 
-def average_strips(features: Tensor, parts: int) -> Tensor:
-    """Average horizontal strips of equal height, as the public code of HC and MTL does.
+def strips_of(features: Tensor, parts: int) -> tuple[int, int]:
+    """Cut a map into horizontal strips of equal height, as the public code of HC and MTL does.
 
     They begin every h // P rows, and the last one ends with the map: where P does not divide h, neighbours overlap by
     the remainder, and no row is left out. Otherwise they are those of `PartHead`.
@@ -18,17 +18,22 @@ def average_strips(features: Tensor, parts: int) -> Tensor:
         parts: P.
 
     Returns:
-        (B, P, C), from the top down.
+        Rows of a strip, and from the beginning of one to that of the next.
 
     Raises:
         CsviError: there are fewer rows than strips.
     """
-    height, width = features.shape[2:]
+    height = int(features.shape[2])
     step = height // parts
     if step == 0:
         raise CsviError(f"a feature map of {height} rows has no {parts} strips: use taller images or fewer parts")
-    size = height - (parts - 1) * step, width
-    return F.avg_pool2d(features, size, (step, width)).squeeze(3).mT
+    return height - (parts - 1) * step, step
+
+
+def average_strips(features: Tensor, parts: int) -> Tensor:
+    """Average each of P horizontal strips, see `strips_of`: (B, C, h, w) to (B, P, C), from the top down."""
+    size, step = strips_of(features, parts)
+    return F.avg_pool2d(features, (size, features.shape[3]), (step, features.shape[3])).squeeze(3).mT
 
 
 class GeM(nn.Module):
@@ -49,21 +54,20 @@ class GeM(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Pool all positions: (B, C, h, w) to (B, C)."""
-        return features.mean((2, 3)) if self.p == 1 else self.root(self.power(features).mean((2, 3)))
+        if self.p == 1:
+            return features.mean((2, 3))
+        features = features.to(torch.promote_types(features.dtype, torch.float32)).clamp(min=0)
+        least = self.eps ** (1 / self.p)
+        # Divided by the greatest value, no power overflows; and what is added is no constant below 1e-8, which
+        # PyTorch's ONNX exporter drops.
+        greatest = features.detach().amax((2, 3)).clamp(min=least)
+        mean = (features / greatest[:, :, None, None]).pow(self.p).mean((2, 3))
+        return (mean + (least / greatest).pow(self.p)).pow(1 / self.p) * greatest
 
     def strips(self, features: Tensor, parts: int) -> Tensor:
-        """Pool each of P strips, see `average_strips`: (B, C, h, w) to (B, P, C)."""
-        strips = average_strips(features if self.p == 1 else self.power(features), parts)
-        return strips if self.p == 1 else self.root(strips)
-
-    def power(self, features: Tensor) -> Tensor:
-        """Compute x^p."""
-        return features.to(torch.promote_types(features.dtype, torch.float32)).clamp(min=0).pow(self.p)
-
-    def root(self, means: Tensor) -> Tensor:
-        """Compute (m + eps)^(1/p)."""
-        scale = self.eps**-0.5  # PyTorch's ONNX exporter drops summands below 1e-8: eps, but not eps * scale
-        return (means * scale + self.eps * scale).pow(1 / self.p) * scale ** (-1 / self.p)
+        """Pool each of P strips, see `strips_of`: (B, C, h, w) to (B, P, C)."""
+        size, step = strips_of(features, parts)
+        return torch.stack([self(features[:, :, top : top + size]) for top in range(0, parts * step, step)], 1)
 
 
 class PatternMaps(nn.Module):

@@ -73,4 +73,7 @@ def check_trunk(name: str) -> None:
     supported = [n for n in torchvision.models.list_models(torchvision.models) if n.startswith("resnet")]
     supported.append("mobilenet_v2")
     if name not in supported:
-        raise CsviError(f"unknown backbone {name!r}; choose one of {', '.join(supported)}")
+        raise CsviError(
+            f"unknown backbone {name!r}; choose one of {', '.join(supported)} (pmt also takes vit_base, vit_small, "
+            "vit_tiny and timm:NAME)"
+        )

@@ -158,9 +158,9 @@ class TwoStream(nn.Module):
         """
         state = {key.removeprefix(self.prefix): tensor for key, tensor in state.items()}
         for key, tensor in self.state_dict().items():
-            if ".after." in key:
+            if not is_of_trunk(key):
                 continue
-            source = key.partition(".")[2].replace(".block.", ".")  # visible.layer1.0.conv1.weight -> layer1.0.conv1...
+            source = as_in_trunk(key).partition(".")[2]  # visible.layer1.0.conv1.weight -> layer1.0.conv1.weight
             found = state.get(source)
             if found is None and source.endswith("num_batches_tracked"):
                 continue  # older files have no such counter, and nothing here depends on it
@@ -184,6 +184,16 @@ class Followed(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Compute the block and what follows it."""
         return self.after(self.block(features))
+
+
+def as_in_trunk(name: str) -> str:
+    """Name a tensor as it would be called if no new layers followed its block."""
+    return name.replace(".block.", ".")
+
+
+def is_of_trunk(name: str) -> bool:
+    """Whether a tensor of a `TwoStream` is of the trunk, and not of new layers after a block."""
+    return ".after." not in name
 
 
 def _channels_of(block: nn.Module) -> int:

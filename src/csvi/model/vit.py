@@ -1,4 +1,4 @@
-"""Vision transformers: that of PMT, and any network of timm where it is installed."""
+"""Vision transformers: that of PMT; by name also any network of timm, see `csvi.model.timm_trunk`."""
 
 import math
 import re
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import StochasticDepth
 
-from csvi.errors import CsviError, in_one_line
+from csvi.errors import CsviError
+from csvi.model.timm_trunk import TimmBackbone, load_all
 from csvi.model.trunk import Stage, Trunk
-from csvi.plugins import imported
 
 SIZES = {"vit_base": (768, 12), "vit_small": (384, 6), "vit_tiny": (192, 3)}
 """Name → dimensions of a token, and heads."""
@@ -154,7 +154,7 @@ class VisionTransformer(nn.Module):
             side = math.isqrt(max(0, positions.shape[1] - 1))
             if side and side**2 == positions.shape[1] - 1:
                 state["pos_embed"] = resized_positions(positions, (side, side), self.grid)
-        _load(self, state, ("head.", "heads.", "pre_logits."))
+        load_all(self, state, ("head.", "heads.", "pre_logits."))
 
 
 def _name_in_timm(name: str) -> str:
@@ -175,7 +175,7 @@ def resized_positions(positions: Tensor, grid: tuple[int, int], other: tuple[int
 
 
 class Block(nn.Module):
-    """A pre-norm block of a vision transformer: attention, then an MLP four times as wide, (B, N, D) to the same.
+    """A pre-norm block of a vision transformer: attention, then an MLP four times as wide.
 
     Args:
         dim: D.
@@ -201,12 +201,18 @@ class Block(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """(B, N, D) to the same."""
         tokens = tokens + self.drop_path(self.attn(self.norm1(tokens)))
         return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
 
 
 class Attention(nn.Module):
-    """Self-attention of so many heads, (B, N, D) to the same, with dropout behind the projection alone."""
+    """Self-attention of so many heads, with dropout behind the projection alone.
+
+    Args:
+        dim: D, a multiple of the heads.
+        heads, dropout: see `VisionTransformer`.
+    """
 
     def __init__(self, dim: int, heads: int, dropout: float = 0.0):
         super().__init__()
@@ -214,64 +220,8 @@ class Attention(nn.Module):
         self.qkv, self.proj, self.dropout = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim), nn.Dropout(dropout)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """(B, N, D) to the same."""
         qkv = self.qkv(tokens).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind()  # each (B, heads, N, d)
         attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         return self.dropout(self.proj(attended))
-
-
-class TimmBackbone(nn.Module):
-    """A network of timm without its classifier, with random weights.
-
-    Args:
-        name: as `timm.list_models()` has it, such as `vit_small_patch16_224`.
-        height, width: size of the images; a network that is not bound to one takes any.
-
-    Attributes:
-        channels: D.
-        stride: 1, as it has no map of features.
-
-    Raises:
-        CsviError: timm is missing or has no such network, or it is not for images of this size.
-    """
-
-    stride = 1
-
-    def __init__(self, name: str, height: int, width: int):
-        super().__init__()
-        timm = imported("timm", "timm", f"the backbone timm:{name}")
-        if not timm.is_model(name):
-            raise CsviError(f"timm {timm.__version__} has no network {name!r}: timm.list_models() names them")
-        about = timm.get_pretrained_cfg(name)
-        size = {"img_size": (height, width)} if about.fixed_input_size else {}
-        try:
-            self.network = timm.create_model(name, num_classes=0, **size)
-        except (AssertionError, TypeError, ValueError, RuntimeError) as error:
-            raise CsviError(f"timm cannot build {name} for {height}x{width}: {in_one_line(error)}") from error
-        self.channels: int = self.network.head_hidden_size
-        classifiers = about.classifier or ()
-        self.classifiers = tuple(f"{c}." for c in ([classifiers] if isinstance(classifiers, str) else classifiers))
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Pooled features of images (B, 3, H, W), normalised: (B, D)."""
-        features: Tensor = self.network(image)
-        return features
-
-    def feature_map(self, image: Tensor) -> Tensor:
-        """Refuse: networks of timm have their maps in many forms; raises `CsviError`."""
-        raise CsviError("a network of timm has no map of features that csvi can show")
-
-    def load_pretrained(self, state: Mapping[str, Tensor]) -> None:
-        """Fill all layers from timm's state dict, without its classifier; raises `CsviError` if it does not fit."""
-        _load(self.network, state, self.classifiers)
-
-
-def _load(network: nn.Module, state: Mapping[str, Tensor], ignored: tuple[str, ...]) -> None:
-    """Fill a network, or raise before anything is filled; names that begin with one of `ignored` are left out."""
-    own = network.state_dict()
-    state = {name: tensor for name, tensor in state.items() if name in own or not name.startswith(ignored)}
-    for name in [*own, *state]:
-        found, place = (f"of shape {tuple(of[name].shape)}" if name in of else "missing" for of in (state, own))
-        if found != place:
-            raise CsviError(f"the initial weights do not fit the backbone: {name} is {found}, it should be {place}")
-    network.load_state_dict(state)

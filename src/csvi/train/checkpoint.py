@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,7 @@ def load_checkpoint(
     for damaged in files[: files.index(file)] if fabric.is_global_zero else []:
         damaged.replace(damaged.with_name(DAMAGED))  # so that it never takes the place of the whole one
     position = Position(**saved["position"])
-    check_same_settings(config, position.settings, file)
+    check_resumable(config, position.settings, file)
     if position.identities != start.identities:
         raise CsviError(f"the checkpoint {file} was trained on other identities than these data have")
     if position.images != start.images:
@@ -123,6 +123,26 @@ def load_checkpoint(
     log.info("resuming at epoch %d, step %d, from %s", position.epoch + 1, position.step + 1, file)
     position.settings = start.settings
     return position, file
+
+
+def check_resumable(config: Config, theirs: Mapping[str, object], run: Path) -> None:
+    """Refuse to resume under other settings, see `check_same_settings`.
+
+    The number of processes may change where `train.global_identities` says what they draw together: batches, their
+    augmentation and steps are then the same.
+
+    Raises:
+        CsviError: a setting that shapes batches or losses has changed.
+    """
+    processes = {"devices": config.devices, "nodes": config.nodes}
+    if config.train.global_identities:
+        theirs = {**theirs, **processes}
+    elif changed := [f"{name} was {theirs[name]}" for name in processes if theirs.get(name, 1) != processes[name]]:
+        raise CsviError(
+            f"cannot resume {run} on other processes ({', '.join(changed)}), whose batch would be another: only runs "
+            "with --train.global_identities have the same batch on any number of them"
+        )
+    check_same_settings(config, theirs, run)
 
 
 def settings_of(files: Sequence[Path]) -> dict[str, object]:

@@ -22,6 +22,7 @@ from csvi.fabric import keep_freed_memory, make_fabric
 from csvi.methods import Method, build_method
 from csvi.train.loop import train_step
 from csvi.train.optimizer import build_optimizer
+from csvi.train.recompute import checkpoint_activations
 
 WARM_UP = 3
 
@@ -78,13 +79,16 @@ def random_training(config: Config, identities: int) -> tuple[Method, Callable[[
 def training(config: Config, identities: int) -> tuple[Method, Callable[[Batch], dict[str, Tensor]]]:
     """Build a method, and its training step on a batch, which gives the loss terms without waiting for the device."""
     torch.manual_seed(0)
-    fabric = make_fabric(config.precision)
+    fabric = make_fabric(config.precision, tf32=config.tf32)
     method = build_method(config, identities).to(memory_format=torch.channels_last)
+    if config.train.checkpoint_activations:
+        checkpoint_activations(method)
     if config.train.compile:
         method.compile()
     wrapped, optimizer = fabric.setup(method, build_optimizer(method.groups(config.train), config.train))
     keep_freed_memory(fabric.device)
-    return method, lambda batch: train_step(fabric, method, wrapped, optimizer, batch, 0)[0]
+    parts = config.train.accumulate
+    return method, lambda batch: train_step(fabric, method, wrapped, optimizer, batch, 0, parts=parts)[0]
 
 
 def random_batch(config: Config, identities: int, views: Views | None = None) -> Batch:

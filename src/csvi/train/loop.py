@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import dataclasses
 import json
 import logging
 import math
@@ -14,6 +15,7 @@ from typing import cast
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.wrappers import _FabricModule
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -31,19 +33,22 @@ from csvi.errors import CsviError, StoppedError
 from csvi.evaluate.protocols import answerable
 from csvi.evaluate.scoring import evaluate_protocol
 from csvi.fabric import check_compiler, choose_precision, keep_freed_memory, make_fabric
+from csvi.losses.loss import part_of_batch
 from csvi.methods import Method, build_method, find_method
 from csvi.model.net import EmbeddingNet
 from csvi.paths import expanded
 from csvi.progress import console_on_stderr
-from csvi.runs.embeddings import embed
-from csvi.runs.folder import CHECKPOINT, PREVIOUS, check_same_settings, checkpoints_to_resume, locked, with_ranges_of
+from csvi.runs.embeddings import embed_together
+from csvi.runs.folder import CHECKPOINT, PREVIOUS, checkpoints_to_resume, locked, with_ranges_of
 from csvi.runs.metrics_log import FLUSH_EVERY, MetricsLog
 from csvi.runs.network_files import save_method
 from csvi.runs.settings import load_config, save_config
-from csvi.train.checkpoint import Position, load_checkpoint, save_checkpoint, settings_of
+from csvi.train.checkpoint import Position, check_resumable, load_checkpoint, save_checkpoint, settings_of
 from csvi.train.nonfinite import NonFinite, check_weights, gradients_are_finite
 from csvi.train.optimizer import build_optimizer, set_learning_rate
 from csvi.train.pace import Pace
+from csvi.train.processes import ending_together, synchronize_norms
+from csvi.train.recompute import checkpoint_activations
 from csvi.train.stopping import TimeLimit, any_process, stop_signal, works_ahead
 from csvi.writing import replacing
 
@@ -52,7 +57,7 @@ log = logging.getLogger(__name__)
 SKIPPED, WITHOUT_MASK = "skipped.json", "without-mask.json"
 
 
-def train(config: Config, run: Path, resume: str | None = None, until: float = math.inf) -> None:
+def train(config: Config, run: Path, resume: str | None = None, until: float = math.inf) -> bool:
     """Train a method and leave it in a run folder.
 
     The folder gets `config.yaml`, `metrics.jsonl`, TensorBoard events, `last.ckpt`, the checkpoint before that as
@@ -65,20 +70,34 @@ def train(config: Config, run: Path, resume: str | None = None, until: float = m
         resume: `auto` resumes from the checkpoints in RUN where there are any; otherwise the path of a checkpoint.
         until: `time.monotonic()` at which it must be over, as far as can be told from how long steps take.
 
+    Returns:
+        Whether this is the process that writes, the first of those that train together.
+
     Raises:
         StoppedError: a signal or the time limit came before the end.
         CsviError: bad data or settings, losses that are not finite, a folder that cannot be written, or one in which
-            another process trains.
+            another process trains; or another process of this run is lost.
     """
     checkpoints = checkpoints_to_resume(run, resume)  # what is wrong with them is said before anything else is done
     if checkpoints:
         file = checkpoints[0].with_name("config.yaml")
         theirs = flatten(load_config(file)) if file.exists() else settings_of(checkpoints)
-        check_same_settings(config, theirs, file.parent)
+        check_resumable(config, theirs, file.parent)
         config = with_ranges_of(config, theirs)
-    method = find_method(config.method.name)
-    fabric = make_fabric(config.precision, config.devices, config.nodes)
+    fabric = make_fabric(config.precision, config.devices, config.nodes, config.tf32)
     fabric.launch()
+    if not fabric.is_global_zero:
+        logging.getLogger("csvi").setLevel(logging.ERROR)  # the first process says what they all do
+    with ending_together(fabric):
+        _train(fabric, config, run, resume, checkpoints, until)
+    return fabric.is_global_zero
+
+
+def _train(
+    fabric: Fabric, config: Config, run: Path, resume: str | None, checkpoints: Sequence[Path], until: float
+) -> None:
+    """Train in one of the processes of `fabric`, which all do the same; the first one writes."""
+    method = find_method(config.method.name)
     if config.train.compile:
         check_compiler(fabric.device)
     benchmark = read_benchmark(config.data)
@@ -123,12 +142,15 @@ class _Training:
             self.method.views(config.data), config.seed, fabric.global_rank, fabric.world_size
         )
         self.steps = self.sampler.batches
-        batch_size = 2 * config.data.identities * config.data.images * fabric.world_size
+        self.identities = config.identities_each * fabric.world_size  # of a step
+        batch_size = 2 * self.identities * config.data.images
         self.limit, self.pace, self.fastest = TimeLimit(until, len(benchmark.val) / batch_size), Pace(), math.inf
         self.position = self._begin_or_resume(checkpoints)
         precision, skip = choose_precision(config.precision), config.train.on_nonfinite == "skip"
         images, identities = len(self.training_set.used), len(self.training_set.identities)
         log.info("%d images of %d identities, %s on %s", images, identities, precision, fabric.device)
+        if fabric.world_size > 1 or config.train.accumulate > 1:
+            log.info("%s", self._batch_in_words())
         images_of = partial(_images_of, self.training_set, self.sampler)  # not of self: a cycle would keep the loader
         self.nonfinite = NonFinite(self.ours, skip, precision == "16-mixed", images_of, self.position.skipped)
         unvalidated = self.position.step == self.steps
@@ -138,7 +160,8 @@ class _Training:
         """Decode all images that are needed, so that what is broken is found now; the first process does it."""
         config, benchmark = self.config, self.benchmark
         with self.fabric.rank_zero_first(local=True):
-            training_set = TrainingSet(benchmark, config.data, find_method(config.method.name).needs_masks)
+            data = dataclasses.replace(config.data, identities=config.identities_each)
+            training_set = TrainingSet(benchmark, data, find_method(config.method.name).needs_masks)
             if validates(config, config.train.epochs):
                 _check_searchable(benchmark)
                 masks = getattr(config.method, "test_masks", False)
@@ -149,6 +172,18 @@ class _Training:
             _list_images(training_set, training_set.without_mask, self.ours / WITHOUT_MASK, without)
         return training_set
 
+    def _batch_in_words(self) -> str:
+        """Say what a step of all processes is, and what becomes of its losses and of the learning rate."""
+        train, world_size = self.config.train, self.fabric.world_size
+        words = [f"batch: {self.identities} identities"]
+        if world_size > 1:
+            words += [f"{self.config.identities_each} in each of {world_size} processes"]
+            words += ["losses of all images together" if train.gather else "losses of each process by itself"]
+            words += ["batch norms of all processes" if train.sync_batchnorm else "batch norms of each process"]
+        if train.accumulate > 1:
+            words += [f"{train.accumulate} micro-batches in each process"]
+        return ", ".join([*words, f"learning rate {train.lr:g} as it is set"])
+
     def _build_method(self, pretrained: dict[str, Tensor] | None) -> tuple[Method, nn.Module, Optimizer]:
         """Build the method with its initial weights: as it is, and as Fabric wraps it, with its optimiser."""
         config = self.config
@@ -157,9 +192,13 @@ class _Training:
         if pretrained is not None:
             method.load_pretrained(pretrained)
         method.to(memory_format=torch.channels_last)
+        if config.train.sync_batchnorm and self.fabric.world_size > 1:
+            synchronize_norms(method, self.fabric.device)
         if ema := config.train.ema:
             average = get_ema_multi_avg_fn(ema)
             self.averaged = AveragedModel(method, self.fabric.device, multi_avg_fn=average, use_buffers=True)
+        if config.train.checkpoint_activations:
+            checkpoint_activations(method)
         if config.train.compile:
             method.compile()  # in place: names in checkpoints are the same, and `method.net` validates as it is
         return method, *self.fabric.setup(method, build_optimizer(method.groups(config.train), config.train))
@@ -214,7 +253,7 @@ class _Training:
         self.method.begin_epoch(position.epoch)
         self.wrapped.train()
         self.metrics.restart_clock()
-        with _progress_bar() as bar:
+        with _progress_bar(shown=self.ours is not None) as bar:
             title = f"epoch {position.epoch + 1}/{config.train.epochs}"
             task = bar.add_task(title, total=self.steps, completed=position.step, note="")
             begun = time.monotonic()
@@ -225,7 +264,7 @@ class _Training:
                 seed_step(config.seed, step, self.fabric.global_rank)
                 terms, finite = train_step(
                     self.fabric, self.method, self.wrapped, self.optimizer, batch, step,
-                    config.train.on_nonfinite == "skip",
+                    config.train.on_nonfinite == "skip", config.train.accumulate, config.train.gather,
                 )  # fmt: skip
                 if self.averaged is not None:
                     self.averaged.update_parameters(self.method)
@@ -301,21 +340,33 @@ def train_step(
     batch: Batch,
     step: int,
     skip: bool = False,
+    parts: int = 1,
+    gather: bool = False,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Train one step, counted from 0, on one batch as a loader gives it.
 
     With `skip`, weights, running statistics and optimiser stay as they were if a loss or a gradient is not finite; it
-    takes waiting for the device.
+    takes waiting for the device. The gradient is the mean of those of so many micro-batches (`in_parts`). With `gather`
+    losses are computed on the rows of all processes (`csvi.losses.loss.part_of_batch`).
 
     Returns:
         The weighted loss terms by name (Eq. 19 is their sum), and whether the gradient is finite, () bool.
     """
-    batch = prepare(batch, fabric.device)
     before = [buffer.clone() for buffer in method.buffers()] if skip else []
-    terms = wrapped(batch, step)
-    total = torch.stack(list(terms.values())).sum()
     optimizer.zero_grad(set_to_none=True)
-    fabric.backward(total)
+    found = []
+    for number, some in enumerate(in_parts(batch, parts), 1):
+        last = number == parts
+        with (
+            part_of_batch(parts, gather and fabric.world_size > 1),
+            contextlib.nullcontext() if last else fabric.no_backward_sync(cast(_FabricModule, wrapped)),
+        ):
+            terms = wrapped(prepare(some, fabric.device), step)
+            fabric.backward(torch.stack(list(terms.values())).sum() / parts)
+        found.append(terms)
+    if parts > 1:
+        terms = {name: torch.stack([part[name].detach() for part in found]).mean(0) for name in terms}
+    total = torch.stack(list(terms.values())).sum()
     finite = gradients_are_finite(method)
     if skip and any_process(fabric, not (finite & total.isfinite())):
         for buffer, value in zip(method.buffers(), before, strict=True):
@@ -324,6 +375,13 @@ def train_step(
             return terms, finite
     optimizer.step()  # which skips by itself what overflowed, and scales the loss by less
     return terms, finite
+
+
+def in_parts(batch: Batch, parts: int) -> list[Batch]:
+    """Divide a batch, as a loader gives it, into parts of equally many identities with all their images."""
+    if parts == 1:
+        return [batch]
+    return [batch.subset(torch.isin(batch.identity, some)) for some in batch.identity.unique().chunk(parts)]
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
@@ -338,9 +396,14 @@ def validates(config: Config, epoch: int) -> bool:
 
 
 def validate(net: EmbeddingNet, benchmark: Benchmark, config: Config, fabric: Fabric) -> dict[str, float]:
-    """Compute R1, mAP and mINP on the val identities, under the first of the dataset's protocols."""
-    loader = evaluation_loader(benchmark.root, benchmark.val, config.data, masks=net.takes_masks)
-    embeddings = embed(net, loader, fabric)
+    """Compute R1, mAP and mINP on the val identities, under the first of the dataset's protocols.
+
+    All processes embed; the first one ranks, and the others return nothing.
+    """
+    load = partial(evaluation_loader, benchmark.root, benchmark.val, config.data, masks=net.takes_masks)
+    embeddings = embed_together(net, len(benchmark.val), load, fabric)
+    if not fabric.is_global_zero:
+        return {}
     result = evaluate_protocol(protocols_of(benchmark, "val")[0], embeddings, benchmark.val)
     metrics = {f"val/{name}": result.metrics[name].mean for name in ("R1", "mAP", "mINP")}
     log.info("val: %s", ", ".join(f"{name.removeprefix('val/')} {100 * value:.1f}" for name, value in metrics.items()))
@@ -386,12 +449,12 @@ def _check_searchable(benchmark: Benchmark) -> None:
         raise CsviError(f"cannot validate on the val identities ({error}): set --train.validate_every 0") from error
 
 
-def _progress_bar() -> Progress:
+def _progress_bar(shown: bool) -> Progress:
     """Make a bar on stderr, and only where someone looks at it: a pipe may be gone when all is to be saved."""
     console = console_on_stderr()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     note = TextColumn("{task.fields[note]}")
-    return Progress(*columns, note, console=console, disable=not console.is_terminal)
+    return Progress(*columns, note, console=console, disable=not (shown and console.is_terminal))
 
 
 def _summary(terms: dict[str, float]) -> str:
