@@ -224,7 +224,7 @@ def test_the_demo_is_run_and_indexed_once_and_opened(coseg_run, sysu_root, recor
     assert closed == "closed"
 
     monkeypatch.setattr("csvi.commands.demo.run_demo", lambda out: pytest.fail("run again"))
-    monkeypatch.setattr("csvi.search.fill.embedded", lambda *_: [])
+    monkeypatch.setattr("csvi.search.fill.embedded_on", lambda *_: [])
     assert main(["app", "--demo"]) == 0
     monkeypatch.setenv("CSVI_PASSWORD", "long enough")
     assert main(["app", "--gallery", "demo/gallery.db", "--root", "elsewhere", "--host", "0.0.0.0"]) == 0
