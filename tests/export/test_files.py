@@ -27,6 +27,8 @@ from csvi.runs.network_files import load_net
 NETS = {find_method(name).Net: name for name in METHODS}
 """Class of a network → a method that has it; that of coseg is exported to ONNX by `coseg_onnx`."""
 del NETS[find_method("coseg").Net]
+QUICK = "select", "segment", "deen"
+"""Methods whose network is exported to ONNX, which takes seconds, in each run of the tests; others are slow tests."""
 
 
 def opened(file):
@@ -42,7 +44,11 @@ def opened(file):
 
 @pytest.mark.parametrize(
     ("method", "kind"),
-    [*((name, "torchscript") for name in METHODS), *((name, "onnx") for name in NETS.values()), ("coseg", "pt2")],
+    [
+        *((name, "torchscript") for name in METHODS),
+        ("coseg", "pt2"),
+        *(pytest.param(name, "onnx", marks=() if name in QUICK else pytest.mark.slow) for name in NETS.values()),
+    ],  # fmt: skip
 )
 def test_a_file_embeds_batches_of_any_size_and_either_modality_as_csvi_does(method, kind, net_of, tmp_path):
     net, form = net_of(method), FORMATS[kind]

@@ -219,21 +219,21 @@ MODALITIES = {"in order": [0, 0, 0, 0, 1, 1, 1, 1], "mixed": [0, 1, 0, 1, 0, 1, 
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_a_step_does_not_wait_for_the_device(build, name, modality):
     """On a GPU that need not be there: tensors have shapes and no values, and whatever asks for a value fails."""
+    settings = {} if modality == "in order" else {"mask_channels": "identity", "center_reduction": "mean"}
     modality = torch.tensor(MODALITIES[modality])
-    for settings in ({}, {"mask_channels": "identity", "center_reduction": "mean"}):
-        with torch.device("meta"):
-            method = build(name, **settings)
-        with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cuda"):
-            method.to_empty(device="cuda")
-            batch = Batch(
-                image=torch.empty(8, 3, 48, 40), mask=torch.empty(8, 1, 48, 40),
-                identity=torch.empty(8, dtype=torch.int64), modality=torch.empty(8, dtype=torch.int64),
-                route=Route.of(modality, len(modality), torch.device("cuda")),
-                has_mask=torch.empty(8, dtype=torch.bool) if settings else None,
-                view=torch.empty(8, dtype=torch.int64) if settings else None,
-            )  # fmt: skip
-            terms = method(batch, 0)
-        assert {term.device.type for term in terms.values()} == {"cuda"}
+    with torch.device("meta"):
+        method = build(name, **settings)
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cuda"):
+        method.to_empty(device="cuda")
+        batch = Batch(
+            image=torch.empty(8, 3, 48, 40), mask=torch.empty(8, 1, 48, 40),
+            identity=torch.empty(8, dtype=torch.int64), modality=torch.empty(8, dtype=torch.int64),
+            route=Route.of(modality, len(modality), torch.device("cuda")),
+            has_mask=torch.empty(8, dtype=torch.bool) if settings else None,
+            view=torch.empty(8, dtype=torch.int64) if settings else None,
+        )  # fmt: skip
+        terms = method(batch, 0)
+    assert {term.device.type for term in terms.values()} == {"cuda"}
 
 
 def documented(settings):
