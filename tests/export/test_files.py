@@ -48,7 +48,7 @@ def opened(file):
         *((name, "torchscript") for name in METHODS),
         ("coseg", "pt2"),
         *(pytest.param(name, "onnx", marks=() if name in QUICK else pytest.mark.slow) for name in NETS.values()),
-    ],  # fmt: skip
+    ],
 )
 def test_a_file_embeds_batches_of_any_size_and_either_modality_as_csvi_does(method, kind, net_of, tmp_path):
     net, form = net_of(method), FORMATS[kind]
