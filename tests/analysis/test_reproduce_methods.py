@@ -62,3 +62,11 @@ def test_ours_beside_the_published(config, sysu_root, tmp_path, monkeypatch):
 def test_what_cannot_be_reproduced(arguments, says, tmp_path, capsys):
     assert main(["reproduce", *arguments, "--data", str(tmp_path)]) != 0
     assert says in capsys.readouterr().err
+
+
+def test_weights_that_are_missing_are_named_before_anything_is_trained(config, sysu_root, tmp_path):
+    configs = {"baseline": config, "agw": configs_of(["agw"], "sysu", {"agw": str(tmp_path / "none.pth")})["agw"]}
+    says = r"agw: no such file of weights: .*none.pth \(csvi reproduce has --weights agw=PATH for it\)"
+    with pytest.raises(CsviError, match=says):
+        reproduce_methods("sysu", configs, str(sysu_root), tmp_path / "out", anyway=True)
+    assert not (tmp_path / "out").exists()

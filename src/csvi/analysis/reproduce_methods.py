@@ -95,7 +95,10 @@ def reproduce_methods(
         method = find_method(name)
         if method.needs_masks:
             check_masks(benchmark, config.data)
-        method.pretrained(config.method)
+        try:
+            method.pretrained(config.method)
+        except CsviError as error:
+            raise CsviError(f"{name}: {error} (csvi reproduce has --weights {name}=PATH for it)") from error
     evaluations = {name: _evaluations(name, config, out, seeds) for name, config in configs.items()}
     parts = [f"# {'Synthetic data, not a reproduction: ' if benchmark.synthetic else ''}{benchmark.name}\n"]
     if benchmark.synthetic:
