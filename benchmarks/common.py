@@ -1,6 +1,7 @@
 """What every benchmark does: time by turns, say on which machine it ran, what it found, and whether that is enough."""
 
 import argparse
+import logging
 import os
 import platform
 import statistics
@@ -15,7 +16,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from csvi.config import Config, SynthConfig, shipped_config
 from csvi.errors import CsviError, StoppedError, TerminatedError
+from csvi.runs.settings import load_config, with_settings
 from csvi.signals import ENDING, handled, terminate
 
 Seconds = dict[str, list[float]]
@@ -49,6 +52,38 @@ class Finding(NamedTuple):
 
 class BenchmarkError(Exception):
     """What is compared does not compute the same, or cannot be compared."""
+
+
+def study_parser(doc: str | None, kinds: str) -> argparse.ArgumentParser:
+    """A parser of a script that trains many runs on a synthetic benchmark, with what such scripts have in common.
+
+    `kinds` says what is trained, for its help.
+    """
+    parser = parser_of(doc)
+    parser.add_argument("out", type=Path, help="folder to write, and to resume in")
+    parser.add_argument("--preset", default="study", help="of the synthetic benchmark")
+    parser.add_argument("--benchmark-seed", type=int, default=0, help="of the synthetic benchmark")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of training")
+    parser.add_argument("--config", type=Path, default=shipped_config("study"), help="settings that all runs share")
+    parser.add_argument("--epochs", type=int, help="by default those of the settings")
+    parser.add_argument("--list", action="store_true", help=f"only list {kinds}")
+    parser.add_argument("--summary-only", action="store_true", help="only summarise what is done")
+    return parser
+
+
+def study_settings(options: argparse.Namespace) -> tuple[SynthConfig, Config]:
+    """The benchmark, and the settings that all runs share, of the options of a `study_parser`."""
+    base = load_config(options.config)
+    if options.epochs is not None:
+        base = with_settings(base, {"train.epochs": str(options.epochs)})
+    return SynthConfig("sysu", options.preset, options.benchmark_seed), base
+
+
+def run_with_log(measure: "Measure", parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
+    """Do what `run` does, with the log of csvi on stderr."""
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("csvi").setLevel(logging.INFO)
+    return run(measure, parser, arguments)
 
 
 Measure = Callable[[argparse.Namespace, Console], list[Finding]]

@@ -16,7 +16,6 @@ more with all seeds and --summary-only.
 import argparse
 import dataclasses
 import json
-import logging
 import math
 import shutil
 import sys
@@ -29,7 +28,7 @@ from statistics import fmean
 import matplotlib
 import numpy as np
 import torch
-from common import SEGMENTATION_WEIGHT, BenchmarkError, Finding, parser_of, run
+from common import SEGMENTATION_WEIGHT, BenchmarkError, Finding, run_with_log, study_parser, study_settings
 from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
@@ -39,7 +38,7 @@ from scipy import ndimage
 from csvi.analysis.ablate import is_done, run_once
 from csvi.analysis.canvas import STYLE
 from csvi.analysis.tables import SYNTHETIC, difference_cell, percent
-from csvi.config import Config, SynthConfig, flatten, shipped_config
+from csvi.config import Config, SynthConfig, flatten
 from csvi.data import ImageRecord, Modality, read_benchmark
 from csvi.data.cache import cached_masks
 from csvi.data.images import load_image
@@ -51,7 +50,7 @@ from csvi.masks.find import find_segmenter
 from csvi.masks.quality import GOOD, predict
 from csvi.masks.segmenter import Segmenter
 from csvi.progress import progress
-from csvi.runs import Evaluation, Options, load_config
+from csvi.runs import Evaluation, Options
 from csvi.runs.settings import with_settings
 from csvi.runs.statistics import Difference, Mean, difference_of_groups, mean_of
 from csvi.synth import write_benchmark
@@ -463,27 +462,17 @@ def draw(rows: Sequence[Row]) -> Figure:
 
 def make_parser() -> argparse.ArgumentParser:
     """Of this script's options."""
-    parser = parser_of(__doc__)
-    parser.add_argument("out", type=Path, help="folder to write, and to resume in")
-    parser.add_argument("--preset", default="study", help="of the synthetic benchmark")
-    parser.add_argument("--benchmark-seed", type=int, default=0, help="of the synthetic benchmark")
+    parser = study_parser(__doc__, "the runs, and how long they take")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), metavar="KIND", help=", ".join(KINDS))
     parser.add_argument("--methods", nargs="+", choices=SEGMENTATION_WEIGHT, default=["coseg", "decode"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of training")
     parser.add_argument("--segmenter", default="embedded", help="of the predicted masks, as csvi masks --segmenter")
-    parser.add_argument("--config", type=Path, default=shipped_config("study"), help="settings that all runs share")
-    parser.add_argument("--epochs", type=int, help="by default those of the settings")
-    parser.add_argument("--list", action="store_true", help="only list the runs, and how long they take")
-    parser.add_argument("--summary-only", action="store_true", help="only summarise what is done")
     return parser
 
 
 def measure(options: argparse.Namespace, console: Console) -> list[Finding]:
     """Trains what is not done yet, writes and prints; there are no targets."""
-    base = with_settings(load_config(options.config), {"train.validate_every": "0"})
-    if options.epochs is not None:
-        base = with_settings(base, {"train.epochs": str(options.epochs)})
-    synth = SynthConfig("sysu", options.preset, options.benchmark_seed)
+    synth, base = study_settings(options)
+    base = with_settings(base, {"train.validate_every": "0"})
     experiment = Experiment(
         options.out.absolute(), synth, base, options.kinds, options.methods, options.seeds, options.segmenter
     )
@@ -504,9 +493,7 @@ def measure(options: argparse.Namespace, console: Console) -> list[Finding]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0; 1 for an error; 75 if it was stopped, and the same command resumes it."""
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    logging.getLogger("csvi").setLevel(logging.INFO)
-    return run(measure, make_parser(), arguments)
+    return run_with_log(measure, make_parser(), arguments)
 
 
 if __name__ == "__main__":

@@ -15,13 +15,12 @@ OMP_NUM_THREADS=1, start it again with other methods once the first run trains, 
 import argparse
 import dataclasses
 import json
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
-from common import SEGMENTATION_WEIGHT, Finding, parser_of, run
+from common import SEGMENTATION_WEIGHT, Finding, run_with_log, study_parser, study_settings
 from matplotlib.figure import Figure
 from rich.console import Console
 
@@ -29,10 +28,10 @@ from csvi.analysis.ablate import Choice, Variant, choose, is_done, run_once
 from csvi.analysis.canvas import STYLE
 from csvi.analysis.ranking import FEWEST_METHODS, Agreement, Correlation, agreement
 from csvi.analysis.tables import SYNTHETIC, percent
-from csvi.config import Config, SynthConfig, shipped_config
+from csvi.config import Config, SynthConfig
 from csvi.errors import CsviError
 from csvi.methods import find_method
-from csvi.runs import Evaluation, load_config
+from csvi.runs import Evaluation
 from csvi.runs.settings import with_settings
 from csvi.runs.statistics import mean_of
 from csvi.synth import write_benchmark
@@ -225,26 +224,15 @@ def plan(study: Study) -> str:
 
 def make_parser() -> argparse.ArgumentParser:
     """Of this script's options."""
-    parser = parser_of(__doc__)
-    parser.add_argument("out", type=Path, help="folder to write, and to resume in")
-    parser.add_argument("--preset", default="study", help="of the synthetic benchmark")
-    parser.add_argument("--benchmark-seed", type=int, default=0, help="of the synthetic benchmark")
+    parser = study_parser(__doc__, "what is done")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), metavar="METHOD", help=", ".join(METHODS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of training")
     parser.add_argument("--rates", nargs="+", default=list(RATES), help="learning rates to choose from")
-    parser.add_argument("--config", type=Path, default=shipped_config("study"), help="settings that all runs share")
-    parser.add_argument("--epochs", type=int, help="by default those of the settings")
-    parser.add_argument("--list", action="store_true", help="only list what is done")
-    parser.add_argument("--summary-only", action="store_true", help="only summarise what is done")
     return parser
 
 
 def measure(options: argparse.Namespace, console: Console) -> list[Finding]:
     """Trains what is not done yet, writes and prints."""
-    base = load_config(options.config)
-    if options.epochs is not None:
-        base = with_settings(base, {"train.epochs": str(options.epochs)})
-    synth = SynthConfig("sysu", options.preset, options.benchmark_seed)
+    synth, base = study_settings(options)
     study = Study(options.out.absolute(), synth, base, options.methods, options.seeds, options.rates)
     for method in study.methods:
         find_method(method)  # what is no method is said first
@@ -262,9 +250,7 @@ def measure(options: argparse.Namespace, console: Console) -> list[Finding]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0; 1 for an error; 75 if it was stopped, and the same command resumes it."""
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    logging.getLogger("csvi").setLevel(logging.INFO)
-    return run(measure, make_parser(), arguments)
+    return run_with_log(measure, make_parser(), arguments)
 
 
 if __name__ == "__main__":

@@ -64,7 +64,10 @@ def reproduce(dataset: str, config: Config, out: Path, seeds: int = 1, anyway: b
     method = "coseg" if masked else "baseline"
     ours, several_folds = Variant(method).applied(config, 0), find_layout(dataset).folds > 1
     if several_folds:
-        runs = _evaluate_folds(config, out, seeds, method)
+        planned = runs_of(method, config, out, seeds)
+        for run, of_fold in planned.items():
+            run_once(of_fold, run)
+        runs = list(planned)
         parts.append(f"## Table 2: {find_method(method).title}, over {len(runs)} models of ten folds\n")
     else:
         table = ablate(config, TABLE_3 if masked else [method], seeds, out)
@@ -93,16 +96,14 @@ def check_to_train(config: Config, anyway: bool) -> None:
         )
 
 
-def _evaluate_folds(config: Config, out: Path, seeds: int, method: str) -> list[Path]:
-    """Train and evaluate a model for each fold of the dataset and each seed; returns the runs."""
-    runs = []
-    for fold in range(1, find_layout(config.data.layout).folds + 1):
+def runs_of(method: str, config: Config, out: Path, seeds: int) -> dict[Path, Config]:
+    """Settings of every run of a method by its folder: each fold of the dataset with each seed."""
+    folds, runs = find_layout(config.data.layout).folds, {}
+    for fold in range(1, folds + 1):
         for seed in range(seeds):
             of_fold = Variant(method).applied(config, seed)
             of_fold.data.fold = fold
-            run = out / f"{method}-{fold}" / str(seed)
-            run_once(of_fold, run)
-            runs.append(run)
+            runs[out / (f"{method}-{fold}" if folds > 1 else method) / str(seed)] = of_fold
     return runs
 
 

@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from csvi.analysis.ablate import Variant, run_once
-from csvi.analysis.reproduce import check_to_train
+from csvi.analysis.ablate import Variant, is_done, run_once
+from csvi.analysis.reproduce import check_to_train, runs_of
 from csvi.analysis.tables import SYNTHETIC, percent
 from csvi.config import Config, shipped_config
 from csvi.data import find_layout, read_benchmark
@@ -31,7 +31,8 @@ def published_file(method: str, dataset: str) -> Path:
 
 def published_config(method: str, dataset: str) -> Config:
     """Read those settings, see `published_file`."""
-    return Variant(method).applied(load_config(published_file(method, dataset)), 0)
+    config = load_config(published_file(method, dataset))
+    return config if config.method.name == method else Variant(method).applied(config, 0)
 
 
 def configs_of(methods: Sequence[str], dataset: str, weights: Mapping[str, str] | None = None) -> dict[str, Config]:
@@ -90,16 +91,23 @@ def reproduce_methods(
     }
     first = next(iter(configs.values()))
     check_to_train(first, anyway)
-    benchmark = read_benchmark(first.data)
+    benchmark, runs = read_benchmark(first.data), dict[str, dict[Path, Config]]()
     for name, config in configs.items():
         method = find_method(name)
         if method.needs_masks:
             check_masks(benchmark, config.data)
+        runs[name] = runs_of(name, config, out, seeds)
+        if all(is_done(of_run, run) for run, of_run in runs[name].items()):
+            continue  # it needs no initial weights any more
         try:
             method.pretrained(config.method)
         except CsviError as error:
             raise CsviError(f"{name}: {error} (csvi reproduce has --weights {name}=PATH for it)") from error
-    evaluations = {name: _evaluations(name, config, out, seeds) for name, config in configs.items()}
+    evaluations = {}
+    for name, of_method in runs.items():
+        for run, of_run in of_method.items():
+            run_once(of_run, run, Options(flip=find_method(name).flip))
+        evaluations[name] = [Evaluation.load(run) for run in of_method]
     parts = [f"# {'Synthetic data, not a reproduction: ' if benchmark.synthetic else ''}{benchmark.name}\n"]
     if benchmark.synthetic:
         parts.append(f"{SYNTHETIC} The published figures stand beside them for their layout alone.\n")
@@ -119,20 +127,6 @@ def reproduce_methods(
     with replacing(file) as partial:
         partial.write_text("\n".join(parts))
     return file
-
-
-def _evaluations(name: str, config: Config, out: Path, seeds: int) -> list[Evaluation]:
-    """Train and evaluate a method on each fold, with each seed."""
-    folds = find_layout(config.data.layout).folds
-    runs = []
-    for fold in range(1, folds + 1):
-        for seed in range(seeds):
-            of_fold = Variant(name).applied(config, seed)
-            of_fold.data.fold = fold
-            run = out / (f"{name}-{fold}" if folds > 1 else name) / str(seed)
-            run_once(of_fold, run, Options(flip=find_method(name).flip))
-            runs.append(run)
-    return [Evaluation.load(run) for run in runs]
 
 
 def _as_trained(name: str, dataset: str, config: Config) -> str:

@@ -13,7 +13,7 @@ from csvi.config import check_range
 from csvi.data.batch import Batch
 from csvi.losses import cross_entropy, hetero_center_loss
 from csvi.methods.method import Published
-from csvi.methods.pretrained import PretrainedMethod, PretrainedSettings
+from csvi.methods.pretrained import PretrainedMethod, StripSettings
 from csvi.model.net import StripNet
 from csvi.model.parts import joined, strip_classifier, strip_embedding
 from csvi.model.pooling import average_strips
@@ -21,22 +21,17 @@ from csvi.model.two_stream import Modalities, Route, TwoStream
 
 
 @dataclass
-class HCSettings(PretrainedSettings):
+class HCSettings(StripSettings):
     """Settings of HC."""
 
     name: str = "hc"
-    parts: int = 6
-    """Horizontal strips."""
-    part_dim: int = 512
-    """Length of a strip's embedding."""
     center_weight: float = 0.5
     """Weight of the hetero-center loss."""
     center_distance: Literal["l2", "l1", "cosine"] = "l2"
     """Distance of the two centers of an identity: l2, squared; l1, a mean over the dimensions; or 1 - cosine."""
 
     def __post_init__(self) -> None:
-        check_range(self, 1, 100, "parts")
-        check_range(self, 1, 100_000, "part_dim")
+        super().__post_init__()
         check_range(self, 0, math.inf, "center_weight")
 
 

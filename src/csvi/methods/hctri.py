@@ -16,7 +16,7 @@ from csvi.data.batch import Batch
 from csvi.losses import cross_entropy, hetero_center_triplet
 from csvi.methods.compared import published_as
 from csvi.methods.method import Published
-from csvi.methods.pretrained import PretrainedMethod, PretrainedSettings
+from csvi.methods.pretrained import PretrainedMethod, StripSettings
 from csvi.model.net import FeatureNet
 from csvi.model.parts import PartLinear, PartNorm
 from csvi.model.pooling import GeM
@@ -27,12 +27,10 @@ MARGIN = 0.3
 
 
 @dataclass
-class HcTriSettings(PretrainedSettings):
+class HcTriSettings(StripSettings):
     """Settings of HcTri: by default those of SYSU-MM01. On RegDB `power` is 10, `part_weight` 2 and `smoothing` 0.1."""
 
     name: str = "hctri"
-    parts: int = 6
-    """Horizontal strips."""
     part_dim: int = 256
     """Length of a strip's embedding."""
     power: float = 3.0
@@ -43,8 +41,8 @@ class HcTriSettings(PretrainedSettings):
     """Share of the identity loss's target that is spread over all classes."""
 
     def __post_init__(self) -> None:
-        check_range(self, 1, 100, "parts", "power")
-        check_range(self, 1, 100_000, "part_dim")
+        super().__post_init__()
+        check_range(self, 1, 100, "power")
         check_range(self, 0, math.inf, "part_weight")
         check_range(self, 0, 1, "smoothing")
 

@@ -18,7 +18,8 @@ from csvi.losses import cross_entropy, cross_modal_center_contrastive, full_prec
 from csvi.losses.loss import mean_where
 from csvi.methods.compared import published_as
 from csvi.methods.method import Published
-from csvi.methods.pretrained import PretrainedMethod, PretrainedSettings
+from csvi.methods.pretrained import PretrainedMethod, StripSettings
+from csvi.model.blocks import convolution_block
 from csvi.model.mask_decoder import full_size
 from csvi.model.net import StripNet
 from csvi.model.parts import joined, strip_classifier, strip_embedding
@@ -30,14 +31,10 @@ MARGIN, LENGTH = 0.5, 5.0
 
 
 @dataclass
-class MTLSettings(PretrainedSettings):
+class MTLSettings(StripSettings):
     """Settings of MTL."""
 
     name: str = "mtl"
-    parts: int = 6
-    """Horizontal strips, of each of the two features that are embedded."""
-    part_dim: int = 512
-    """Length of a strip's embedding."""
     center_weight: float = 0.2
     """Weight of the cross-modal center contrastive losses, one for each strip."""
     segmentation_weight: float = 5.0
@@ -48,8 +45,7 @@ class MTLSettings(PretrainedSettings):
     """Weight of the identity loss on the features that the masks are decoded from."""
 
     def __post_init__(self) -> None:
-        check_range(self, 1, 100, "parts")
-        check_range(self, 1, 100_000, "part_dim")
+        super().__post_init__()
         check_range(self, 0, math.inf, "center_weight", "segmentation_weight", "pair_weight", "map_weight")
 
 
@@ -96,16 +92,16 @@ class MTLNet(StripNet):
         self.parts = 2 * parts
         *_, common, middle, channels = self.backbone.stage_channels
         half, wide, fine = channels // 8, channels // 4, channels // 16
-        self.reduce = nn.Sequential(*_layers(common, half), *_layers(half, half))
+        self.reduce = nn.Sequential(*convolution_block(common, half), *convolution_block(half, half))
         self.decode = nn.Sequential(
             nn.ConvTranspose2d(half, fine, 3, 2, padding=1, output_padding=1, bias=False),
             nn.BatchNorm2d(fine),
             nn.ReLU(inplace=True),
-            *_layers(fine, fine),
+            *convolution_block(fine, fine),
         )
-        self.translate = nn.Sequential(*_layers(fine, half, stride=2))
-        self.fuse = nn.Sequential(*_layers(half, wide, stride=2), *_layers(wide, channels, size=1))
-        self.skip = nn.Sequential(*_layers(half, middle, stride=2))
+        self.translate = nn.Sequential(*convolution_block(fine, half, stride=2))
+        self.fuse = nn.Sequential(*convolution_block(half, wide, stride=2), *convolution_block(wide, channels, size=1))
+        self.skip = nn.Sequential(*convolution_block(half, middle, stride=2))
         self.embed = strip_embedding(channels, self.parts, part_dim)
 
     def forward(self, image: Tensor, modality: Modalities | Route) -> Tensor:
@@ -208,8 +204,3 @@ def paired_difference(features: Tensor, identity: Tensor, modality: Tensor) -> T
     paired = same & ~within & (number[:, None] == number)
     partner = features[paired.byte().argmax(1)]
     return mean_where((features - partner).square().mean(1), paired.any(1))
-
-
-def _layers(channels: int, width: int, size: int = 3, stride: int = 1) -> list[nn.Module]:
-    convolution = nn.Conv2d(channels, width, size, stride, padding=size // 2, bias=False)
-    return [convolution, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from csvi.config import MethodSettings, TrainConfig
+from csvi.config import MethodSettings, TrainConfig, check_range
 from csvi.methods.method import Method
 from csvi.model.net import FeatureNet
 from csvi.model.weights import OF_NET, initial_weights
@@ -22,6 +22,20 @@ class PretrainedSettings(MethodSettings):
     """Initial weights of the backbone: imagenet (torchvision's download), packaged (mobilenet_v2, from csvi[demo]),
     none, or the path of a state dict (.pth or .safetensors); or a run that was trained on other people: everything but
     its classifiers is loaded."""
+
+
+@dataclass
+class StripSettings(PretrainedSettings):
+    """What methods of horizontal strips have beside."""
+
+    parts: int = 6
+    """Horizontal strips; of `mtl` those of each of the two features that it embeds."""
+    part_dim: int = 512
+    """Length of a strip's embedding."""
+
+    def __post_init__(self) -> None:
+        check_range(self, 1, 100, "parts")
+        check_range(self, 1, 100_000, "part_dim")
 
 
 class PretrainedMethod(Method):

@@ -12,6 +12,7 @@ from csvi.data.batch import Batch
 from csvi.methods.baseline import TABLE_3
 from csvi.methods.decode import Decode, DecodeSettings
 from csvi.methods.method import Published
+from csvi.model.blocks import convolution_block
 from csvi.model.mask_decoder import MaskDecoder
 from csvi.model.net import PartNet
 from csvi.model.two_stream import Modalities, Route
@@ -30,9 +31,9 @@ class SegmentationGuide(nn.Module):
         super().__init__()
         self.channels = channels // 4
         self.layers = nn.Sequential(
-            *_convolution(specific_channels, self.channels, stride),
-            *_convolution(self.channels, self.channels),
-            *_convolution(self.channels, self.channels),
+            *convolution_block(specific_channels, self.channels, stride=stride),
+            *convolution_block(self.channels, self.channels),
+            *convolution_block(self.channels, self.channels),
         )
         self.project = nn.Conv2d(self.channels, channels, 1)
         nn.init.zeros_(self.project.weight)  # at first the re-identification is the Baseline's
@@ -98,8 +99,3 @@ class Segment(Decode):
         """Decode the masks of a batch from F_Seg."""
         _, segmentation = self.net.guided(batch.image, batch.streams)
         return self.decoder(segmentation)
-
-
-def _convolution(channels: int, width: int, stride: int = 1) -> list[nn.Module]:
-    convolution = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
-    return [convolution, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from csvi.losses import identity_mask_loss, mask_loss, mask_target
+from csvi.model.blocks import convolution_block
 
 
 class MaskDecoder(nn.Sequential):
@@ -64,7 +65,8 @@ def full_size(coarse: Tensor, height: int, width: int, cell: int) -> Tensor:
 
 
 def _deconvolution_block(channels: int, width: int) -> nn.Sequential:
-    def convolution() -> list[nn.Module]:
-        return [nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
-
-    return nn.Sequential(nn.ConvTranspose2d(channels, width, 2, stride=2), *convolution(), *convolution())
+    return nn.Sequential(
+        nn.ConvTranspose2d(channels, width, 2, stride=2),
+        *convolution_block(width, width),
+        *convolution_block(width, width),
+    )
