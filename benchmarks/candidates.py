@@ -3,7 +3,8 @@
     PYTHONPATH=benchmarks csvi train --method candidates:Cells --config configs/study.yaml --run runs/cells
 
 In the paper every image is decoded under the weights of its own identity, so that the mask loss never asks them to tell
-one person from another. Each of these asks that, in training only: what is kept is the Baseline's network.
+one person from another. Each of these asks that, in training only: what is kept is the Baseline's network. `Cells` won,
+and is a part of `coseg+` since (docs/results.md).
 """
 
 from dataclasses import dataclass
@@ -14,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from csvi.data.batch import Batch
-from csvi.losses import full_precision, mask_target
-from csvi.losses.loss import sum_of_modality_means
-from csvi.methods.coseg import CoSegPlus, CoSegPlusSettings
+from csvi.losses import cell_identity_loss, full_precision, mask_target
+from csvi.losses.loss import averages, firsts, sum_of_modality_means
+from csvi.methods.coseg_plus import CoSegPlus, CoSegPlusSettings
 from csvi.methods.decode import Decode, DecodeSettings
 from csvi.model.parts import PartHead
 
@@ -51,7 +52,7 @@ class Cells(Decode):
     def __init__(self, settings: CellsSettings, identities: int, height: int, width: int):
         super().__init__(settings, identities, height, width)
         if settings.target == "identity":
-            self.background = nn.Parameter(torch.randn(self.net.backbone.channels))
+            self.background = nn.Parameter(torch.randn(1, self.net.backbone.channels))
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The terms of `decode`, and the loss of cells."""
@@ -59,50 +60,27 @@ class Cells(Decode):
         parts, scores = self.net.head(features)
         assert batch.mask is not None
         person = mask_target(batch.mask, *features.shape[2:], self.net.backbone.stride)
-        background = self.background if self.settings.target == "identity" else None
-        cells = cell_loss(features, batch.identity, batch.modality, person, background, self.settings.temperature)
+        labels = batch.identity, batch.modality
+        if self.settings.target == "identity":
+            cells = cell_identity_loss(features, *labels, person, self.background, self.settings.temperature)
+        else:
+            cells = image_loss(features, *labels, person, self.settings.temperature)
         return self.reid_losses(parts, scores, batch, step) | {
             "decode/segmentation": self.segmentation_loss(self.decoder(features), batch),
-            "cells/cells": self.settings.cell_weight * cells,
+            "cells": self.settings.cell_weight * cells,
         }
 
 
 @full_precision
-def cell_loss(
-    features: Tensor,
-    identity: Tensor,
-    modality: Tensor,
-    person: Tensor,
-    background: Tensor | None,
-    temperature: float,
-) -> Tensor:
-    """Cross-entropy of cells over the identities of a batch and the background, a mean over each modality's cells.
-
-    Args:
-        features: F_s, (B, C, h, w).
-        identity, modality: see `csvi.losses`.
-        person: (B, 1, h, w), the share of each cell that is person.
-        background: (C,), what a cell of the background looks like; None for the control, one answer an image.
-        temperature: divides the cosines.
-    """
-    mean = (person * features).sum((2, 3)) / person.sum((2, 3)).clamp(min=1e-6)  # of the person in each image: (B, C)
+def image_loss(features: Tensor, identity: Tensor, modality: Tensor, person: Tensor, temperature: float) -> Tensor:
+    """Compute the control of `cell_identity_loss`: one answer an image, of the mean over its person, no background."""
     same = identity[:, None] == identity
-    members = torch.stack([same & (modality == m) for m in (0, 1)]).to(features.dtype)  # (2, B, B)
-    centers = F.normalize(members / members.sum(2, keepdim=True).clamp(min=1) @ mean, dim=2)  # (2, B, C)
-    asked = centers[1 - modality]  # by the other modality: (B, B, C)
-    often = same.sum(1).to(features.dtype).log()[:, None]  # an identity has a column for each of its images
-    if background is None:
-        cosine = torch.einsum("bc,bkc->bk", F.normalize(mean, dim=1), asked)
-        scores = (cosine / temperature).sub(often.T).log_softmax(1)
-        own = scores.masked_fill(~same, -torch.inf).logsumexp(1)
-        return sum_of_modality_means(-own, modality)
-    cells = F.normalize(features.flatten(2), dim=1)  # (B, C, cells)
-    cosine = torch.einsum("bcp,bkc->bkp", cells, asked)
-    elsewhere = torch.einsum("bcp,c->bp", cells, F.normalize(background, dim=0))
-    scores = torch.cat([elsewhere[:, None] / temperature, cosine / temperature - often], 1).log_softmax(1)
-    own = scores[:, 1:].masked_fill(~same[:, :, None], -torch.inf).logsumexp(1)  # (B, cells)
-    share = person.flatten(1)
-    return sum_of_modality_means(-(share * own + (1 - share) * scores[:, 0]).mean(1), modality)
+    mean = (person * features).sum((2, 3)) / person.sum((2, 3)).clamp(min=1e-6)  # (B, C)
+    members = torch.stack([same & (modality == m) for m in (0, 1)])
+    asked = F.normalize(averages(members, mean.dtype) @ mean, dim=2)[1 - modality]  # (B, B, C)
+    scores = torch.einsum("bc,bkc->bk", F.normalize(mean, dim=1), asked) / temperature
+    scores = scores.where(firsts(same), -torch.inf).log_softmax(1)
+    return sum_of_modality_means(-scores.where(firsts(same) & same, -torch.inf).logsumexp(1), modality)
 
 
 @dataclass
@@ -171,6 +149,7 @@ class NegativesSettings(CoSegPlusSettings):
     """Settings of `coseg+` and of the negatives."""
 
     name: str = "candidates:Negatives"
+    cell_weight: float = 0.0
     negative_weight: float = 0.03
     """Weight of the negatives' loss, beside that of the segmentation loss."""
     hardest: bool = True

@@ -6,7 +6,8 @@ from torch.nn import functional as F
 
 from csvi.data.batch import Batch
 from csvi.losses import identity_mask_loss, mask_loss
-from csvi.methods.coseg import CCWG, CoSeg, CoSegPlus, cross_modality_centers
+from csvi.methods.coseg import CCWG, CoSeg, cross_modality_centers
+from csvi.methods.coseg_plus import CoSegPlus
 from csvi.model.mask_decoder import full_size
 
 # Identity 0: 2 visible, 3 infrared images; 1: 3 and 1; 2: 1 and 2; 3: one infrared image alone. In no order.
@@ -257,8 +258,8 @@ def test_the_extra_head_has_parameters_of_its_own(built):
     assert not own & {id(p) for p in method.net.parameters()}
 
 
-def test_coseg_plus_is_coseg_whose_weights_are_of_the_other_modality(built, batch):
-    literal, plus = built(weights_from="other-modality"), built("coseg+")
+def test_coseg_plus_without_the_loss_of_cells_is_coseg_whose_weights_are_of_the_other_modality(built, batch):
+    literal, plus = built(weights_from="other-modality"), built("coseg+", cell_weight=0.0)
     plus.load_state_dict(literal.state_dict())
     assert_terms(plus(batch, 0), literal(batch, 0))
     assert not hasattr(CoSegPlus.Settings(), "weights_from")  # there is nothing to choose

@@ -9,7 +9,8 @@ from csvi.config import Config, DataConfig, flatten
 from csvi.errors import CsviError
 from csvi.methods import METHODS, find_method
 from csvi.methods.baseline import Baseline
-from csvi.methods.coseg import CoSeg, CoSegPlus
+from csvi.methods.coseg import CoSeg
+from csvi.methods.coseg_plus import CoSegPlus
 from csvi.methods.select import Select
 from csvi.runs import load_config, save_config
 from csvi.runs.settings import as_method, with_settings

@@ -9,6 +9,7 @@ Losses with an equation number are the paper's. The others name their method, an
 gradients of its public code.
 """
 
+from csvi.losses.cells import cell_identity_loss
 from csvi.losses.center import (
     center_cluster,
     center_pair_margin,
@@ -30,6 +31,7 @@ from csvi.losses.triplet import (
 
 __all__ = [
     "batch_hard_triplet",
+    "cell_identity_loss",
     "center_cluster",
     "center_pair_margin",
     "cross_entropy",

@@ -1,6 +1,6 @@
 """Methods, one published method a file. Importing this folder imports none of them; the loop knows only their contract.
 
-A method of somebody else needs no line here: name it as `module:Class` (docs/architecture.md).
+A method of somebody else needs no line here: name it as `module:Class` (docs/extending.md).
 """
 
 from csvi.config import Config
@@ -13,7 +13,7 @@ METHODS = {
     "segment": "csvi.methods.segment:Segment",
     "decode": "csvi.methods.decode:Decode",
     "coseg": "csvi.methods.coseg:CoSeg",
-    "coseg+": "csvi.methods.coseg:CoSegPlus",
+    "coseg+": "csvi.methods.coseg_plus:CoSegPlus",
     "strong": "csvi.methods.strong:Strong",
     "agw": "csvi.methods.agw:AGW",
     "hc": "csvi.methods.hc:HC",

@@ -2,8 +2,6 @@
 
 In training only, a co-segmentation branch predicts the person masks of all images of an identity, with channel weights
 from the cross-modality center of that identity (Eq. 10-19).
-
-`coseg+` is ours: the weights of an image come from the images of the other modality alone.
 """
 
 import math
@@ -76,10 +74,9 @@ class CCWG(nn.Module):
 
 
 @dataclass
-class CoSegPlusSettings(DecodeSettings):
-    """Settings of the Baseline, of the decoder and of the co-segmentation branch (Section 3.2)."""
+class BranchSettings(DecodeSettings):
+    """Settings of the Baseline, the decoder and the co-segmentation branch (Section 3.2), of `coseg` and `coseg+`."""
 
-    name: str = "coseg+"
     activation: Literal["none", "sigmoid"] = "none"
     """Activation of the weights of Eq. 12; the paper has none."""
     ccwg_bias: float = setting(1.0, letter=None)
@@ -101,7 +98,7 @@ class CoSegPlusSettings(DecodeSettings):
 
 
 @dataclass
-class CoSegSettings(CoSegPlusSettings):
+class CoSegSettings(BranchSettings):
     """Settings of the Baseline, of the decoder and of the co-segmentation branch (Section 3.2)."""
 
     name: str = "coseg"
@@ -113,7 +110,7 @@ class CoSegSettings(CoSegPlusSettings):
 class CoSeg(Decode):
     """CCWG, selection, decoder and the extra part head on the selected features (Section 3.2)."""
 
-    Settings: ClassVar[type[CoSegPlusSettings]] = CoSegSettings
+    Settings: ClassVar[type[BranchSettings]] = CoSegSettings
     title = "Baseline+CoSeg_ReID"
     published: ClassVar[Published | None] = Published(
         f"{PAPER}, Tables 1, 2 and 4",
@@ -131,9 +128,9 @@ class CoSeg(Decode):
         },
         parameters=(52.6, 32.1),
     )
-    settings: CoSegPlusSettings
+    settings: BranchSettings
 
-    def __init__(self, settings: CoSegPlusSettings, identities: int, height: int, width: int):
+    def __init__(self, settings: BranchSettings, identities: int, height: int, width: int):
         super().__init__(settings, identities, height, width)
         if settings.head:
             self.head = PartHead(
@@ -181,17 +178,3 @@ class CoSeg(Decode):
         features = self.features(batch)
         weights = self.ccwg(features, batch.identity, batch.modality)
         return self.decoder(self.selected(features, weights, "decoder"))
-
-
-class CoSegPlus(CoSeg):
-    """Co-segmentation where the weights w of an image come from the other modality's images alone.
-
-    No image tells its identity through its own weights; those of others still name it, if less than in the paper's.
-    Of what was tried, this was the best on the val identities (docs/results.md).
-    """
-
-    Settings = CoSegPlusSettings
-    title = "coseg+"
-    paper = "ours, after " + PAPER
-    published = None
-    weights_from = "other-modality"

@@ -23,7 +23,10 @@ class DecodeSettings(BaselineSettings):
     """Weight of the segmentation loss (Eq. 17); 1 in Eq. 18."""
     widths: tuple[int, int] | None = None
     """Channels of the decoder's two blocks (Eq. 14), of which the paper says nothing; by default a quarter and a
-    sixteenth of the backbone's, which comes within 2 % of the parameters in its Table 4."""
+    sixteenth of the backbone's, which comes within 2 % of the parameters in its Table 4; half of that in a lean one."""
+    decoder: Literal["paper", "lean"] = "paper"
+    """paper: a block is a deconvolution and two 3×3 convolutions (Eq. 14); lean (ours): a 1×1 convolution, a
+    deconvolution and one 3×3 convolution, at half the widths."""
     mask_channels: Literal["one", "identity"] = setting("one", letter="identity")
     """one: a person mask, binary cross-entropy; identity: the N channels of Eq. 14, each person in the channel of its
     identity, and one for the background, without which nothing would be learned of it; cross-entropy (Eq. 5)."""
@@ -54,7 +57,7 @@ class Decode(Baseline):
         """Build the decoder that the settings ask for, on features of so many channels at the backbone's stride."""
         by_identity = self.settings.mask_channels == "identity"
         identities = self.identities if by_identity else 0
-        return MaskDecoder(channels, self.net.backbone.stride, self.settings.widths, identities)
+        return MaskDecoder(channels, self.net.backbone.stride, self.settings.widths, identities, self.settings.decoder)
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The terms of Eq. 9 and the segmentation loss (Eq. 17)."""

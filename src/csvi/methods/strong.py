@@ -17,7 +17,7 @@ from csvi.data.batch import Batch
 from csvi.data.views import Views
 from csvi.losses import cross_entropy, hetero_center_triplet, weighted_regularized_triplet
 from csvi.methods.caj import caj_views
-from csvi.methods.coseg import CoSegPlus, CoSegPlusSettings
+from csvi.methods.coseg_plus import CoSegPlus, CoSegPlusSettings
 from csvi.model.neck import BNNeck, Classifier
 from csvi.model.net import PartNet
 from csvi.model.parts import joined

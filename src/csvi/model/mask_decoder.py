@@ -13,17 +13,26 @@ class MaskDecoder(nn.Sequential):
     Args:
         channels: C.
         stride: pixels of the image in a cell of the features.
-        widths: channels of each block; by default two blocks with a quarter and a sixteenth of the features'.
+        widths: channels of each block; by default two blocks, see `DESIGNS`.
         identities: L, for the paper's channels, a person of each identity and one for the background; 0 for one channel
             for any person.
+        design: what a block is, see `DESIGNS`.
 
     Raises:
         ValueError: 2 to the number of blocks does not divide the stride.
     """
 
-    def __init__(self, channels: int, stride: int, widths: tuple[int, ...] | None = None, identities: int = 0):
-        widths = widths or (channels // 4, channels // 16)
-        blocks = [_deconvolution_block(*pair) for pair in zip((channels, *widths), widths, strict=False)]
+    def __init__(
+        self,
+        channels: int,
+        stride: int,
+        widths: tuple[int, ...] | None = None,
+        identities: int = 0,
+        design: str = "paper",
+    ):
+        block, shares = DESIGNS[design]
+        widths = widths or tuple(channels // share for share in shares)
+        blocks = [block(*pair) for pair in zip((channels, *widths), widths, strict=False)]
         super().__init__(*blocks, nn.Conv2d(widths[-1], 1 + identities, 1))
         self.cell, rest = divmod(stride, 2 ** len(widths))
         if rest:
@@ -64,9 +73,23 @@ def full_size(coarse: Tensor, height: int, width: int, cell: int) -> Tensor:
     return F.interpolate(coarse.float(), scale_factor=cell, mode="bilinear")[:, :, :height, :width]
 
 
-def _deconvolution_block(channels: int, width: int) -> nn.Sequential:
+def _paper_block(channels: int, width: int) -> nn.Sequential:
     return nn.Sequential(
         nn.ConvTranspose2d(channels, width, 2, stride=2),
         *convolution_block(width, width),
         *convolution_block(width, width),
     )
+
+
+def _lean_block(channels: int, width: int) -> nn.Sequential:
+    return nn.Sequential(
+        *convolution_block(channels, width, size=1),
+        nn.ConvTranspose2d(width, width, 2, stride=2),  # interpolation would have gradients of random rounding on GPUs
+        *convolution_block(width, width),
+    )
+
+
+DESIGNS = {"paper": (_paper_block, (4, 16)), "lean": (_lean_block, (8, 32))}
+"""Name → a block of so many channels to so many, and the shares of the features' channels that its two blocks have by
+default. `paper`: a deconvolution and two 3×3 convolutions. `lean` (ours): a 1×1 convolution before the deconvolution
+and one 3×3 convolution after it, together two fifteenths of the arithmetic."""
