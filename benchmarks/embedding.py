@@ -53,11 +53,13 @@ def write_images(root: Path, count: int, seed: int = 0) -> list[ImageRecord]:
     return records
 
 
-def bare(config: Config, fabric: Fabric, images: int) -> Callable[[], object]:
+def bare(config: Config, fabric: Fabric, images: int, compiled: bool = False) -> Callable[[], object]:
     """As many images as there are, through one stream of the backbone and its shared layers."""
     backbone = TwoStream(config.method.backbone)
     network = torch.nn.Sequential(backbone.visible, backbone.shared).eval()
     network.to(fabric.device).to(memory_format=torch.channels_last)
+    if compiled:
+        network.compile()
     image = torch.randn(EVALUATION_BATCH, 3, config.data.height, config.data.width, device=fabric.device)
     image = image.contiguous(memory_format=torch.channels_last)
 

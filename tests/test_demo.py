@@ -41,7 +41,7 @@ def test_from_nothing_to_a_report_and_not_twice(small, tmp_path, monkeypatch, ca
     image = tmp_path / "demo" / "benchmark" / "cam1" / "0001" / "0001.jpg"
     written = image.stat().st_mtime_ns
 
-    monkeypatch.setattr("csvi.runs.run.embed", lambda *_: pytest.fail("embedded again"))
+    monkeypatch.setattr("csvi.runs.embeddings.embed", lambda *_: pytest.fail("embedded again"))
     demo.run_demo(tmp_path / "demo", seed=3)
     assert (tmp_path / "demo" / "run" / "metrics.jsonl").read_text() == steps
     assert image.stat().st_mtime_ns == written

@@ -85,7 +85,7 @@ def test_a_center_lies_among_its_images(runs, with_test, monkeypatch):
         noise = torch.randn(len(place), 4, generator=torch.Generator().manual_seed(0)) / 10
         return place[:, None] + noise
 
-    monkeypatch.setattr("csvi.runs.run.embed", clusters)
+    monkeypatch.setattr("csvi.runs.embeddings.embed", clusters)
     planes = tsne([two])
     points = np.array(planes.runs[0].points)
     assert planes.identities == [13, 14]

@@ -2,9 +2,13 @@
 
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -83,3 +87,34 @@ def test_seeds_that_were_validated_at_other_times_have_a_mean(baseline_run, tmp_
     (runs[1] / "config.yaml").write_text(changed.replace("lr: 0.001", "lr: 0.002"))
     assert main(["evaluate", *map(str, runs)]) == 0
     assert "no mean over these runs, as their settings differ: train.lr\n" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [2, 3])
+def test_processes_evaluate_as_one_does_and_only_the_first_speaks(run, baseline_run, devices):
+    """96 test images are two batches: of three processes one has none. Those of the other run are there already."""
+    other = shutil.copytree(baseline_run, run.with_name("other"))
+    csvi = [sys.executable, "-m", "csvi", "evaluate", str(other), str(run), "--json"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment.pop("LOCAL_RANK", None)
+    found = []
+    for number in (1, devices):
+        (run / "embeddings.npz").unlink(missing_ok=True)
+        ran = subprocess.run([*csvi, f"--devices={number}"], env=environment, capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stderr
+        assert ran.stderr == ""
+        with np.load(run / "embeddings.npz") as arrays:
+            found.append((json.loads(ran.stdout)["evaluations"], dict(arrays)))
+    (alone, one), (together, several) = found
+    assert one.keys() == several.keys()
+    assert all(np.array_equal(one[name], several[name]) for name in one)
+    for of_one, of_several in zip(alone, together, strict=True):
+        assert of_several["protocols"] == of_one["protocols"]
+    assert [evaluation["seconds"]["embedding"] > 0 for evaluation in together] == [False, True]
+
+
+@pytest.mark.parametrize("arguments", [["--devices=0"], ["--devices=2", "--features=features.npz"]])
+def test_devices_that_cannot_be(run, arguments, capsys):
+    runs = [] if "--features" in arguments[-1] else [str(run)]
+    assert main(["evaluate", *runs, *arguments]) == 1
+    assert "it must be at least 1, and 1 with --features" in capsys.readouterr().err

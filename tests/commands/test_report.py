@@ -31,7 +31,7 @@ def counted(monkeypatch):
         calls.append(arguments)
         return embed(*arguments)
 
-    monkeypatch.setattr("csvi.runs.run.embed", count)
+    monkeypatch.setattr("csvi.runs.embeddings.embed", count)
     return calls
 
 

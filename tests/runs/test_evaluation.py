@@ -172,7 +172,7 @@ def counted(monkeypatch):
         calls.append(arguments)
         return embed(*arguments)
 
-    monkeypatch.setattr("csvi.runs.run.embed", count)
+    monkeypatch.setattr("csvi.runs.embeddings.embed", count)
     return calls
 
 
@@ -333,7 +333,7 @@ def test_embeddings_stay_in_32_bits_where_16_would_change_a_metric(baseline_run,
     run = Run.open(folder)
     identity = torch.tensor([record.identity for record in run.benchmark.test])
     exact = torch.nn.functional.one_hot(identity).float() / 2**14 + 1  # 16 bits have ten behind the point
-    monkeypatch.setattr("csvi.runs.run.embed", lambda *_: exact)
+    monkeypatch.setattr("csvi.runs.embeddings.embed", lambda *_: exact)
     evaluation = evaluate_run(run)
     save_evaluation(evaluation, run)
     assert evaluation.protocols[0].metrics["mAP"].mean == 1
@@ -342,14 +342,14 @@ def test_embeddings_stay_in_32_bits_where_16_would_change_a_metric(baseline_run,
     paths = [record.path for record in run.benchmark.test]
     assert torch.equal(read_embeddings(folder / "embeddings.npz", paths), exact)
     plain = torch.nn.functional.one_hot(identity).float() * 0.3
-    monkeypatch.setattr("csvi.runs.run.embed", lambda *_: plain)
+    monkeypatch.setattr("csvi.runs.embeddings.embed", lambda *_: plain)
     for name in ("embeddings.npz", "evaluation.json"):
         (folder / name).unlink()
     evaluated(Run.open(folder))
     with np.load(folder / "embeddings.npz") as arrays:
         assert arrays["embedding"].dtype == np.float16
     huge = exact * 1e6  # more than 16 bits can hold at all
-    monkeypatch.setattr("csvi.runs.run.embed", lambda *_: huge)
+    monkeypatch.setattr("csvi.runs.embeddings.embed", lambda *_: huge)
     for name in ("embeddings.npz", "evaluation.json"):
         (folder / name).unlink()
     evaluated(Run.open(folder))

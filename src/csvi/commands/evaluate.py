@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from csvi.errors import CsviError
 from csvi.paths import as_argument
 
 if TYPE_CHECKING:
-    from csvi.runs import Evaluation
+    from csvi.runs import Evaluation, Options
 
 SUMMARY = "Evaluate runs on the test split under the dataset's protocols."
 
@@ -26,19 +27,41 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--features", help="in place of runs, .npz of embedding (n, d) and path (n,)")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    parser.add_argument("--devices", type=int, default=1, help="accelerators of this machine that embed together; 1")
     add_test_options(parser)
 
 
 def run(settings: Namespace) -> None:
-    """Evaluate, save, then print, so that a closed pipe loses nothing."""
+    """Evaluate, save, then print, so that a closed pipe loses nothing; of several processes the first one does it."""
+    from csvi.fabric import make_fabric
+    from csvi.runs import Run
+    from csvi.runs.evaluation import embed_share
+    from csvi.train.processes import ending_together
+
+    if bool(settings.runs) == bool(settings.features):
+        raise CsviError("give what to evaluate: run folders, or --features FILE with --data.root")
+    if settings.devices < 1 or (settings.features and settings.devices > 1):
+        raise CsviError(f"--devices {settings.devices}: it must be at least 1, and 1 with --features, already embedded")
+    options = dataclasses.replace(options_of(settings), devices=settings.devices)
+    fabric = make_fabric(devices=settings.devices)
+    fabric.launch()
+    with ending_together(fabric):
+        if fabric.is_global_zero:
+            _evaluate(settings, options)
+        else:
+            logging.getLogger("csvi").setLevel(logging.ERROR)
+            for path in settings.runs:
+                embed_share(Run.open(path, options))
+
+
+def _evaluate(settings: Namespace, options: "Options") -> None:
+    """Evaluate, save and print in the one process that does."""
     from csvi.analysis.tables import print_one_fold, print_summary
     from csvi.runs import Evaluation, Run, evaluate_features, evaluate_run
     from csvi.runs.evaluation import save_evaluation
     from csvi.runs.statistics import differing_settings, summarize
 
-    options, runs, quiet = options_of(settings), settings.runs, settings.json
-    if bool(runs) == bool(settings.features):
-        raise CsviError("give what to evaluate: run folders, or --features FILE with --data.root")
+    runs, quiet = settings.runs, settings.json
     evaluations, configs, unsaved = list[Evaluation](), [], list[str]()
     if settings.features:
         file = Path(settings.features)

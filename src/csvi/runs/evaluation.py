@@ -151,6 +151,7 @@ def evaluate_run(run: Run) -> Evaluation:
     protocols_of(benchmark, "test", options.gallery)  # what cannot be asked is found before anything is embedded
     true = _true_masks(run)  # and so are masks that are none
     embeddings, seconds = run.kept_embeddings(), 0.0
+    run.fabric.broadcast(embeddings is None)  # to the processes that embed a share
     if embeddings is None:
         start = time.perf_counter()
         embeddings = run.embed()
@@ -159,6 +160,12 @@ def evaluate_run(run: Run) -> Evaluation:
     run.embeddings = embeddings
     masks = {} if true is None else _evaluate_masks(run, true)
     return _evaluate(embeddings, benchmark, options, run.path, evaluation_key(run), seconds, masks)
+
+
+def embed_share(run: Run) -> None:
+    """Embed this process's share of the test images, if the first process, which evaluates the run, asks for it."""
+    if run.fabric.broadcast(None):
+        run.embed()
 
 
 def save_evaluation(evaluation: Evaluation, run: Run) -> Path | None:

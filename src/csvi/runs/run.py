@@ -4,7 +4,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Collection, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,7 +33,7 @@ from csvi.model.net import EmbeddingNet
 from csvi.model.weights import model_file
 from csvi.paths import as_argument, expanded, name_of_folder
 from csvi.progress import progress
-from csvi.runs.embeddings import embed, kept_embeddings, key_of
+from csvi.runs.embeddings import embed_together, kept_embeddings, key_of
 from csvi.runs.network_files import data_of, has_method, load_method, load_net, located, read_net
 from csvi.runs.settings import load_config
 
@@ -69,6 +69,8 @@ class Options:
     """Average the embedding of each image with that of its mirror image."""
     refinement: Refinement = NO_REFINEMENT
     """Re-ranking and query expansion."""
+    devices: int = 1
+    """Devices of this machine that embed together, each in a process that opens the run."""
 
     def applied_to(self, data: DataConfig) -> DataConfig:
         """Apply the options to the data settings of a run.
@@ -162,8 +164,10 @@ class Run:
 
     @cached_property
     def fabric(self) -> Fabric:
-        """Device and precision."""
-        return make_fabric(self.precision)
+        """Devices and precision."""
+        fabric = make_fabric(self.precision, self.options.devices)
+        fabric.launch()
+        return fabric
 
     @cached_property
     def net(self) -> EmbeddingNet:
@@ -279,7 +283,7 @@ class Run:
         return self.embed() if kept is None else kept
 
     def embed(self) -> Tensor:
-        """Embed the test images anew: (n, D) float32 in their order.
+        """Embed the test images anew, divided among the processes: (n, D) float32 in their order.
 
         Raises:
             CsviError: an image cannot be read; or the network takes masks and there are none.
@@ -291,9 +295,13 @@ class Run:
                 f"{self.benchmark.root} has one: csvi masks {as_argument(self.benchmark.root)} --out MASKS makes them, "
                 "--data.masks MASKS names their folder"
             )
-        loader = evaluation_loader(self.benchmark.root, self.benchmark.test, self.data, masks=self._takes_masks)
+        root, test = self.benchmark.root, self.benchmark.test
+        load = partial(evaluation_loader, root, test, self.data, masks=self._takes_masks)
         with loader_errors():
-            return embed(self.net, loader, self.fabric, self.options.flip)
+            if self.options.devices > 1:
+                with self.fabric.rank_zero_first(local=True):
+                    load()  # decodes the images
+            return embed_together(self.net, len(test), load, self.fabric, self.options.flip)
 
     def image(self, record: ImageRecord) -> np.ndarray:
         """Read an image as the network is given it, before normalisation: (H, W, 3) uint8, RGB."""

@@ -18,8 +18,22 @@ def build_optimizer(groups: Sequence[dict[str, Any]], train: TrainConfig) -> Opt
     groups = [{**group, "initial_lr": group.get("lr", train.lr)} for group in groups]
     arguments: dict[str, Any] = {"lr": train.lr, "weight_decay": train.weight_decay, "fused": True}
     if train.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=train.momentum, nesterov=train.nesterov, **arguments)
+        sgd = torch.optim.SGD(groups, momentum=train.momentum, nesterov=train.nesterov, **arguments)
+        if train.momentum:
+            sgd.register_step_pre_hook(_begin_at_zero)
+        return sgd
     return {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[train.optimizer](groups, **arguments)
+
+
+def _begin_at_zero(optimizer: Optimizer, *_: object) -> None:
+    """Give a momentum of 0 to what has none: the same first step, also where float16's scaler skips it.
+
+    PyTorch's fused kernel would leave the new momentum of a skipped step as the memory was.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None and "momentum_buffer" not in optimizer.state[parameter]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def set_learning_rate(optimizer: Optimizer, step: int, steps_per_epoch: int, config: TrainConfig) -> float:

@@ -30,6 +30,7 @@ class SyncBatchNormOnCPUs(_BatchNorm):
     """A batch norm over the rows of all processes, of which PyTorch's takes GPUs alone; all have equally many rows."""
 
     def forward(self, input: Tensor) -> Tensor:
+        """Normalise rows, (B, C, …): by the batch of all processes in training, by the running statistics otherwise."""
         if not self.training:
             return super().forward(input)
         self._check_input_dim(input)
