@@ -1,5 +1,8 @@
 """The commands as a user types them."""
 
+import contextlib
+import functools
+import io
 import json
 import os
 import resource
@@ -9,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,6 +50,69 @@ except SystemExit as exit:
     assert subprocess.run([sys.executable, "-c", code], check=False, stdout=subprocess.DEVNULL).returncode == 0
     after = resource.getrusage(resource.RUSAGE_CHILDREN)  # not by the clock: other work may share the machine
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < SLOWEST
+
+
+@pytest.fixture
+def pressed_tab(monkeypatch):
+    """What is offered for a command line when somebody presses TAB at its end."""
+    argcomplete = pytest.importorskip("argcomplete", reason="pip install 'csvi[completion]'")
+
+    def pressed_tab(line):
+        answers = io.StringIO()
+        monkeypatch.setattr(argcomplete.CompletionFinder, "_init_debug_stream", lambda _: None)  # a file of pytest's
+        finder = argcomplete.CompletionFinder()
+        complete = functools.partial(finder, exit_method=sys.exit, output_stream=answers)
+        monkeypatch.setattr(argcomplete, "autocomplete", complete)
+        asked = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "COMP_TYPE": "9"}
+        for name, value in asked.items():
+            monkeypatch.setenv(name, value)
+        with contextlib.suppress(SystemExit):  # an error ends csvi otherwise
+            run()
+        return set(answers.getvalue().split("\v"))
+
+    return pressed_tab
+
+
+@pytest.mark.parametrize(
+    ("line", "expected", "absent"),
+    [
+        ("csvi ", {*COMMANDS, "--version"}, set()),
+        ("csvi tr", {"train "}, set()),
+        ("csvi bogus --", set(), {"--data.root"}),
+        ("csvi figure ", {"cosegmentation", "tsne"}, {"train"}),
+        ("csvi train --data.ro", {"--data.root "}, set()),
+        ("csvi train --data.on_error ", {"stop", "skip"}, set()),
+        ("csvi train --data.on_error=", {"--data.on_error=stop", "--data.on_error=skip"}, set()),
+        ("csvi evaluate run --gallery ", {"seeded", "official"}, set()),
+        ("csvi index add --", {"--index_type", "--gallery"}, {"--all"}),  # options of a word of the command
+        ("csvi index remove --", {"--all", "--gallery"}, {"--index_type"}),
+        ("csvi train --method agw --method.tri", {"--method.triplet_weight "}, {"--method.segmentation_weight"}),
+        ("csvi train --method=decode --method.seg", {"--method.segmentation_weight "}, {"--method.triplet_weight"}),
+        ("csvi report sett", {"settings.yaml "}, set()),
+        ("csvi train --config sett", {"settings.yaml "}, set()),
+        ("csvi train --data.masks=sett", {"--data.masks=settings.yaml "}, set()),
+        ("csvi train --config missing.yaml --", set(), {"--data.root"}),
+    ],
+)
+def test_tab_completes(line, expected, absent, pressed_tab, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "settings.yaml").touch()
+    offered = pressed_tab(line)
+    assert expected <= offered
+    assert not absent & {answer.strip() for answer in offered}
+
+
+def test_tab_is_answered_without_torch(tmp_path):
+    """In a process of its own, as a shell asks, with answers in a file."""
+    pytest.importorskip("argcomplete", reason="pip install 'csvi[completion]'")
+    line, answers = "csvi train --data.ro", tmp_path / "answers"
+    asked = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "COMP_TYPE": "9"}
+    asked["_ARGCOMPLETE_STDOUT_FILENAME"] = str(answers)
+    command = [sys.executable, "-X", "importtime", "-m", "csvi"]
+    imported = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | asked).stderr
+    assert answers.read_text() == "--data.root "
+    assert "| argcomplete" in imported
+    assert "torch" not in {line.rpartition("|")[2].strip() for line in imported.splitlines()}
 
 
 def test_the_package_is_the_program():
@@ -150,6 +217,14 @@ def test_the_settings_that_are_shipped_are_read(config_with, name):
     found = config_with("--config", shipped_config(name))
     assert found.method.name == section.get("method", {}).get("name", "coseg")
     assert found.data.layout == section["data"].get("layout", "sysu")
+
+
+def test_settings_that_are_shipped_have_a_name_and_a_file_of_that_name_goes_first(config_with, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert config_with("--config", "regdb").data.layout == "regdb"
+    assert config_with("--config=methods/agw").method.name == "agw"
+    Path("regdb").write_text("data: {layout: llcm}")
+    assert config_with("--config", "regdb").data.layout == "llcm"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from csvi.search.embedder import Embedder
 
+__all__ = ["__version__", "load"]
+
 __version__ = "0.1.0"
 
 

@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from csvi import __version__
+from csvi.completion import add_completers, completes, words_to_complete
 from csvi.errors import CsviError, StoppedError, TerminatedError, in_one_line
 from csvi.signals import ENDING, handle, terminate
 from csvi.threads import let_threads_sleep
 
 COMMANDS = (
     "synth", "check", "train", "evaluate", "compare", "report", "figure", "methods", "masks", "embed", "index",
-    "search", "app", "export", "ablate", "reproduce", "demo",
+    "search", "app", "export", "ablate", "reproduce", "demo", "doctor",
 )  # fmt: skip
 """Each a module of `csvi.commands` with `SUMMARY`, `add_arguments(parser)` and `run(settings)`."""
 
@@ -36,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="replace")  # a character that its encoding lacks becomes a question mark
     let_threads_sleep()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if completes():
+        arguments = words_to_complete(COMMANDS)
     name = "csvi"
     try:
         command = _command(arguments)
@@ -88,6 +91,8 @@ def _run(command: ModuleType, name: str, arguments: list[str]) -> int | None:
         add_config_option(parser)
         parser.arguments = arguments
         command.add_arguments(parser)
+        if completes():
+            add_completers(parser)
         parsed = parser.parse_args(parser.arguments)
         check_nulls(parser, parsed)
         settings = parser.instantiate(parsed)

@@ -7,6 +7,7 @@ sets them as the paper has them. Nothing here imports torch, so that `csvi --hel
 
 import dataclasses
 import math
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import Any, Literal, get_args
 import yaml
 
 from csvi.errors import CsviError, in_one_line
+from csvi.paths import expanded
 
 MaskValues = Literal[255, 0, "nonzero", "alpha"]
 """What marks a person in a mask: grey 255, or grey 0 of an inverted mask; any pixel but 0, as the labels of a human
@@ -344,6 +346,12 @@ def shipped_config(name: str) -> Path:
     package = Path(__file__).parent
     installed = package / "configs" / f"{name}.yaml"
     return installed if installed.exists() else package.parents[1] / "configs" / f"{name}.yaml"
+
+
+def settings_file(given: str | os.PathLike[str]) -> Path:
+    """Find the file that `--config` means: a path, or else one that comes with csvi, as `sysu` or `methods/agw`."""
+    file, shipped = expanded(given), shipped_config(os.fspath(given))
+    return shipped if shipped.exists() and not file.exists() else file
 
 
 class _SettingsLoader(yaml.SafeLoader):

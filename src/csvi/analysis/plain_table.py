@@ -17,6 +17,7 @@ class PlainTable(Table):
     """A table whose cells are shown as they are on any console."""
 
     def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+        """Add a row, of which text is no markup."""
         super().add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells), **options)
 
 

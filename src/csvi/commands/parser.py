@@ -10,9 +10,8 @@ from typing import Any, NoReturn
 import yaml
 from jsonargparse import SUPPRESS, ActionConfigFile, ArgumentParser, set_parsing_settings
 
-from csvi.config import Config, read_settings
+from csvi.config import Config, read_settings, settings_file
 from csvi.errors import CsviError
-from csvi.paths import expanded
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -55,15 +54,14 @@ def refusing(parser: ArgumentParser) -> Iterator[None]:
 
 def add_config_option(parser: Parser) -> None:
     """Add --config, a file of settings."""
-    parser.add_argument(
-        "--config", action=_ConfigFile, help="YAML file of settings; give it first, options after it override it"
-    )
+    which = "YAML file of settings, or one of csvi's by its name (sysu, methods/agw)"
+    parser.add_argument("--config", action=_ConfigFile, help=f"{which}; give it first, options after it override it")
 
 
 class _ConfigFile(ActionConfigFile):
     def __call__(self, parser: Any, settings: Any, file: Any, option: str | None = None) -> None:
         """Apply a file of settings; errors name the file, which those of jsonargparse do not."""
-        found = read_settings(expanded(file))
+        found = read_settings(settings_file(file))
         if parser.method is not None and "method" in found:
             found["method"] = _of_method(parser.method, found["method"])
         if found:
@@ -102,7 +100,7 @@ def _spelled_out(argument: str) -> str:
 def _named_method(arguments: Sequence[str]) -> str | None:
     named = _last_value(arguments, "--method.name")
     if named is None and (file := _last_value(arguments, "--config")):
-        section = read_settings(expanded(file)).get("method", {})
+        section = read_settings(settings_file(file)).get("method", {})
         named = section.get("name")
     return None if named is None else str(named)
 

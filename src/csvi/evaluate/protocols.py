@@ -23,10 +23,12 @@ class LabelledImage(typing.Protocol):
     """An image as far as scoring knows it, such as a `csvi.data.ImageRecord`: numbers of its person and camera."""
 
     @property
-    def identity(self) -> int: ...
+    def identity(self) -> int:
+        """Number of its person."""
 
     @property
-    def camera(self) -> int: ...
+    def camera(self) -> int:
+        """Number of its camera."""
 
 
 @dataclass(frozen=True)

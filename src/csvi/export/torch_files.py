@@ -23,6 +23,7 @@ class Entry(nn.Module):
         self.traced = traced
 
     def forward(self, image: Tensor, modality: int) -> Tensor:
+        """Embed images of one modality, 0 visible or 1 infrared."""
         return self.traced(image, torch.tensor(modality, device=image.device))
 
 

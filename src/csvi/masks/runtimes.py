@@ -58,6 +58,7 @@ class OnnxGraph(Graph):
         return Port(node.name, shape, {"float": "float32", "float16": "float16"}.get(name, name))
 
     def run(self, values: np.ndarray, output: int) -> np.ndarray:
+        """Give a network its one input; returns the output of this number."""
         (answer,) = self._session.run([self.outputs[output].name], {self.inputs[0].name: values})
         return np.asarray(answer)
 
@@ -80,6 +81,7 @@ class TfLiteGraph(Graph):
         return Port(details["name"], shape, np.dtype(details["dtype"]).name)
 
     def run(self, values: np.ndarray, output: int) -> np.ndarray:
+        """Give a network its one input, whose shape may change; returns the output of this number."""
         if values.shape != self._shape:
             self._interpreter.resize_tensor_input(self._inputs[0]["index"], values.shape)
             self._interpreter.allocate_tensors()

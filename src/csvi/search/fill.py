@@ -70,6 +70,7 @@ class Added:
 
     @property
     def images_per_second(self) -> float:
+        """New images a second."""
         return self.new / max(self.seconds, 1e-9)
 
 

@@ -124,7 +124,6 @@ def knee_bend(phase: float, stride: float) -> float:
 
 def foot_pitch(phase: float, stride: float) -> float:
     """Pitch of a sole, toes up positive: heel first, then flat, then off the toes."""
-
     return stride * (0.75 * bump(phase, 1.45, 0.5) - 1.5 * bump(phase, 5.0, 0.8))
 
 

@@ -52,6 +52,7 @@ class Verdict:
 
     @property
     def word(self) -> str:
+        """Say it in a word."""
         return "right" if self.right else "wrong"
 
 
