@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test lint bench docs docs-check wheel-check clean
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml
@@ -28,5 +28,22 @@ lint: setup
 bench: setup
 	$(BIN)/python benchmarks/short.py $(if $(LONG),--long)
 
+# runs the commands and Python blocks of README.md and docs/ on small data, and executes the notebooks
+docs-check: setup
+	$(BIN)/python -m pytest -n 2 -m "" --show-capture=no tests/test_docs.py tests/test_docs_commands.py tests/test_architecture.py tests/test_examples.py
+
+# builds wheel and sdist, and uses the wheel where nothing else of csvi is; REUSE=1 takes torch from .venv
+wheel-check: $(if $(REUSE),setup)
+	$(if $(REUSE),$(BIN)/python,$(PYTHON)) .ci/wheel_check.py $(if $(REUSE),--reuse-torch)
+
+# the site of docs/, in site/; a warning, a dead link or a dead anchor fails. To search in it: python -m http.server -d site
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	$(BIN)/python -m pytest tests/test_docs_site.py
+
+$(VENV)/.docs: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf site $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
