@@ -31,9 +31,9 @@ class CellsSettings(DecodeSettings):
     """Weight of the loss of cells."""
     temperature: float = 0.1
     """Divides the cosines."""
-    target: Literal["identity", "image"] = "identity"
-    """identity: cells that are person have their own identity; image: its control, in which the mean over the person's
-    cells is classified, one answer an image and no background."""
+    target: Literal["identity", "image", "whole"] = "identity"
+    """identity: cells that are person have their own identity. Two controls: image, in which the mean over the person's
+    cells is classified, one answer an image and no background; and whole, the same of all cells, without a mask."""
 
 
 class Cells(Decode):
@@ -64,7 +64,8 @@ class Cells(Decode):
         if self.settings.target == "identity":
             cells = cell_identity_loss(features, *labels, person, self.background, self.settings.temperature)
         else:
-            cells = image_loss(features, *labels, person, self.settings.temperature)
+            seen = person if self.settings.target == "image" else torch.ones_like(person)
+            cells = image_loss(features, *labels, seen, self.settings.temperature)
         return self.reid_losses(parts, scores, batch, step) | {
             "decode/segmentation": self.segmentation_loss(self.decoder(features), batch),
             "cells": self.settings.cell_weight * cells,
@@ -150,6 +151,7 @@ class NegativesSettings(CoSegPlusSettings):
 
     name: str = "candidates:Negatives"
     cell_weight: float = 0.0
+    decoder: Literal["paper", "lean"] = "paper"
     negative_weight: float = 0.03
     """Weight of the negatives' loss, beside that of the segmentation loss."""
     hardest: bool = True

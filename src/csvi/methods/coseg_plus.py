@@ -7,6 +7,7 @@ the shared features is classified: whose of the batch it is, or background.
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,8 @@ class CoSegPlusSettings(BranchSettings):
     """Settings of `coseg` but for whose the weights are, and the weight of the loss of cells."""
 
     name: str = "coseg+"
+    decoder: Literal["paper", "lean"] = "lean"
+    """See `decode`. As good as the paper's here (docs/results.md), with an eighth of its arithmetic for a ResNet-50."""
     cell_weight: float = 5.0
     """Weight of the loss of cells (`csvi.losses.cell_identity_loss`), chosen on val; 0 leaves it out."""
 
