@@ -151,7 +151,6 @@ class NegativesSettings(CoSegPlusSettings):
 
     name: str = "candidates:Negatives"
     cell_weight: float = 0.0
-    decoder: Literal["paper", "lean"] = "paper"
     negative_weight: float = 0.03
     """Weight of the negatives' loss, beside that of the segmentation loss."""
     hardest: bool = True
@@ -204,3 +203,28 @@ class Negatives(CoSegPlus):
             ((person * each).sum((1, 2, 3)) / person.sum((1, 2, 3)).clamp(min=1)) for each in (logits, negative)
         )
         return sum_of_modality_means(F.softplus(other - own).float(), batch.modality)
+
+
+@dataclass
+class ContrastSettings(CoSegPlusSettings):
+    """Settings of `coseg+` and of the contrast of whole images."""
+
+    name: str = "candidates:Contrast"
+    cell_weight: float = 0.0
+    contrast_weight: float = 5.0
+    """Weight of `image_loss` of all cells."""
+
+
+class Contrast(CoSegPlus):
+    """`coseg+` with the control in place of the loss of cells: one answer an image, without a mask."""
+
+    Settings = ContrastSettings
+    title = "Contrast"
+    paper = "ours"
+    settings: ContrastSettings
+
+    def terms(self, features: Tensor, batch: Batch, step: int) -> dict[str, Tensor]:
+        """The terms of `coseg+`, and that of the contrast."""
+        whole = features.new_ones(len(features), 1, *features.shape[2:])
+        contrast = image_loss(features, batch.identity, batch.modality, whole, 0.1)
+        return super().terms(features, batch, step) | {"contrast": self.settings.contrast_weight * contrast}

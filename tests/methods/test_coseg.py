@@ -258,7 +258,7 @@ def test_the_extra_head_has_parameters_of_its_own(built):
     assert not own & {id(p) for p in method.net.parameters()}
 
 
-def test_coseg_plus_with_the_papers_decoder_and_no_loss_of_cells_is_coseg_with_the_other_modalitys_weights(
+def test_coseg_plus_without_what_is_ours_but_the_weights_is_coseg_with_those_of_the_other_modality(
     built, batch
 ):
     literal, plus = built(weights_from="other-modality"), built("coseg+", cell_weight=0.0, decoder="paper")

@@ -321,7 +321,7 @@ def test_a_run_is_not_overwritten_by_resuming_another(config, run, tmp_path):
 def test_a_model_without_its_checkpoint_is_not_overwritten(config, tmp_path):
     (tmp_path / "model.safetensors").touch()
     for resume in (None, "auto"):
-        with pytest.raises(CsviError, match="holds a run already"):
+        with pytest.raises(CsviError, match="holds a run already: it has no checkpoint to resume"):
             train(config, tmp_path, resume)
 
 

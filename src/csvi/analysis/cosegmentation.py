@@ -159,7 +159,7 @@ def cosegmentation_figure(run: Run, seed: int = 0, shown: int = 2, many: int = M
     shown_images = sum(len(of_modality) for part in columns for of_modality in part)
     size = (
         left + shown_images * (cell[0] + 0.03) + group_gap + 2 * modality_gap + 0.05,
-        above + 2 * (cell[1] + 0.03) + 2 * (cell[1] + below) + 0.32,
+        above + 2 * (cell[1] + 0.03) + 2 * (cell[1] + below) + 0.46,
     )
     tops = np.cumsum([above, cell[1] + 0.03, cell[1] + 0.03, cell[1] + below])
     with matplotlib.rc_context(STYLE):
@@ -194,7 +194,7 @@ def cosegmentation_figure(run: Run, seed: int = 0, shown: int = 2, many: int = M
             write(figure, (start + x - modality_gap) / 2, 0.22, means, ha="center", va="top", fontsize=8.5)
             x += group_gap - modality_gap
         person = "the training person asked for (mixed: a)" if has_channels_of_identities(run) else "a person"
-        note = f"{run.name}: grey is the probability of {person}, the line is 0.5, numbers are IoU"
+        note = f"{run.name}: the line is 0.5, numbers are IoU,\ngrey is the probability of {person}"
         write(figure, left, size[1] - 0.06, note, ha="left", va="bottom", fontsize=8, color="0.35")
     return figure
 

@@ -30,7 +30,8 @@ def checkpoints_to_resume(run: Path, resume: str | None) -> list[Path]:
         raise CsviError(f"no checkpoint {chosen[0]}: --resume takes auto or the path of one")
     resumes = bool(chosen) and chosen[0].parent.resolve() == run.resolve()
     if not resumes and (ours or (run / "model.safetensors").exists()):
-        raise CsviError(f"{run} holds a run already: resume it by --resume auto, or name another with --run")
+        what = "resume it by --resume auto, or name another" if ours else "it has no checkpoint to resume: name another"
+        raise CsviError(f"{run} holds a run already: {what} with --run")
     return chosen
 
 
