@@ -3,8 +3,8 @@
     PYTHONPATH=benchmarks csvi train --method candidates:Cells --config configs/study.yaml --run runs/cells
 
 In the paper every image is decoded under the weights of its own identity, so that the mask loss never asks them to tell
-one person from another. Each of these asks that, in training only: what is kept is the Baseline's network. `Cells` won,
-and is a part of `coseg+` since (docs/results.md).
+one person from another. Each of these asks that, in training only: what is kept is the Baseline's network. The last
+control of `Cells`, `whole`, was as good as any and is a part of `coseg+` and `baseline+` since (docs/results.md).
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from csvi.data.batch import Batch
-from csvi.losses import cell_identity_loss, full_precision, mask_target
+from csvi.losses import center_contrast, full_precision, mask_target
+from csvi.losses.contrast import NEVER
 from csvi.losses.loss import averages, firsts, sum_of_modality_means
 from csvi.methods.coseg_plus import CoSegPlus, CoSegPlusSettings
 from csvi.methods.decode import Decode, DecodeSettings
@@ -65,7 +66,8 @@ class Cells(Decode):
             cells = cell_identity_loss(features, *labels, person, self.background, self.settings.temperature)
         else:
             seen = person if self.settings.target == "image" else torch.ones_like(person)
-            cells = image_loss(features, *labels, seen, self.settings.temperature)
+            mean = (seen * features).sum((2, 3)) / seen.sum((2, 3)).clamp(min=1e-6)
+            cells = center_contrast(mean, *labels, self.settings.temperature)
         return self.reid_losses(parts, scores, batch, step) | {
             "decode/segmentation": self.segmentation_loss(self.decoder(features), batch),
             "cells": self.settings.cell_weight * cells,
@@ -73,15 +75,75 @@ class Cells(Decode):
 
 
 @full_precision
-def image_loss(features: Tensor, identity: Tensor, modality: Tensor, person: Tensor, temperature: float) -> Tensor:
-    """Compute the control of `cell_identity_loss`: one answer an image, of the mean over its person, no background."""
+def cell_identity_loss(
+    features: Tensor,
+    identity: Tensor,
+    modality: Tensor,
+    person: Tensor,
+    background: Tensor,
+    temperature: float = 0.1,
+) -> Tensor:
+    """Cross-entropy of each cell over the identities of the batch and the background (ours).
+
+    A cell of a person is its identity, one beside the person is background. An identity is the center of the person's
+    cells in its images of the *other* modality, the score of a cell the cosine of both. So each image is asked
+    whether it shows one person and none of the others, by images of the other spectrum alone.
+
+    Args:
+        features: F_s, (B, C, h, w).
+        identity, modality: see `csvi.losses`.
+        person: (B, 1, h, w), the share of each cell that is person.
+        background: (1, C), what cells of the background look like.
+        temperature: divides the cosines.
+
+    Returns:
+        A mean over each modality's cells, added. An image whose identity has none in the other modality does not count.
+    """
     same = identity[:, None] == identity
-    mean = (person * features).sum((2, 3)) / person.sum((2, 3)).clamp(min=1e-6)  # (B, C)
-    members = torch.stack([same & (modality == m) for m in (0, 1)])
-    asked = F.normalize(averages(members, mean.dtype) @ mean, dim=2)[1 - modality]  # (B, B, C)
-    scores = torch.einsum("bc,bkc->bk", F.normalize(mean, dim=1), asked) / temperature
-    scores = scores.where(firsts(same), -torch.inf).log_softmax(1)
-    return sum_of_modality_means(-scores.where(firsts(same) & same, -torch.inf).logsumexp(1), modality)
+    members = torch.stack([same & (modality == m) for m in (0, 1)])  # of an image's identity, by modality: (2, B, B)
+    mean = (person * features).sum((2, 3)) / person.sum((2, 3)).clamp(min=1e-6)  # of the person in each image: (B, C)
+    centers = F.normalize(averages(members, mean.dtype) @ mean, dim=2)  # (2, B, C)
+    cells = F.normalize(features.flatten(2), dim=1)  # (B, C, cells)
+    cosine = torch.stack([cells.mT @ center.T for center in centers])  # (2, B, cells, B)
+    other, image = 1 - modality, torch.arange(len(identity), device=identity.device)
+    asked = (members.any(2) & firsts(same))[other]  # each identity once: (B, B)
+    cosine = cosine[other, image].where(asked[:, None], NEVER)
+    beside = cells.mT @ F.normalize(background, dim=1).T  # (B, cells, 1)
+    scores = (torch.cat([beside, cosine], 2) / temperature).log_softmax(2)
+    own = scores[:, :, 1:].where((asked & same)[:, None], NEVER).logsumexp(2)
+    share = person.flatten(1)
+    entropy = -(share * own + (1 - share) * scores[:, :, 0]).mean(1)
+    return sum_of_modality_means(entropy, modality, (asked & same).any(1))
+
+
+@dataclass
+class CellsPlusSettings(CoSegPlusSettings):
+    """Settings of `coseg+` as it was, and of the classification of cells."""
+
+    name: str = "candidates:CellsPlus"
+    contrast_weight: float = 0.0
+    decoder: Literal["paper", "lean"] = "paper"
+    cell_weight: float = 5.0
+    """Weight of the loss of cells."""
+
+
+class CellsPlus(CoSegPlus):
+    """Co-segmentation with weights from the other modality, and the loss of cells."""
+
+    Settings = CellsPlusSettings
+    title = "CellsPlus"
+    settings: CellsPlusSettings
+
+    def __init__(self, settings: CellsPlusSettings, identities: int, height: int, width: int):
+        super().__init__(settings, identities, height, width)
+        self.background = nn.Parameter(torch.randn(1, self.net.backbone.channels))
+
+    def terms(self, features: Tensor, batch: Batch, step: int) -> dict[str, Tensor]:
+        """The terms of `coseg+`, and the loss of cells."""
+        assert batch.mask is not None
+        person = mask_target(batch.mask, *features.shape[2:], self.net.backbone.stride)
+        cells = cell_identity_loss(features, batch.identity, batch.modality, person, self.background)
+        return super().terms(features, batch, step) | {"cells": self.settings.cell_weight * cells}
 
 
 @dataclass
@@ -150,7 +212,7 @@ class NegativesSettings(CoSegPlusSettings):
     """Settings of `coseg+` and of the negatives."""
 
     name: str = "candidates:Negatives"
-    cell_weight: float = 0.0
+    contrast_weight: float = 0.0
     negative_weight: float = 0.03
     """Weight of the negatives' loss, beside that of the segmentation loss."""
     hardest: bool = True
@@ -203,28 +265,3 @@ class Negatives(CoSegPlus):
             ((person * each).sum((1, 2, 3)) / person.sum((1, 2, 3)).clamp(min=1)) for each in (logits, negative)
         )
         return sum_of_modality_means(F.softplus(other - own).float(), batch.modality)
-
-
-@dataclass
-class ContrastSettings(CoSegPlusSettings):
-    """Settings of `coseg+` and of the contrast of whole images."""
-
-    name: str = "candidates:Contrast"
-    cell_weight: float = 0.0
-    contrast_weight: float = 5.0
-    """Weight of `image_loss` of all cells."""
-
-
-class Contrast(CoSegPlus):
-    """`coseg+` with the control in place of the loss of cells: one answer an image, without a mask."""
-
-    Settings = ContrastSettings
-    title = "Contrast"
-    paper = "ours"
-    settings: ContrastSettings
-
-    def terms(self, features: Tensor, batch: Batch, step: int) -> dict[str, Tensor]:
-        """The terms of `coseg+`, and that of the contrast."""
-        whole = features.new_ones(len(features), 1, *features.shape[2:])
-        contrast = image_loss(features, batch.identity, batch.modality, whole, 0.1)
-        return super().terms(features, batch, step) | {"contrast": self.settings.contrast_weight * contrast}

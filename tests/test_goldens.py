@@ -39,7 +39,7 @@ def machine():
 def method_of(variant, literal):
     """A method as training builds it, and its settings; `literal` reads Eq. 7, 10 and 14 in another way."""
     torch.manual_seed(0)
-    settings = {"segmentation_weight": 20.0, "widths": (8, 4), "cell_weight": 0.0, "decoder": "paper"}
+    settings = {"segmentation_weight": 20.0, "widths": (8, 4), "contrast_weight": 0.0, "decoder": "paper"}
     if literal:
         settings = {
             "center_weight": 1.0, "center_squared": False, "center_normalize": False, "center_reduction": "mean",

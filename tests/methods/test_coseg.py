@@ -258,10 +258,8 @@ def test_the_extra_head_has_parameters_of_its_own(built):
     assert not own & {id(p) for p in method.net.parameters()}
 
 
-def test_coseg_plus_without_what_is_ours_but_the_weights_is_coseg_with_those_of_the_other_modality(
-    built, batch
-):
-    literal, plus = built(weights_from="other-modality"), built("coseg+", cell_weight=0.0, decoder="paper")
+def test_coseg_plus_without_what_is_ours_but_the_weights_is_coseg_with_those_of_the_other_modality(built, batch):
+    literal, plus = built(weights_from="other-modality"), built("coseg+", contrast_weight=0.0, decoder="paper")
     plus.load_state_dict(literal.state_dict())
     assert_terms(plus(batch, 0), literal(batch, 0))
     assert not hasattr(CoSegPlus.Settings(), "weights_from")  # there is nothing to choose

@@ -25,7 +25,7 @@ def test_only_segment_keeps_more_than_the_baseline_for_testing(build, name):
         ("segment", {"segment/segmentation"}),
         ("decode", {"decode/segmentation"}),
         ("coseg", {"coseg/segmentation", "coseg/identity", "coseg/center"}),
-        ("coseg+", {"coseg/segmentation", "coseg/identity", "coseg/center", "cells"}),
+        ("coseg+", {"coseg/segmentation", "coseg/identity", "coseg/center", "contrast"}),
     ],
 )
 def test_what_each_adds_to_the_terms_of_eq_9(build, batch, name, own):

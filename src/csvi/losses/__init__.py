@@ -9,7 +9,6 @@ Losses with an equation number are the paper's. The others name their method, an
 gradients of its public code.
 """
 
-from csvi.losses.cells import cell_identity_loss
 from csvi.losses.center import (
     center_cluster,
     center_pair_margin,
@@ -17,6 +16,7 @@ from csvi.losses.center import (
     discriminative_center,
     hetero_center_loss,
 )
+from csvi.losses.contrast import center_contrast
 from csvi.losses.diversity import feature_orthogonality, separation
 from csvi.losses.identity import cross_entropy, identity_loss, mutual_learning, soft_cross_entropy
 from csvi.losses.loss import full_precision
@@ -31,8 +31,8 @@ from csvi.losses.triplet import (
 
 __all__ = [
     "batch_hard_triplet",
-    "cell_identity_loss",
     "center_cluster",
+    "center_contrast",
     "center_pair_margin",
     "cross_entropy",
     "cross_modal_center_contrastive",

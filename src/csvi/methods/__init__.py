@@ -13,6 +13,7 @@ METHODS = {
     "segment": "csvi.methods.segment:Segment",
     "decode": "csvi.methods.decode:Decode",
     "coseg": "csvi.methods.coseg:CoSeg",
+    "baseline+": "csvi.methods.baseline_plus:BaselinePlus",
     "coseg+": "csvi.methods.coseg_plus:CoSegPlus",
     "strong": "csvi.methods.strong:Strong",
     "agw": "csvi.methods.agw:AGW",

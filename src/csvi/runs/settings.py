@@ -73,10 +73,11 @@ def with_settings(config: Config, settings: Mapping[str, str]) -> Config:
 
 
 def as_method(settings: MethodSettings, name: str) -> MethodSettings:
-    """Give a method those of these settings that it has too."""
-    kind = find_method(name).Settings
-    shared = {f.name: getattr(settings, f.name) for f in dataclasses.fields(kind) if hasattr(settings, f.name)}
-    return kind(**shared | {"name": name})
+    """Give a method those of these settings that it has too and that are not at their default, which may differ."""
+    kind, default = find_method(name).Settings, type(settings)()
+    shared = [f.name for f in dataclasses.fields(kind) if hasattr(settings, f.name)]
+    changed = {key: getattr(settings, key) for key in shared if getattr(settings, key) != getattr(default, key)}
+    return kind(**changed | {"name": name})
 
 
 def _parsed(method: str, plain: dict[str, Any]) -> Config:
