@@ -222,6 +222,7 @@ def test_the_settings_that_are_shipped_are_read(config_with, name):
 def test_settings_that_are_shipped_have_a_name_and_a_file_of_that_name_goes_first(config_with, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert config_with("--config", "regdb").data.layout == "regdb"
+    Path("methods").mkdir()  # a folder hides nothing
     assert config_with("--config=methods/agw").method.name == "agw"
     Path("regdb").write_text("data: {layout: llcm}")
     assert config_with("--config", "regdb").data.layout == "llcm"

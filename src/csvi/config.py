@@ -350,8 +350,11 @@ def shipped_config(name: str) -> Path:
 
 def settings_file(given: str | os.PathLike[str]) -> Path:
     """Find the file that `--config` means: a path, or else one that comes with csvi, as `sysu` or `methods/agw`."""
-    file, shipped = expanded(given), shipped_config(os.fspath(given))
-    return shipped if shipped.exists() and not file.exists() else file
+    file, name = expanded(given), Path(given)
+    if file.is_file() or name.is_absolute() or ".." in name.parts:
+        return file
+    shipped = shipped_config(str(name))
+    return shipped if shipped.is_file() else file
 
 
 class _SettingsLoader(yaml.SafeLoader):

@@ -43,6 +43,8 @@ def run(settings: Namespace) -> None:
     if settings.devices < 1 or (settings.features and settings.devices > 1):
         raise CsviError(f"--devices {settings.devices}: it must be at least 1, and 1 with --features, already embedded")
     options = dataclasses.replace(options_of(settings), devices=settings.devices)
+    if settings.features:
+        return _evaluate(settings, options)
     fabric = make_fabric(devices=settings.devices)
     fabric.launch()
     with ending_together(fabric):
