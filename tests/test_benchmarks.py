@@ -78,6 +78,7 @@ def test_training(benchmark, capsys):
     assert "Self CPU" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_short_form_ends_with_one_table(benchmark, monkeypatch, capsys):
     training = benchmark("training")
     short = benchmark("short")
@@ -361,6 +362,7 @@ def quality_of_masks(mask_quality, config, sysu_root, tmp_path, monkeypatch):
     return call
 
 
+@pytest.mark.slow
 def test_runs_on_two_kinds_of_masks_are_compared_and_kept(quality_of_masks, mask_quality, tmp_path, monkeypatch):
     asked = "--kinds", "exact", "predicted", "--methods", "decode", "--seeds", "0"
     assert quality_of_masks(*asked) == 0
@@ -391,6 +393,7 @@ def test_runs_on_two_kinds_of_masks_are_compared_and_kept(quality_of_masks, mask
     assert (out / "mask-quality.md").read_text() == text
 
 
+@pytest.mark.slow
 def test_an_experiment_that_a_signal_stops_is_resumed(quality_of_masks, monkeypatch):
     asked = "--kinds", "none", "--seeds", "0"
     with monkeypatch.context() as patch:
@@ -406,6 +409,7 @@ def test_a_segmenter_that_saw_the_people_is_refused(quality_of_masks, capsys):
         assert "people of the seeds 7 and 8" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_runs_of_an_experiment_are_listed(quality_of_masks, mask_quality, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(mask_quality, "training_cost", lambda *_: Cost(1, 1, 60.0, 1, "CPU"))
     assert quality_of_masks("--list", "--seeds", "0", "1", "--epochs", "3") == 0
@@ -435,6 +439,7 @@ def test_feedback_is_measured_on_a_run(benchmark, coseg_run, capsys):
     assert "no probe has a right image behind its first 500" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_methods_are_ranked_beside_what_was_published(benchmark, config, sysu_root, tmp_path, monkeypatch):
     ranking = benchmark("ranking")
     assert all(set(ranking.METRICS) <= ranking.published(method)[0].keys() for method in ranking.METHODS)

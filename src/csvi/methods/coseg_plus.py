@@ -24,7 +24,7 @@ class CoSegPlusSettings(BranchSettings):
 
     name: str = "coseg+"
     decoder: Literal["paper", "lean"] = "lean"
-    """See `decode`. As good as the paper's here (docs/results.md), with an eighth of its arithmetic for a ResNet-50."""
+    """See `decode`. As good as the paper's here (docs/results.md), with a seventh of its arithmetic for a ResNet-50."""
     contrast_weight: float = 5.0
     """Weight of the contrast of the shared features' means (`csvi.losses.center_contrast`); 0 leaves it out."""
 
