@@ -291,6 +291,7 @@ def test_data_with_problems_are_not_trained_on(small, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_regdb_from_the_command_line_without_masks(small, tmp_path, capsys, caplog):
     root = tmp_path / "regdb"
     write_benchmark(root, SynthConfig(layout="regdb", preset="tiny", height=48, width=24, processes=1))

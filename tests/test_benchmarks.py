@@ -118,6 +118,7 @@ def test_embedding(benchmark, capsys):
         assert row in out
 
 
+@pytest.mark.slow
 def test_export(benchmark, coseg_run, coseg_onnx, monkeypatch, capsys):
     export = benchmark("export")
 

@@ -56,6 +56,7 @@ def without_code(monkeypatch):
     monkeypatch.setattr("csvi.train.loop.check_compiler", lambda device: None)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_code")
 def test_a_compiled_run_is_the_same_run(config, tmp_path, caplog):
     assert_same_run(config, tmp_path, caplog)
