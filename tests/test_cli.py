@@ -459,6 +459,7 @@ def test_check_tells_a_program_and_by_its_status(tmp_path, capsys):
     assert image.name in found["problems"][0]["path"]
 
 
+@pytest.mark.slow
 def test_ten_runs_in_one_call_features_and_a_comparison(tmp_path, capsys):
     data, cache = tmp_path / "data", f"--data.cache={tmp_path / 'cache'}"
     run("synth", data, "--preset=tiny", "--layout=regdb", "--height=48", "--width=24", "--processes=1")

@@ -48,6 +48,7 @@ def test_from_nothing_to_a_report_and_not_twice(small, tmp_path, monkeypatch, ca
     assert capsys.readouterr().out.count("all single-shot") == 2
 
 
+@pytest.mark.slow
 def test_predicted_masks_are_trained_on_and_the_exact_ones_compared_with(small, tmp_path, monkeypatch, capsys):
     out = tmp_path / "demo"
     report = demo.run_demo(out, seed=3, masks="predicted")
