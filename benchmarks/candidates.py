@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from csvi.data.batch import Batch
 from csvi.losses import center_contrast, full_precision, mask_target
-from csvi.losses.contrast import NEVER
-from csvi.losses.loss import averages, firsts, sum_of_modality_means
+from csvi.losses.contrast import NEVER, other_centers
+from csvi.losses.loss import sum_of_modality_means
 from csvi.methods.coseg_plus import CoSegPlus, CoSegPlusSettings
 from csvi.methods.decode import Decode, DecodeSettings
 from csvi.model.parts import PartHead
@@ -99,21 +99,19 @@ def cell_identity_loss(
     Returns:
         A mean over each modality's cells, added. An image whose identity has none in the other modality does not count.
     """
-    same = identity[:, None] == identity
-    members = torch.stack([same & (modality == m) for m in (0, 1)])  # of an image's identity, by modality: (2, B, B)
     mean = (person * features).sum((2, 3)) / person.sum((2, 3)).clamp(min=1e-6)  # of the person in each image: (B, C)
-    centers = F.normalize(averages(members, mean.dtype) @ mean, dim=2)  # (2, B, C)
+    centers, asked = other_centers(mean, identity, modality)
     cells = F.normalize(features.flatten(2), dim=1)  # (B, C, cells)
     cosine = torch.stack([cells.mT @ center.T for center in centers])  # (2, B, cells, B)
-    other, image = 1 - modality, torch.arange(len(identity), device=identity.device)
-    asked = (members.any(2) & firsts(same))[other]  # each identity once: (B, B)
-    cosine = cosine[other, image].where(asked[:, None], NEVER)
+    image = torch.arange(len(identity), device=identity.device)
+    cosine = cosine[1 - modality, image].where(asked[:, None], NEVER)
     beside = cells.mT @ F.normalize(background, dim=1).T  # (B, cells, 1)
     scores = (torch.cat([beside, cosine], 2) / temperature).log_softmax(2)
-    own = scores[:, :, 1:].where((asked & same)[:, None], NEVER).logsumexp(2)
+    same = asked & (identity[:, None] == identity)
+    own = scores[:, :, 1:].where(same[:, None], NEVER).logsumexp(2)
     share = person.flatten(1)
     entropy = -(share * own + (1 - share) * scores[:, :, 0]).mean(1)
-    return sum_of_modality_means(entropy, modality, (asked & same).any(1))
+    return sum_of_modality_means(entropy, modality, same.any(1))
 
 
 @dataclass

@@ -31,7 +31,6 @@ from csvi.fabric import make_fabric
 from csvi.methods import METHODS, build_method
 from csvi.methods.baseline import BaselineSettings
 from csvi.methods.coseg import CoSeg
-from csvi.model.mask_decoder import DESIGNS
 from csvi.model.net import PartNet
 from csvi.model.two_stream import TwoStream
 from csvi.runs.settings import as_method
@@ -317,7 +316,6 @@ def add_sizes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=int, default=4, help="of each identity and modality in a batch")
     parser.add_argument("--classes", type=int, default=395, help="identities to tell apart")
     parser.add_argument("--widths", type=int, nargs=2, help="channels of the decoder's two blocks")
-    parser.add_argument("--decoder", choices=DESIGNS, default="paper", help="of all methods that have one")
     parser.add_argument("--precision", default="auto")
 
 
@@ -334,9 +332,7 @@ def config_of(options: argparse.Namespace) -> Config:
     )
     widths = options.widths and tuple(options.widths)
     return Config(
-        CoSeg.Settings(backbone=options.backbone, weights="none", widths=widths, decoder=options.decoder),
-        data=data,
-        precision=options.precision,
+        CoSeg.Settings(backbone=options.backbone, weights="none", widths=widths), data=data, precision=options.precision
     )
 
 

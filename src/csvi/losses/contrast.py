@@ -10,6 +10,23 @@ NEVER = -1e4
 """Score of an identity that cannot be asked; finite, so that 0 times it is 0."""
 
 
+def other_centers(features: Tensor, identity: Tensor, modality: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute the centers of identities by modality, and which of them each image is asked about.
+
+    Args:
+        features: (B, D).
+        identity, modality: see `csvi.losses`.
+
+    Returns:
+        The L2-normalised mean of the visible and the infrared images of each image's identity, (2, B, D), 0 for none;
+        and bool (B, B), for each image every identity once that has images of the other modality.
+    """
+    same = identity[:, None] == identity
+    members = torch.stack([same & (modality == m) for m in (0, 1)])  # (2, B, B)
+    centers = F.normalize(averages(members, features.dtype) @ features, dim=2)
+    return centers, (members.any(2) & firsts(same))[1 - modality]
+
+
 @full_precision
 def center_contrast(features: Tensor, identity: Tensor, modality: Tensor, temperature: float = 0.1) -> Tensor:
     """Cross-entropy of each image over the identities of the batch, each the center of its other modality (ours).
@@ -26,12 +43,9 @@ def center_contrast(features: Tensor, identity: Tensor, modality: Tensor, temper
         The mean over visible images plus that over infrared ones. An image whose identity has none of the other
         modality does not count.
     """
-    same = identity[:, None] == identity
-    members = torch.stack([same & (modality == m) for m in (0, 1)])  # of an image's identity, by modality: (2, B, B)
-    centers = F.normalize(averages(members, features.dtype) @ features, dim=2)  # (2, B, D)
-    other, image = 1 - modality, torch.arange(len(identity), device=identity.device)
-    cosine = (F.normalize(features, dim=1) @ centers.mT)[other, image]  # (B, B)
-    asked = (members.any(2) & firsts(same))[other]  # each identity once
-    own = asked & same
+    centers, asked = other_centers(features, identity, modality)
+    image = torch.arange(len(identity), device=identity.device)
+    cosine = (F.normalize(features, dim=1) @ centers.mT)[1 - modality, image]  # (B, B)
+    own = asked & (identity[:, None] == identity)
     scores = (cosine / temperature).where(asked, NEVER).log_softmax(1)
     return sum_of_modality_means(-(scores * own).sum(1), modality, own.any(1))
