@@ -20,6 +20,13 @@ SPLITS = {"train": range(1, 9), "val": range(9, 13), "test": range(13, 21)}
 torch.set_num_threads(1)  # layers this small only wait for each other's threads
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker("slow")
+
+
 @pytest.fixture(scope="session")
 def sysu_root(tmp_path_factory):
     """Twenty people, two images a camera: stripes whose brightness both spectra see, coloured in the visible."""

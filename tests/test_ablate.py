@@ -99,6 +99,7 @@ def counted(monkeypatch):
     return calls
 
 
+@pytest.mark.slow
 def test_all_variants_to_a_table_and_nothing_twice(small, tmp_path, monkeypatch, counted):
     grid = {"method.segmentation_weight": [1, 20]}
     table = ablate(small, list(PAPERS), 2, tmp_path / "out", grid)
@@ -164,6 +165,7 @@ def test_candidates_are_not_run_again_to_learn_what_was_chosen(small, tmp_path, 
     assert asked == [*candidates, "decode_segmentation_weight-5/0", "decode_segmentation_weight-5/1"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_ablation_resumes_where_it_stopped(small, tmp_path, monkeypatch):
     trained = []
 
@@ -185,6 +187,7 @@ def test_an_interrupted_ablation_resumes_where_it_stopped(small, tmp_path, monke
     assert (tmp_path / "select" / "1" / "evaluation.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_evaluated_before_its_end_is_not_done(coseg_run, tmp_path):
     run = shutil.copytree(coseg_run, tmp_path / "run")
     evaluated, config = run / "evaluation.json", load_config(run / "config.yaml")
@@ -273,6 +276,7 @@ def assert_beside_the_paper(text, layout, method):
     assert "| the paper's model | 52.6 in training, 32.1 in testing |" in text
 
 
+@pytest.mark.slow
 def test_sysu_beside_the_paper(small, tmp_path):
     small.data.train_on = "train+val"
     text = reproduce("sysu", small, tmp_path / "out", anyway=True).read_text()
@@ -291,7 +295,7 @@ def test_data_with_problems_are_not_trained_on(small, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_regdb_from_the_command_line_without_masks(small, tmp_path, capsys, caplog):
     root = tmp_path / "regdb"
     write_benchmark(root, SynthConfig(layout="regdb", preset="tiny", height=48, width=24, processes=1))

@@ -51,6 +51,7 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_add_a_method(here, sysu_root, cache_folder, monkeypatch):
     module, commands = example("Add a method")
     (here / "ours.py").write_text(module)
@@ -67,6 +68,7 @@ def cost():
     return Cost(1, 1, 1.0, 1, "none")
 
 
+@pytest.mark.slow
 def test_add_a_dataset_layout(here, sysu_root, cache_folder, capsys):
     module, commands = example("Add a dataset layout")
     (here / "corridor.py").write_text(module)
@@ -99,6 +101,7 @@ def test_add_a_metric(monkeypatch):
         METRICS.update(before)
 
 
+@pytest.mark.slow
 def test_add_a_segmenter(here, sysu_root, cache_folder):
     module, (make, train) = example("Add a segmenter")
     (here / "one_shape.py").write_text(module)

@@ -67,7 +67,7 @@ def test_large(evaluation, monkeypatch, capsys):
     assert "GB resident" in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_training(benchmark, capsys):
     training = benchmark("training")
     assert training.main(["--quick", "--methods", "baseline", "coseg", "--peak", "1"]) == 0
@@ -78,7 +78,7 @@ def test_training(benchmark, capsys):
     assert "Self CPU" in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_short_form_ends_with_one_table(benchmark, monkeypatch, capsys):
     training = benchmark("training")
     short = benchmark("short")
@@ -118,7 +118,7 @@ def test_embedding(benchmark, capsys):
         assert row in out
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_export(benchmark, coseg_run, coseg_onnx, monkeypatch, capsys):
     export = benchmark("export")
 
@@ -154,7 +154,7 @@ def test_growth(benchmark, tmp_path, monkeypatch, capsys):
         assert row in out
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_loading(benchmark, capsys):
     assert benchmark("loading").main(["--quick", "--step-seconds", "0.01", "--workers", "1"]) == 0
     printed = capsys.readouterr().out
@@ -162,7 +162,7 @@ def test_loading(benchmark, capsys):
         assert expected in printed
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_loading_beside_training(benchmark, capsys, monkeypatch):
     loading = benchmark("loading")
     steps = []
@@ -183,6 +183,7 @@ def test_a_step_of_training(benchmark, config):
     loading.training_step(config, 8)(batch)
 
 
+@pytest.mark.slow
 def test_both_loaders_draw_the_same_images(benchmark, tmp_path):
     loading = benchmark("loading")
     records = loading.make_images(tmp_path / "images", loading.some_names(320))
@@ -224,7 +225,7 @@ def test_waiting_is_told_from_working(benchmark):
     assert each >= 0.01
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(
     not Path("/proc/self/smaps_rollup").exists(), reason="only Linux says what is resident in a process"
 )
@@ -249,7 +250,7 @@ def test_startup(benchmark, capsys):
     assert "python -c pass" in printed
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_waiting(benchmark, capsys):
     assert benchmark("waiting").main(["--quick", "--threads=1"]) == 0
     printed = capsys.readouterr().out
@@ -363,7 +364,7 @@ def quality_of_masks(mask_quality, config, sysu_root, tmp_path, monkeypatch):
     return call
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_runs_on_two_kinds_of_masks_are_compared_and_kept(quality_of_masks, mask_quality, tmp_path, monkeypatch):
     asked = "--kinds", "exact", "predicted", "--methods", "decode", "--seeds", "0"
     assert quality_of_masks(*asked) == 0
@@ -394,7 +395,7 @@ def test_runs_on_two_kinds_of_masks_are_compared_and_kept(quality_of_masks, mask
     assert (out / "mask-quality.md").read_text() == text
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_experiment_that_a_signal_stops_is_resumed(quality_of_masks, monkeypatch):
     asked = "--kinds", "none", "--seeds", "0"
     with monkeypatch.context() as patch:
@@ -410,7 +411,7 @@ def test_a_segmenter_that_saw_the_people_is_refused(quality_of_masks, capsys):
         assert "people of the seeds 7 and 8" in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_runs_of_an_experiment_are_listed(quality_of_masks, mask_quality, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(mask_quality, "training_cost", lambda *_: Cost(1, 1, 60.0, 1, "CPU"))
     assert quality_of_masks("--list", "--seeds", "0", "1", "--epochs", "3") == 0
@@ -440,7 +441,7 @@ def test_feedback_is_measured_on_a_run(benchmark, coseg_run, capsys):
     assert "no probe has a right image behind its first 500" in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_methods_are_ranked_beside_what_was_published(benchmark, config, sysu_root, tmp_path, monkeypatch):
     ranking = benchmark("ranking")
     assert all(set(ranking.METRICS) <= ranking.published(method)[0].keys() for method in ranking.METHODS)
@@ -467,7 +468,7 @@ def test_methods_are_ranked_beside_what_was_published(benchmark, config, sysu_ro
     assert (out / "ranking.md").read_text() == text
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_cost_of_methods_on_trunks(benchmark, capsys):
     small = ["--height", "64", "--width", "32", "--identities", "2", "--images", "2", "--steps", "1", "--classes", "4"]
     assert benchmark("methods").main(["--methods", "agw", "deen", "--backbones", "resnet18", *small]) == 0

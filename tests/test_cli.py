@@ -20,12 +20,15 @@ import torch
 import yaml
 
 import csvi
+from csvi.analysis.plain_table import plain_console
 from csvi.cli import COMMANDS, main
 from csvi.commands.train import name_of
+from csvi.completion import NAMES
 from csvi.config import Config, DataConfig, flatten, shipped_config
 from csvi.data import Layout, read_benchmark
 from csvi.errors import StoppedError
 from csvi.methods import METHODS, find_method
+from csvi.runs.settings import save_config
 from csvi.signals import ENDING
 
 SLOWEST = 0.5
@@ -92,6 +95,9 @@ def pressed_tab(monkeypatch):
         ("csvi train --config sett", {"settings.yaml "}, set()),
         ("csvi train --data.masks=sett", {"--data.masks=settings.yaml "}, set()),
         ("csvi train --config missing.yaml --", set(), {"--data.root"}),
+        ("csvi train --method ", {*METHODS}, {"settings.yaml"}),
+        ("csvi ablate --variants=caj", {"--variants=caj", "--variants=caj+"}, set()),
+        ("csvi check root --config ", {"sysu", "methods/agw", "settings.yaml"}, {"segmenters/example_onnx"}),
     ],
 )
 def test_tab_completes(line, expected, absent, pressed_tab, tmp_path, monkeypatch):
@@ -105,12 +111,12 @@ def test_tab_completes(line, expected, absent, pressed_tab, tmp_path, monkeypatc
 def test_tab_is_answered_without_torch(tmp_path):
     """In a process of its own, as a shell asks, with answers in a file."""
     pytest.importorskip("argcomplete", reason="pip install 'csvi[completion]'")
-    line, answers = "csvi train --data.ro", tmp_path / "answers"
+    line, answers = "csvi train --method mp", tmp_path / "answers"
     asked = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "COMP_TYPE": "9"}
     asked["_ARGCOMPLETE_STDOUT_FILENAME"] = str(answers)
     command = [sys.executable, "-X", "importtime", "-m", "csvi"]
     imported = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | asked).stderr
-    assert answers.read_text() == "--data.root "
+    assert answers.read_text() == "mpanet "
     assert "| argcomplete" in imported
     assert "torch" not in {line.rpartition("|")[2].strip() for line in imported.splitlines()}
 
@@ -162,8 +168,10 @@ def test_runs_are_named_by_fold_where_a_layout_has_several(monkeypatch):
         assert name_of(config) == f"{dataset}-resnet50-baseline-0"
 
 
+@pytest.mark.slow
 def test_all_methods_are_listed(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
+    assert tuple(METHODS) == NAMES
     assert run("methods", "--classes=10") == 0
     text = capsys.readouterr().out
     rows = {line.split()[0]: line.split() for line in text.splitlines() if line.split()[:1] and line[0] != " "}
@@ -186,6 +194,7 @@ def config_with(monkeypatch):
     return parse
 
 
+@pytest.mark.slow
 def test_another_method_than_the_files_takes_what_it_has_too(config_with, tmp_path):
     file = tmp_path / "settings.yaml"
     method = {"name": "coseg", "backbone": "resnet18", "parts": 3, "segmentation_weight": 20, "head": False}
@@ -203,12 +212,21 @@ def test_another_method_than_the_files_takes_what_it_has_too(config_with, tmp_pa
     assert not hasattr(baseline.method, "segmentation_weight")
 
 
-def test_a_misspelt_setting_of_a_file_is_not_passed_over_for_its_own_method(config_with, tmp_path, capsys):
+def test_another_method_than_a_runs_takes_what_was_changed_and_its_own_defaults_for_the_rest(config_with, tmp_path):
+    file = tmp_path / "config.yaml"
+    save_config(Config(find_method("coseg").Settings(parts=3, widths=(8, 4))), file)
+    ours = config_with("--config", file, "--method=coseg+").method
+    assert (ours.parts, tuple(ours.widths), ours.decoder) == (3, (8, 4), "lean")
+    assert config_with("--config", file, "--method=hctri").method.part_dim == find_method("hctri").Settings().part_dim
+
+
+def test_a_misspelt_setting_of_a_file_is_not_passed_over_for_any_method(config_with, tmp_path, capsys):
     file = tmp_path / "settings.yaml"
     file.write_text("method: {name: baseline, segmentation_weight: 20}")
-    with pytest.raises(SystemExit):
-        run("train", f"--config={file}")
-    assert "segmentation_weight" in capsys.readouterr().err
+    for another in ([], ["--method=coseg"]):
+        with contextlib.suppress(SystemExit):
+            assert run("train", f"--config={file}", *another) == 1
+        assert "segmentation_weight" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["demo", "sysu", "regdb", "llcm", "study"])
@@ -255,7 +273,8 @@ def test_wrong_arguments_are_named_in_one_sentence(arguments, word, capsys):
     [
         (["train"], "--data.root"),
         (["train", "--data.root", "nowhere"], "nowhere"),
-        (["train", "--config", "missing.yaml"], "missing.yaml"),
+        (["train", "--config", "nope"], "no such file: nope; csvi brings demo, letter, llcm, regdb, study, sysu, and"),
+        (["check", "nowhere", "--config", "methods/age"], "as methods/NAME: agw, agw-llcm, caj,"),
         (["train", "--run=~nobody-here/run"], "~nobody-here/run"),
         (["synth", "~nobody-here/data"], "~nobody-here/data"),
         (["train", "--train.warmup", f"1{400 * '0'}"], "warmup"),
@@ -379,6 +398,7 @@ def test_a_command_in_a_thread_is_a_command(capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_signal_to_all_processes_that_render_ends_them_without_a_word(tmp_path):
     arguments = ["synth", str(tmp_path / "data"), "--processes=2", "--height=48", "--width=24"]
     code = f"import sys; from csvi.cli import main; sys.exit(main({arguments}))"
@@ -393,6 +413,38 @@ def test_a_signal_to_all_processes_that_render_ends_them_without_a_word(tmp_path
     assert said == "csvi synth: ended by SIGHUP, the same command resumes or begins anew\n"
 
 
+@pytest.mark.parametrize(
+    "show",
+    [
+        lambda _: print("x" * 100_000),
+        lambda _: print("x"),  # stays in the buffer until the end
+        lambda _: plain_console().print("x"),
+    ],
+)
+def test_a_command_whose_output_nobody_reads_ends_without_a_word(show, monkeypatch, capsys):
+    monkeypatch.setattr("csvi.commands.check.run", show)
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as unread:
+        monkeypatch.setattr("sys.stdout", unread)
+        assert run("check", "root") == 141
+    assert capsys.readouterr().err == ""
+
+
+def test_another_broken_pipe_and_output_on_a_full_disk_are_errors(monkeypatch, capsys):
+    def broken(_):
+        raise BrokenPipeError("of a server")
+
+    monkeypatch.setattr("csvi.commands.check.run", broken)
+    assert run("check", "root") == 1
+    assert capsys.readouterr().err == "csvi check: of a server\n"
+    monkeypatch.setattr("csvi.commands.check.run", lambda _: print("x"))
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        assert run("check", "root") == 1
+    assert "No space left" in capsys.readouterr().err
+
+
 def test_too_little_memory(monkeypatch, capsys):
     monkeypatch.setattr("csvi.train.loop.train", lambda *_: torch.empty(2**50, dtype=torch.float64))
     assert run("train") == 1
@@ -401,6 +453,7 @@ def test_too_little_memory(monkeypatch, capsys):
     assert message.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_whole_job_on_the_tiny_benchmark(tmp_path, capsys):
     """synth, train, stop, resume, evaluate, report: each says what to type next; the report is whole."""
     data, folder = tmp_path / "my data", tmp_path / "my run"
@@ -459,7 +512,7 @@ def test_check_tells_a_program_and_by_its_status(tmp_path, capsys):
     assert image.name in found["problems"][0]["path"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ten_runs_in_one_call_features_and_a_comparison(tmp_path, capsys):
     data, cache = tmp_path / "data", f"--data.cache={tmp_path / 'cache'}"
     run("synth", data, "--preset=tiny", "--layout=regdb", "--height=48", "--width=24", "--processes=1")
@@ -501,6 +554,7 @@ def test_ten_runs_in_one_call_features_and_a_comparison(tmp_path, capsys):
     assert "no embedding of" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_error_is_all_that_a_failing_command_prints():
     """In a process of its own: libraries print when they are imported."""
     command = [sys.executable, "-c", "import csvi.cli; csvi.cli.main(['train', '--data.root', 'nowhere'])"]

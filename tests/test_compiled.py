@@ -18,7 +18,7 @@ def test_without_a_folder_to_keep_the_code_in():
     assert kept(partial(numba.cfunc, "float64(float64)"), nowhere).ctypes(1.0) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_metrics_are_kept_for_the_next_process(tmp_path):
     command = "import csvi.evaluate as e; assert e.score([[0.1, 0.2]], [7], [5, 7]).metrics['mAP'] == 0.5"
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}

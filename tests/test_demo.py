@@ -30,6 +30,7 @@ def small(monkeypatch, tmp_path):
     return settings
 
 
+@pytest.mark.slow
 def test_from_nothing_to_a_report_and_not_twice(small, tmp_path, monkeypatch, capsys):
     report = demo.run_demo(tmp_path / "demo", seed=3)
     assert report == tmp_path / "demo" / "run" / "report.html"
@@ -48,7 +49,7 @@ def test_from_nothing_to_a_report_and_not_twice(small, tmp_path, monkeypatch, ca
     assert capsys.readouterr().out.count("all single-shot") == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_predicted_masks_are_trained_on_and_the_exact_ones_compared_with(small, tmp_path, monkeypatch, capsys):
     out = tmp_path / "demo"
     report = demo.run_demo(out, seed=3, masks="predicted")

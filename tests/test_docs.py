@@ -4,6 +4,8 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+
 from csvi.config import Config, departures
 from csvi.methods.coseg import CoSeg
 
@@ -22,6 +24,7 @@ def test_every_departure_from_the_paper_has_a_row_with_its_reason():
     assert {name.removeprefix("method.") for name in departures(Config(CoSeg.Settings()))} <= settings
 
 
+@pytest.mark.slow
 def test_every_test_that_reliability_names_exists():
     file, named = "", 0
     for path, name in re.findall(r"`(tests/[\w/]+\.py)?(?:::(\w+))?`", (ROOT / "docs" / "reliability.md").read_text()):

@@ -1,4 +1,4 @@
-"""Every command of README.md and docs/: parsed here, and run on small data by `make docs-check`.
+"""Every command of README.md, examples/README.md and docs/: parsed here, and run on small data by `make docs-check`.
 
 A fence without a language, or of `sh` or `bash`, holds commands if a line of it begins with a program; then every line
 must. Names in capitals (ROOT, RUN, MASKS) and folders such as `runs/sysu` are stand-ins that `prepared` makes.
@@ -28,7 +28,7 @@ from csvi.commands.parser import Parser, add_config_option
 ROOT = Path(__file__).parents[1]
 PAGES = {
     file.relative_to(ROOT).as_posix(): file.read_text()
-    for file in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+    for file in (ROOT / "README.md", ROOT / "examples" / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 }
 TARGETS = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 OURS = ("csvi", "make", "python", "pytest")
@@ -38,6 +38,7 @@ OTHERS = {
     ".": "the shell", "export": "the shell", "cd": "the shell", "[": "the shell", "[[": "the shell",
     "git": "needs the repository's address", "pip": "installs packages", "npm": "downloads", "tar": "unpacks downloads",
     "hf": "needs an account of the Hub", "ray": "starts a cluster", "torchrun": "starts machines",
+    "jupyter": "executes notebooks: tests/test_examples.py",
     "srun": "needs SLURM", "scontrol": "needs SLURM", "kubectl": "needs a cluster", "docker": "needs a daemon",
 }  # fmt: skip
 """Programs of others, and why they are not run; a command of csvi behind them is parsed."""
@@ -58,7 +59,7 @@ NOT_RUN = {
 ELSEWHERE = {"docs/extending.md", "docs/architecture.md"}
 """Pages whose worked examples tests/test_architecture.py runs."""
 PROGRAMS = "|".join(map(re.escape, (*OURS, *FILES, *OTHERS)))
-PROGRAM = re.compile(rf"^\s*(?:[A-Z_]+=\S+ |time )*(?:{PROGRAMS}|benchmarks/\S+)(?= )")
+PROGRAM = re.compile(rf"^\s*(?:[A-Z_]+=(?:\"[^\"]*\"|\S+) |time )*(?:{PROGRAMS}|benchmarks/\S+)(?= )")
 """How a line begins that is a command."""
 
 
@@ -482,7 +483,7 @@ def is_not_run(words: list[str]) -> bool:
     return words[0] in OTHERS or any(re.search(pattern, shlex.join(words)) for pattern in NOT_RUN)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in ELSEWHERE and blocks_of(page)])
 def test_every_command_of_a_page_runs(page, prepared, monkeypatch):
     from csvi.train.cost import Cost

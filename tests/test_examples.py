@@ -34,7 +34,7 @@ def test_the_index_names_every_notebook():
     assert sorted(re.findall(r"\((\w+\.ipynb)\)", text)) == [file.name for file in NOTEBOOKS]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda file: file.stem)
 def test_a_notebook_runs(notebook, tmp_path, monkeypatch):
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")

@@ -81,6 +81,7 @@ print(kept, min(before), [faults() for _ in range(20)][-1])  # once the heap has
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not GNU's")
 def test_freed_memory_is_kept():
     environment = {

@@ -195,6 +195,7 @@ def goldens():
     return json.loads(FILE.read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("variant", "dtype", "literal"), CASES)
 def test_two_steps_are_as_they_were(goldens, variant, dtype, literal):
     found, golden = two_steps(variant, DTYPES[dtype], literal), goldens["steps"][case(variant, dtype, literal)]

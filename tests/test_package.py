@@ -48,6 +48,7 @@ CORE = modules_of(PROJECT["dependencies"])
 OPTIONAL = {name: modules_of(needs) - {"csvi"} for name, needs in PROJECT["optional-dependencies"].items()}
 
 
+@pytest.mark.slow
 def test_every_package_that_is_imported_is_declared():
     of_extras = set().union(*(modules for name, modules in OPTIONAL.items() if name not in ("dev", "docs")))
     assert imports() <= CORE | of_extras

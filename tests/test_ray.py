@@ -94,7 +94,7 @@ def contents(folder):
     return {file.relative_to(folder): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
 
 
-@pytest.mark.slow  # workers that import torch
+@pytest.mark.long  # workers that import torch
 @pytest.mark.usefixtures("ray", "small_pieces")
 def test_embeddings_are_those_of_this_process_when_a_worker_is_killed(coseg_run, sysu_root, tmp_path):
     embedder = open_embedder(coseg_run)
@@ -108,7 +108,7 @@ def test_embeddings_are_those_of_this_process_when_a_worker_is_killed(coseg_run,
     np.testing.assert_allclose(there.embedding, here.embedding, rtol=0, atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("ray", "small_pieces")
 def test_a_gallery_is_the_one_of_this_process_when_a_worker_is_killed(coseg_run, sysu_root, tmp_path):
     pytest.importorskip("milvus_lite")
@@ -166,7 +166,7 @@ def test_what_is_wrong_in_a_worker_is_one_sentence():
         list(ENGINE.map(lambda: abs, [1], [Path("/nowhere")]))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @needs_ray
 def test_the_command_starts_ray_and_stops_it(coseg_run, sysu_root, tmp_path, capsys):
     import ray

@@ -135,6 +135,7 @@ def test_embeddings_from_elsewhere(ran, sysu_root, tmp_path, capsys):
         assert "is no .npz of plain arrays" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_embeddings_that_an_evaluation_left(ran, run, capsys):
     """They are computed anew."""
     assert main(["evaluate", str(run)]) == 0
@@ -149,6 +150,7 @@ def test_embeddings_that_an_evaluation_left(ran, run, capsys):
         assert json.loads((run / "evaluation.json").read_text())["protocols"] == protocols
 
 
+@pytest.mark.slow
 def test_decoded_images_in_the_cache(ran, config, tmp_path):
     config.data.cache = str(tmp_path / "cache")
     train(config, tmp_path / "run")

@@ -6,10 +6,12 @@ import io
 import logging
 import os
 import re
+import select
 import signal
 import sys
 from collections.abc import Sequence
 from types import ModuleType
+from typing import TextIO
 
 from csvi import __version__
 from csvi.completion import add_completers, completes, words_to_complete
@@ -22,13 +24,17 @@ COMMANDS = (
     "search", "app", "export", "ablate", "reproduce", "demo", "doctor",
 )  # fmt: skip
 """Each a module of `csvi.commands` with `SUMMARY`, `add_arguments(parser)` and `run(settings)`."""
+UNREAD = 128 + signal.SIGPIPE
+"""Exit status where nobody reads standard output any more: 141, a shell's word for a program that SIGPIPE has ended."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status.
 
     0 for success; 1 for a CsviError, or problems that a check finds; 2 for wrong arguments; 75 for a command that was
-    stopped, by itself or a signal such as SIGTERM, and can be resumed; 130 for one that was interrupted.
+    stopped, by itself or a signal such as SIGTERM, and can be resumed; 130 for one that was interrupted; 141, without a
+    word, for one whose standard output nobody reads any more (`csvi doctor | head -1`), as of a program that SIGPIPE
+    ends.
     """
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("csvi").setLevel(logging.INFO)
@@ -43,13 +49,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         command = _command(arguments)
         name = f"csvi {arguments[0]}"
-        return _run(command, name, arguments[1:]) or 0
+        status = _run(command, name, arguments[1:]) or 0
+        print(end="", flush=True)  # what cannot be written is an error like others
+        return status
     except (CsviError, OSError) as error:  # an OSError is a full disk or a folder that cannot be written
+        if isinstance(error, BrokenPipeError) and _nobody_reads(sys.stdout):
+            return UNREAD
         _say(f"{name}: {error}")
         if isinstance(error, StoppedError):
             handle(signal.SIG_IGN, *ENDING)  # all is saved: a second one changes nothing
             return 75
         return 1
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # rich exits in its place
+            return UNREAD
+        raise
     except (MemoryError, RuntimeError) as error:  # PyTorch's are RuntimeErrors, and known by their words alone
         if not (isinstance(error, MemoryError) or re.search(r"(out of|not enough|allocate) memory", str(error))):
             raise
@@ -98,6 +112,16 @@ def _run(command: ModuleType, name: str, arguments: list[str]) -> int | None:
         settings = parser.instantiate(parsed)
     status: int | None = command.run(settings)
     return status
+
+
+def _nobody_reads(stream: TextIO | None) -> bool:
+    """Whether a stream is a pipe that nobody reads any more."""
+    poll = select.poll()
+    try:
+        poll.register(stream, 0)  # type: ignore[arg-type]
+    except (TypeError, ValueError):  # there is none, or it is no file
+        return False
+    return bool(poll.poll(0))
 
 
 def _let_go_of_broken_pipes() -> None:

@@ -6,6 +6,16 @@ from collections.abc import Collection, Iterator
 from importlib.util import find_spec
 from typing import Any, Literal, get_args, get_origin
 
+from csvi.config import shipped_names
+
+OF_METHODS = {"--method", "--methods", "--variants"}
+"""Options that take names of methods."""
+NAMES = (
+    "baseline", "select", "segment", "decode", "coseg", "baseline+", "coseg+", "strong", "agw", "hc", "hctri", "mtl",
+    "caj", "caj+", "ddag", "deen", "pmt", "mpanet",
+)  # fmt: skip
+"""The names of `csvi.methods.METHODS`, which can be told without torch."""
+
 
 def completes() -> bool:
     """Whether somebody has pressed TAB and argcomplete is to answer, rather than that a command is to run."""
@@ -28,15 +38,25 @@ def words_to_complete(commands: Collection[str]) -> list[str]:
 
 
 def add_completers(parser: ArgumentParser) -> None:
-    """Let argcomplete offer the values of a Literal, and files where any text will do; jsonargparse does neither."""
+    """Let argcomplete offer the values of a Literal, methods, settings, and files where any text will do."""
     from argcomplete.completers import ChoicesCompleter, FilesCompleter
+
+    def settings(**asked: Any) -> list[str]:
+        return [*shipped_names(), *FilesCompleter()(**asked)]
 
     for action in parser._actions:
         kind: Any = getattr(action, "_typehint", None)
-        if values := list(_values(kind)):
-            action.completer = ChoicesCompleter(values)  # type: ignore[attr-defined, arg-type]
+        completer: Any = None
+        if OF_METHODS & {*action.option_strings}:
+            completer = ChoicesCompleter(NAMES)  # type: ignore[arg-type]
+        elif "--config" in action.option_strings:
+            completer = settings
+        elif values := list(_values(kind)):
+            completer = ChoicesCompleter(values)  # type: ignore[arg-type]
         elif kind in (str, str | None):
-            action.completer = FilesCompleter()  # type: ignore[attr-defined]
+            completer = FilesCompleter()
+        if completer:
+            action.completer = completer  # type: ignore[attr-defined]
 
 
 def _values(kind: Any) -> Iterator[str]:

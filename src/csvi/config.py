@@ -348,13 +348,29 @@ def shipped_config(name: str) -> Path:
     return installed if installed.exists() else package.parents[1] / "configs" / f"{name}.yaml"
 
 
+def shipped_names() -> list[str]:
+    """List the settings that come with csvi, as `--config` takes their names: `sysu`, `methods/agw`."""
+    folder = shipped_config("sysu").parent
+    files = [*folder.glob("*.yaml"), *folder.glob("methods/*.yaml")]
+    names = [file.relative_to(folder).as_posix().removesuffix(".yaml") for file in files]
+    return sorted(names, key=lambda name: ("/" in name, name))
+
+
 def settings_file(given: str | os.PathLike[str]) -> Path:
-    """Find the file that `--config` means: a path, or else one that comes with csvi, as `sysu` or `methods/agw`."""
-    file, name = expanded(given), Path(given)
-    if file.is_file() or name.is_absolute() or ".." in name.parts:
+    """Find the file that `--config` means: a path, or else one that comes with csvi, as `sysu` or `methods/agw`.
+
+    Raises:
+        CsviError: there is neither.
+    """
+    file, name = expanded(given), str(given)
+    if file.is_file():
         return file
-    shipped = shipped_config(str(name))
-    return shipped if shipped.is_file() else file
+    names = shipped_names()
+    if name in names:
+        return shipped_config(name)
+    whole = ", ".join(name for name in names if "/" not in name)
+    of_methods = ", ".join(name.removeprefix("methods/") for name in names if "/" in name)
+    raise CsviError(f"no such file: {file}; csvi brings {whole}, and as methods/NAME: {of_methods}")
 
 
 class _SettingsLoader(yaml.SafeLoader):

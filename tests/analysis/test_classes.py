@@ -71,6 +71,7 @@ def teach(run):
     save_method(method, list(TRUTH), run.folder)
 
 
+@pytest.mark.slow
 def test_the_leak_is_of_the_classes_of_training(broken, capsys):
     run = Run.open(broken)
     teach(run)
@@ -90,6 +91,7 @@ def test_the_leak_is_of_the_classes_of_training(broken, capsys):
     assert (found["identities"], found["images"]) == (7, 7 * 12 - 2)
 
 
+@pytest.mark.slow
 def test_gradients_are_of_the_classes_of_training(broken):
     assert main(["figure", "gradients", str(broken)]) == 0
     (found,) = json.loads((broken / "figures" / "gradients.json").read_text())

@@ -51,6 +51,7 @@ def test_activation_that_follows_the_person_is_told_from_activation_in_the_middl
     assert (stays.person, stays.other) == (1, 1)
 
 
+@pytest.mark.slow
 def test_shares_over_all_test_images(runs):
     for run, share in zip(runs, person_shares(runs, images=500), strict=True):
         for modality in Modality:
@@ -128,6 +129,7 @@ def test_columns_of_the_figure(runs):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "by", "said"),
     [

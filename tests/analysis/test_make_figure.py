@@ -28,6 +28,7 @@ def test_the_command_line_knows_every_figure():
     assert tuple(FIGURES) == figure.FIGURES
 
 
+@pytest.mark.slow
 def test_every_figure_is_a_picture_numbers_and_part_of_the_report(run, capsys):
     for name in FIGURES:
         assert main(["figure", name, str(run)]) == 0
@@ -44,6 +45,7 @@ def test_every_figure_is_a_picture_numbers_and_part_of_the_report(run, capsys):
     assert page.count('class="figure"') == len(FIGURES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cosegmentation", "heatmaps", "gradients", "leak"])
 def test_on_a_terminal_progress_is_shown_beside_what_is_printed(run, monkeypatch, capsys, name):
     monkeypatch.setenv("FORCE_COLOR", "1")  # Rich takes both streams for terminals
@@ -53,6 +55,7 @@ def test_on_a_terminal_progress_is_shown_beside_what_is_printed(run, monkeypatch
     assert "━" not in printed.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["figure gradients", "report", "evaluate"])
 def test_a_full_disk_leaves_the_results_before(command, run, monkeypatch, capsys):
     arguments = [*command.split(), str(run)]
@@ -68,6 +71,7 @@ def test_a_full_disk_leaves_the_results_before(command, run, monkeypatch, capsys
     assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
 
 
+@pytest.mark.slow
 def test_runs_side_by_side_and_what_cannot_be_shown(run, baseline_run, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["figure", "gradients", str(run), str(baseline_run), f"--out={out}"]) == 0

@@ -31,6 +31,7 @@ def runs(means, spread=0.0, seeds=3, identities=40):
     }
 
 
+@pytest.mark.slow
 def test_the_same_order_is_1_and_the_reverse_is_minus_1():
     for means, expected in (([0.1, 0.2, 0.3, 0.4, 0.5], 1), ([0.5, 0.4, 0.3, 0.2, 0.1], -1)):
         found = agreement(runs(means), PUBLISHED, "R1", "all")
@@ -46,6 +47,7 @@ def test_one_pair_exchanged():
     assert found.rho.value == pytest.approx(1 - 6 * 2 / (5 * 24))
 
 
+@pytest.mark.slow
 def test_seeds_that_differ_more_than_methods_leave_the_order_open():
     sure, open_ = (
         agreement(runs([0.40, 0.41, 0.42, 0.43, 0.44], spread), PUBLISHED, "R1", "all") for spread in (0, 0.05)

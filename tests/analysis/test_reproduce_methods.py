@@ -29,6 +29,7 @@ def test_weights_of_a_method():
     assert [config.method.weights for config in configs.values()] == ["imagenet", "vit.pth"]
 
 
+@pytest.mark.slow
 def test_ours_beside_the_published(config, sysu_root, tmp_path, monkeypatch):
     monkeypatch.setattr("csvi.runs.evaluation.protocols_of", partial(protocols_of, trials=2))
     names = "agw", "baseline"

@@ -33,6 +33,7 @@ def test_distractors_are_nobody_with_both_modalities():
     assert both_modalities(records) == {7: ([2], [3])}
 
 
+@pytest.mark.slow
 def test_distances_over_all_test_identities(runs):
     planes = tsne(runs, identities=2)
     assert (planes.all_identities, planes.all_images) == (8, len(runs[0].benchmark.test))
@@ -108,6 +109,7 @@ def test_an_identity_of_one_modality_has_no_distance(runs, with_test):
         tsne([only_visible])
 
 
+@pytest.mark.slow
 def test_figure_and_table_say_the_numbers(runs):
     planes = tsne(runs, identities=3)
     figure = tsne_figure(planes)

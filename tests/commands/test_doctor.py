@@ -164,6 +164,14 @@ def test_a_cache_that_is_a_file_is_a_problem(look, tmp_path):
     assert problem == f"the folder of decoded images, {tmp_path / 'cache'}, cannot be written to"
 
 
+def test_a_full_disk_is_a_problem(tmp_path, monkeypatch, look):
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: (0, 0, 0))  # it does not tell
+    assert doctor._folder("decoded images", tmp_path).writable
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: (GB, GB, 0))
+    problem, *_ = look(f"--data.cache={tmp_path}", status=1)["problems"]
+    assert problem == f"the folder of decoded images, {tmp_path}, cannot be written to: no byte is free"
+
+
 def test_a_folder_that_is_not_there_yet_is_empty(look, tmp_path):
     folder = look(f"--data.cache={tmp_path / 'not' / 'yet'}")["folders"][0]
     assert (folder["bytes"], folder["files"], folder["writable"]) == (0, 0, True)

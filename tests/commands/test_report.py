@@ -35,6 +35,7 @@ def counted(monkeypatch):
     return calls
 
 
+@pytest.mark.slow
 def test_images_are_embedded_once(run, counted, capsys):
     assert main(["evaluate", str(run)]) == 0
     assert len(counted) == 1
@@ -64,6 +65,7 @@ def test_features_are_what_an_evaluation_leaves(run, sysu_root, capsys):
     assert "+0.0 [+0.0, +0.0]" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_report_of_a_run_that_was_not_evaluated(run, counted, capsys):
     assert main(["report", str(run), "--figures", "tsne"]) == 0
     assert len(counted) == 1
@@ -71,6 +73,7 @@ def test_a_report_of_a_run_that_was_not_evaluated(run, counted, capsys):
     assert (run / "embeddings.npz").is_file()
 
 
+@pytest.mark.slow
 def test_figures_of_a_report_take_its_masks(run, sysu_root, tmp_path, capsys):
     """Where the dataset has none of its own."""
     root = shutil.copytree(sysu_root, tmp_path / "data")

@@ -115,7 +115,7 @@ def test_a_damaged_list_is_read_or_refused(layout, name, roots):
     fuzz_lists(layout, name, roots[layout], FEW)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("layout", "name"), FILES)
 def test_many_damaged_lists(layout, name, roots):
     fuzz_lists(layout, name, roots[layout], MANY)
@@ -147,10 +147,12 @@ def fuzz_settings(tmp_path, examples, read=load_config):
     check()
 
 
+@pytest.mark.slow
 def test_damaged_settings_are_read_or_refused(tmp_path):
     fuzz_settings(tmp_path, FEW)
 
 
+@pytest.mark.slow
 def test_damaged_settings_on_the_command_line(tmp_path, capsys, monkeypatch):
     def run(file):
         try:
@@ -164,11 +166,12 @@ def test_damaged_settings_on_the_command_line(tmp_path, capsys, monkeypatch):
     fuzz_settings(tmp_path, FEW // 3, run)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_many_damaged_settings(tmp_path):
     fuzz_settings(tmp_path, MANY)
 
 
+@pytest.mark.slow
 @fuzz(FEW)
 @given(st.sampled_from(sorted(flatten(CONFIG))), st.text(max_size=20) | st.floats().map(str) | st.integers().map(str))
 def test_any_value_of_any_setting_is_taken_or_refused(name, value):
@@ -213,7 +216,7 @@ def test_damaged_evaluations_are_refused(tmp_path):
     results = evaluate_protocols(protocols, torch.eye(len(records)), records)
     Evaluation("x", "sysu", 1, "", "", False, "", "", results[:1], [], {}, {}).save(file)
     content = file.read_bytes()
-    assert Evaluation.load(file).protocols[0].by_identity.identity == [1, 2, 3]
+    assert Evaluation.load(str(file)).protocols[0].by_identity.identity == [1, 2, 3]
 
     @fuzz(FEW)
     @given(EDITS)

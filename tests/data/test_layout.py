@@ -108,7 +108,7 @@ def test_what_is_no_layout_is_refused(name, root):
 
 
 def test_folder_of_another_layout_is_refused(sysu_root):
-    assert recognise(sysu_root) == "sysu"
+    assert recognise(sysu_root) == recognise(str(sysu_root)) == "sysu"
     with pytest.raises(CsviError, match=r"is not laid out as LLCM but as SYSU-MM01: set --data.layout sysu$"):
         read_benchmark(DataConfig(root=str(sysu_root), layout="llcm"))
     with pytest.raises(CsviError, match=r"^SYSU-MM01 has one fold: there is no --data.fold 2$"):

@@ -50,6 +50,7 @@ def test_reads_both_splits(root):
     assert recognise(root) == "llcm"
 
 
+@pytest.mark.slow
 def test_true_size(tmp_path):
     (tmp_path / "idx").mkdir()
     for name, images in (("vis", 16946), ("nir", 13975)):

@@ -280,6 +280,7 @@ def ended_within(seconds, numbers):
     return not any(map(running, numbers))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "sigtimedwait"), reason="there any SIGTERM ends a loader process")
 def test_a_signal_to_all_processes_is_left_to_the_main_one(iterating):
     process, workers = iterating
@@ -297,6 +298,7 @@ def test_a_signal_to_all_processes_is_left_to_the_main_one(iterating):
     assert ended_within(1, workers)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks there")
 def test_loader_processes_end_with_a_main_one_that_is_killed(iterating):
     process, workers = iterating

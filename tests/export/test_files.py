@@ -42,12 +42,13 @@ def opened(file):
     return lambda images, modality: program(torch.from_numpy(images), torch.tensor(int(modality))).numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "kind"),
     [
         *((name, "torchscript") for name in METHODS),
         ("coseg", "pt2"),
-        *(pytest.param(name, "onnx", marks=() if name in QUICK else pytest.mark.slow) for name in NETS.values()),
+        *(pytest.param(name, "onnx", marks=() if name in QUICK else pytest.mark.long) for name in NETS.values()),
     ],
 )
 def test_a_file_embeds_batches_of_any_size_and_either_modality_as_csvi_does(method, kind, net_of, tmp_path):
@@ -61,6 +62,7 @@ def test_a_file_embeds_batches_of_any_size_and_either_modality_as_csvi_does(meth
     assert differ == (method not in ("pmt", "mpanet"))  # in all others each modality has layers of its own
 
 
+@pytest.mark.slow
 def test_onnx_gives_the_embeddings_that_evaluation_has_left(coseg_onnx, coseg_run):
     run, embed = Run.open(coseg_run), open_onnx(coseg_onnx)
     images = np.stack([run.image(record) for record in run.benchmark.test])

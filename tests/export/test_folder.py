@@ -24,6 +24,7 @@ def run(coseg_run, tmp_path):
     return shutil.copytree(coseg_run, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_folder_gives_the_very_network_back(coseg_run, tmp_path):
     assert main(["export", str(coseg_run), "--format", "safetensors", "--out", str(tmp_path / "model")]) == 0
     assert {file.name for file in (tmp_path / "model").iterdir()} == {"README.md", "config.json", "model.safetensors"}
@@ -71,6 +72,7 @@ def header_of(card):
     return yaml.safe_load(card.split("---\n")[1])
 
 
+@pytest.mark.slow
 def test_the_card_has_the_numbers_of_the_run(coseg_run):
     card = model_card(Trained.open(coseg_run), repository="owner/name")
     result = Evaluation.load(coseg_run).protocols[0]

@@ -11,7 +11,7 @@ NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA devic
 
 
 @pytest.fixture(
-    params=[pytest.param("cuda", marks=[pytest.mark.gpu, NO_GPU]), pytest.param("cpu", marks=pytest.mark.slow)]
+    params=[pytest.param("cuda", marks=[pytest.mark.gpu, NO_GPU]), pytest.param("cpu", marks=pytest.mark.long)]
 )
 def device(request):
     """The kind of the device, as Fabric names it."""

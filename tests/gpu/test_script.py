@@ -37,7 +37,7 @@ def run(gpu, *arguments):
     return gpu.run_all(gpu.make_parser().parse_args(arguments), arguments)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_part_that_runs_over_or_fails_is_named_and_the_rest_goes_on(gpu, tmp_path, capsys):
     out = tmp_path / "out"
     assert run(gpu, "--out", str(out), "--only", "training", "memory", "tests") == 1
@@ -53,7 +53,7 @@ def test_a_part_that_runs_over_or_fails_is_named_and_the_rest_goes_on(gpu, tmp_p
         assert words in printed
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_without_time_nothing_is_begun(gpu, tmp_path):
     assert run(gpu, "--out", str(tmp_path / "out"), "--seconds", "1", "--only", "tests") == 1
     parts = json.loads((tmp_path / "out" / "gpu.json").read_text())["parts"]

@@ -42,6 +42,7 @@ def quick(rendered, monkeypatch):
     return FitConfig(steps=4, batch=2, weights="none", workers=0)
 
 
+@pytest.mark.slow
 def test_a_training_that_is_stopped_resumes_as_if_never_stopped(rendered, quick, tmp_path, monkeypatch):
     facts = fit_segmenter(tmp_path / "whole.safetensors", rendered, quick)
     assert set(facts) >= {"settings", "sureness", "iou_visible", "iou_infrared", "iou_hard"}
@@ -69,6 +70,7 @@ def test_a_training_that_is_stopped_resumes_as_if_never_stopped(rendered, quick,
     assert not (tmp_path / "parts.ckpt").exists()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_other_settings_or_of_nothing_is_refused(rendered, quick, tmp_path):
     file = tmp_path / "out.ckpt"
     file.write_bytes(b"nothing")
@@ -123,6 +125,7 @@ def test_the_shipped_segmenter_is_small_and_says_how_it_was_trained():
     assert facts["iou_infrared"] >= 0.90
 
 
+@pytest.mark.slow
 def test_the_shipped_segmenter_finds_people_whom_it_never_saw(rendered, monkeypatch):
     """At 96 x 48 pixels, less than half of what its own test has, and on hard samples of fixed seeds."""
     monkeypatch.setattr(fit, "HARD", 80)

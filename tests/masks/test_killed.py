@@ -54,6 +54,7 @@ def contents(out):
     return {file.relative_to(out): file.read_bytes() for file in sorted(out.rglob("*")) if file.is_file()}
 
 
+@pytest.mark.slow
 def test_masks_survive_a_kill_at_any_moment(crops, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     process = start(crops, whole)
@@ -77,6 +78,7 @@ def test_masks_survive_a_kill_at_any_moment(crops, tmp_path):
     assert contents(killed) == contents(whole)
 
 
+@pytest.mark.slow
 def test_masks_in_the_folder_of_crops_are_no_crops_the_second_time(crops):
     for new in (90, 0):
         process = start(crops, crops / "masks")

@@ -217,6 +217,7 @@ def test_its_settings_are_in_the_help_and_are_checked(folder, capsys):
     assert "dim" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_it_stands_in_ablations_and_comparisons(trained, arguments, capsys, monkeypatch):
     monkeypatch.setattr(ablate, "training_cost", lambda config, identities: Cost(2, 1, 1.0, 2**30, "none"))
     variant = f"{NAME}:method.view_weight=0"

@@ -1,4 +1,4 @@
-"""Every method takes a step on real trunks, at a size that strides do not divide. Slow: `pytest -m slow`."""
+"""Every method takes a step on real trunks, at a size that strides do not divide. Long: `pytest -m long`."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from csvi.config import Config, DataConfig
 from csvi.methods import METHODS, build_method, find_method
 from csvi.train.cost import random_training
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("real_trunk")]
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("real_trunk")]
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "mobilenet_v2"])

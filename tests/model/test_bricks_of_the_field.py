@@ -358,6 +358,7 @@ def test_bricks_compute_the_same_when_batch_norms_are_folded():
     torch.testing.assert_close(folded(net)(features), net(features))
 
 
+@pytest.mark.slow
 def test_bricks_are_exported_with_any_batch():
     net = perturbed(built())
     program = torch.export.export(net, (random(2, 16, 12, 6),), dynamic_shapes=({0: torch.export.Dim("batch")},))

@@ -35,6 +35,7 @@ def evaluate(folder, options=None):
     return evaluate_run(Run.open(folder, options or Options()))
 
 
+@pytest.mark.slow
 def test_a_run_is_tested_under_the_protocols_of_its_dataset(root, untrained, tmp_path):
     run = Run.open(untrained(tmp_path / "run", root))
     evaluation = evaluate_run(run)
@@ -59,7 +60,7 @@ def test_features_get_the_metrics_of_the_run_they_come_from(root, untrained, tmp
     order = np.random.default_rng(0).permutation(len(run.benchmark.test))
     paths = np.array([record.path for record in run.benchmark.test])
     np.savez(tmp_path / "f.npz", embedding=run.embeddings.numpy()[order], path=paths[order])
-    evaluation = evaluate_features(tmp_path / "f.npz", Options(root=str(root)))
+    evaluation = evaluate_features(f"{tmp_path}/f.npz", Options(root=root))
     assert evaluation.layout == root.name
     assert evaluation.protocols == expected.protocols
 
@@ -116,6 +117,7 @@ def test_flip_averaging_does_not_know_left_from_right(config):
     torch.testing.assert_close(both.unflatten(1, (3, -1)).norm(dim=2), torch.ones(6, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("root", ["regdb"], indirect=True)
 def test_the_ten_models_of_regdb_have_one_mean(root, untrained, tmp_path):
     runs = [Run.open(untrained(tmp_path / f"regdb-{fold}", root, fold=fold)) for fold in range(1, 11)]
@@ -139,6 +141,7 @@ def test_no_mean_over_galleries_that_were_drawn_otherwise(root, untrained, tmp_p
         summarize([evaluate(a), evaluate(b, Options(gallery="official"))])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("root", ["sysu"], indirect=True)
 def test_refined_rankings_have_no_table_of_cameras(root, untrained, tmp_path):
     folder = untrained(tmp_path / "run", root)
@@ -200,6 +203,7 @@ def test_embeddings_are_used_again_and_give_the_very_same(coseg_run, tmp_path, c
     assert not counted
 
 
+@pytest.mark.slow
 def test_embeddings_of_other_weights_images_or_settings_are_not_used(baseline_run, own, tmp_path, counted):
     folder = shutil.copytree(baseline_run, tmp_path / "run")
     elsewhere = Options(root=str(own), cache=str(tmp_path / "cache"))
@@ -244,6 +248,7 @@ def test_another_gallery_ranks_the_same_embeddings(baseline_run, tmp_path, count
     assert not counted
 
 
+@pytest.mark.slow
 def test_masks_from_elsewhere_are_compared_anew(coseg_run, sysu_root, tmp_path, counted):
     folder, masks = shutil.copytree(coseg_run, tmp_path / "run"), tmp_path / "masks"
     shutil.copytree(sysu_root / "masks", masks)

@@ -129,6 +129,7 @@ def test_where_nothing_can_be_locked_training_works(config, tmp_path, monkeypatc
     assert (tmp_path / "run" / "model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_being_trained_can_be_evaluated(trained, holder, capsys):
     assert run_csvi("evaluate", trained, capsys=capsys)[0] == 0
     assert run_csvi("report", trained, capsys=capsys)[0] == 0
@@ -199,6 +200,7 @@ def test_no_room_for_a_file(start, trained, tmp_path, share, what, capsys):
     assert resumed(trained, capsys)[0] == 0
 
 
+@pytest.mark.slow
 def test_a_full_disk(config, tmp_path):
     """Where a small disk can be had."""
     disk = tmp_path / "disk"

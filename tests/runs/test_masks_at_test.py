@@ -41,6 +41,7 @@ def embedded(run, records, mirrored=False):
         return run.net(image, batch.modality, mask, has_mask)
 
 
+@pytest.mark.slow
 def test_an_evaluation_takes_the_masks_of_the_test_images(run):
     opened = Run.open(run)
     evaluate_run(opened)

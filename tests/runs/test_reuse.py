@@ -71,6 +71,7 @@ def test_cameras_that_have_names_are_printed_with_them(run, table, capsys):
     assert kept_evaluation(opened(run, table)) is None
 
 
+@pytest.mark.slow
 def test_other_identities_in_the_table(run, table):
     saved(run, table)
     table.write_text(table.read_text().replace(",13,", ",99,"))

@@ -30,7 +30,7 @@ def test_a_model_alone_is_told_what_to_be_tested_on(root, untrained, tmp_path, c
     (folder / "config.yaml").unlink()
     with pytest.raises(CsviError, match=r"of a model alone, say what to test it on with --data\.root"):
         Run.open(folder)
-    run = Run.open(folder, Options(root=str(root), cache=str(cache_folder)))
+    run = Run.open(folder, Options(root=root, cache=cache_folder))
     assert run.config is None
     assert (run.data.height, run.data.width) == (48, 24)
     assert evaluate_run(run).layout == "folder"

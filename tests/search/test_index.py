@@ -134,6 +134,7 @@ def write_deep(folder, lowest):
     return folder
 
 
+@pytest.mark.slow
 def test_images_of_more_than_8_bits_are_all_read_in_one_range(uri, crops, tmp_path):
     add(uri, crops / "table.csv", root=tmp_path)
     with open_gallery(uri) as gallery:

@@ -98,11 +98,12 @@ def check_kills(nursery, features, folder, kills, longest, seed):
             assert np.isclose(search(gallery, features.embedding[row : row + 1], 1)[0].similarity, 1)
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_of_twenty_moments_loses_nothing_and_doubles_nothing(nursery, make_features, tmp_path):
     check_kills(nursery, make_features(600, 16), tmp_path, kills=20, longest=0.35, seed=0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(1, 6))
 def test_nor_do_a_thousand_kills(nursery, make_features, tmp_path, seed):
     check_kills(nursery, make_features(3000, 16), tmp_path, kills=200, longest=1.0, seed=seed)

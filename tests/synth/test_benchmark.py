@@ -22,6 +22,7 @@ def contents(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
 
 
+@pytest.mark.slow
 def test_layout(tiny):
     assert len(list(tiny.glob("cam*/*/*.jpg"))) == len(list(tiny.glob("masks/cam*/*/*.png"))) == 12 * 9
     splits = [(tiny / f"exp/{split}_id.txt").read_text().splitlines() for split in ("train", "val", "test")]
@@ -48,7 +49,7 @@ def test_paper_preset_has_the_real_structure():
 
 
 def test_number_of_processes_does_not_change_a_byte(tiny, tmp_path):
-    write_benchmark(tmp_path / "one", TINY)
+    write_benchmark(f"{tmp_path}/one", TINY)
     assert contents(tmp_path / "one") == contents(tiny)
 
 

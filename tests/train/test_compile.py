@@ -56,13 +56,13 @@ def without_code(monkeypatch):
     monkeypatch.setattr("csvi.train.loop.check_compiler", lambda device: None)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("without_code")
 def test_a_compiled_run_is_the_same_run(config, tmp_path, caplog):
     assert_same_run(config, tmp_path, caplog)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @needs_compiler
 def test_a_run_of_machine_code_is_the_same_run(config, tmp_path, caplog):
     assert_same_run(config, tmp_path, caplog)
@@ -86,7 +86,8 @@ def assert_same_run(config, tmp_path, caplog):
         assert load_file(tmp_path / "run" / file).keys() == load_file(tmp_path / "eager" / file).keys()
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=[pytest.mark.slow, needs_compiler])])
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=[pytest.mark.long, needs_compiler])])
 def test_compiled_losses_and_gradients_are_those_of_float64(config, backend):
     torch._dynamo.reset()
     torch.manual_seed(0)
@@ -106,7 +107,7 @@ def test_compiled_losses_and_gradients_are_those_of_float64(config, backend):
 
 
 @needs_compiler
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_compiler_that_is_there_is_found():
     check_compiler(torch.device("cpu"))
 

@@ -1,9 +1,12 @@
 """The cost of a step, measured in a process of its own."""
 
+import pytest
+
 from csvi.methods import build_method
 from csvi.train.cost import training_cost
 
 
+@pytest.mark.slow
 def test_cost_of_training(config, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # layers this small only wait for each other's threads
     config.data.identities, config.data.images = 4, 2

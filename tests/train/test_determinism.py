@@ -17,6 +17,7 @@ def settings(config, tmp_path):
     return config
 
 
+@pytest.mark.slow
 def test_two_processes_and_any_number_of_loaders(settings, tmp_path, start_csvi, assert_same):
     """This one, in which much ran before, and a new one; Python hashes texts differently in each."""
     process = start_csvi("train", f"--config={tmp_path}/settings.yaml", f"--run={tmp_path}/b", "--data.workers=2")
@@ -26,6 +27,7 @@ def test_two_processes_and_any_number_of_loaders(settings, tmp_path, start_csvi,
     assert_same(tmp_path / "a", tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_random_numbers_of_a_step_are_the_same_in_a_resumed_run(settings, tmp_path, monkeypatch, assert_same):
     """As a dropout would draw them."""
     steps = []

@@ -114,11 +114,12 @@ def kill_at_random(start, folder, kills, seed):
     return found
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_resumed_as_if_never_stopped(start, tmp_path):
     assert len(kill_at_random(start, tmp_path, 3, seed=0)) >= 3
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_twenty_kills(start, tmp_path):
     found = kill_at_random(start, tmp_path, 20, seed=1)
     print(f"{len(found)} kills, checkpoints of steps {found}")

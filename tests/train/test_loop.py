@@ -62,6 +62,7 @@ def at_step(monkeypatch, number, action):
     monkeypatch.setattr(loop, "train_step", patched)
 
 
+@pytest.mark.slow
 def test_eight_identities_are_learnt_by_heart(config, tmp_path):
     config.data = dataclasses.replace(config.data, height=48, width=24, images=2, pad=0, flip=0.0, erase=0.0)
     config.method = dataclasses.replace(
@@ -85,7 +86,7 @@ def test_eight_identities_are_learnt_by_heart(config, tmp_path):
 
 
 def test_a_run_folder_holds_all_of_a_run(config, tmp_path):
-    train(config, tmp_path / "run")
+    train(config, f"{tmp_path}/run")
     names = {file.name for file in (tmp_path / "run").iterdir()}
     events = {name for name in names if name.startswith("events.out.tfevents")}
     assert len(events) == 1
@@ -99,6 +100,7 @@ def test_a_run_folder_holds_all_of_a_run(config, tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_same_seed_same_metrics_and_another_seed_others(config, tmp_path):
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         torch.manual_seed(torch.seed() % 1000)  # what came before does not count
@@ -136,6 +138,7 @@ def assert_same_run(run, other):
     assert same_model(run, other)
 
 
+@pytest.mark.slow
 def test_resumed_after_an_epoch_as_if_never_stopped(two_epochs, whole, tmp_path):
     one = dataclasses.replace(two_epochs, train=dataclasses.replace(two_epochs.train, epochs=1))
     train(one, tmp_path / "run")
@@ -143,6 +146,7 @@ def test_resumed_after_an_epoch_as_if_never_stopped(two_epochs, whole, tmp_path)
     assert_same_run(tmp_path / "run", whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "workers", "step", "message"),
     [
@@ -166,6 +170,7 @@ def test_resumed_after_a_signal_as_if_never_stopped(
     assert_same_run(tmp_path / "run", whole)
 
 
+@pytest.mark.slow
 def test_resumed_after_a_crash_from_the_last_checkpoint(two_epochs, whole, tmp_path, monkeypatch):
     def crash():
         raise RuntimeError("out of memory")
@@ -191,6 +196,7 @@ def position(run):
     return saved["epoch"], saved["step"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["in it", "after it"])
 def test_a_kill_during_or_after_a_validation(two_epochs, tmp_path, monkeypatch, moment):
     """Costs no step, and the one that is done again is written once."""
@@ -208,6 +214,7 @@ def test_a_kill_during_or_after_a_validation(two_epochs, tmp_path, monkeypatch, 
     assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_going_back_to_the_checkpoint_before(two_epochs, whole, tmp_path, monkeypatch):
     """A kill right after that leaves a run that can be resumed."""
     two_epochs.train.checkpoint_every = 1e-9
@@ -246,6 +253,7 @@ def test_a_checkpoint_alone_knows_its_settings(config, run, tmp_path):
         train(config, tmp_path / "other", resume=str(alone))
 
 
+@pytest.mark.slow
 def test_nothing_left_to_do(config, tmp_path):
     config.train.epochs = 2
     train(config, tmp_path / "run")
@@ -372,6 +380,7 @@ def test_baseline_trains_without_masks(without_masks, tmp_path):
     assert set(metrics(tmp_path / "run")[0]) == {"step", "train/loss", "train/identity", "train/center", "train/lr"}
 
 
+@pytest.mark.slow
 def test_validation_on_identities_that_are_not_trained_on(config, tmp_path, monkeypatch):
     config.train = dataclasses.replace(config.train, epochs=3, validate_every=2)
     modes = []
@@ -453,6 +462,7 @@ def test_the_ramp_of_the_center_loss_counts_the_steps_of_the_run(config, tmp_pat
     assert first["train/center"] == first["train/coseg/center"] == 0 < second["train/center"]
 
 
+@pytest.mark.slow
 def test_what_a_method_advises_is_said_with_its_step(two_epochs, tmp_path, monkeypatch, caplog):
     """It is asked every ten steps, with the terms of that step."""
     asked = []
@@ -486,6 +496,7 @@ def test_only_who_learns_from_masks_decodes_them(config, tmp_path, name, kinds):
     assert {file.name.split("-")[0] for file in (tmp_path / "cache").iterdir()} == kinds
 
 
+@pytest.mark.slow
 def test_labels_end_a_run_before_it_begins_and_by_their_setting_train_as_the_masks_do(
     config, coseg_run, sysu_root, tmp_path
 ):
@@ -507,6 +518,7 @@ def test_labels_end_a_run_before_it_begins_and_by_their_setting_train_as_the_mas
     assert evaluate_run(Run.open(tmp_path / "run")).masks == evaluate_run(Run.open(coseg_run)).masks
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_ends_a_run_or_is_skipped_and_listed(config, sysu_root, tmp_path, caplog):
     root = Path(shutil.copytree(sysu_root, tmp_path / "root"))
     (root / "cam1/0001/0001.jpg").write_bytes(b"not an image")
@@ -545,6 +557,7 @@ def test_settings_of_augmentation_without_effect_are_named(two_epochs, tmp_path,
     assert found == ["coseg augments images in its own way: data.pad has no effect"]
 
 
+@pytest.mark.slow
 def test_the_moving_average_of_the_weights_is_kept_validated_and_resumed(config, two_epochs, tmp_path, monkeypatch):
     """What is saved is the average of what the run without it goes through."""
     two_epochs.train.ema = 0.75

@@ -85,6 +85,7 @@ def test_the_run_stops_and_names_step_losses_and_images(two_epochs, tmp_path, mo
     assert [line["step"] for line in lines(tmp_path / "run")] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.slow
 def test_nothing_is_saved_of_steps_that_were_not_looked_at(two_epochs, tmp_path, monkeypatch):
     """Losses are fetched every ten steps or before anything is saved; here that is the end of the epoch."""
     spoil(monkeypatch, {6}, image)
@@ -139,6 +140,7 @@ def test_a_run_that_skips_continues_and_says_where(two_epochs, tmp_path, monkeyp
     assert all(tensor.isfinite().all() for tensor in load_file(tmp_path / "run" / "model.safetensors").values())
 
 
+@pytest.mark.slow
 def test_a_stopped_run_is_resumed_by_skipping(two_epochs, tmp_path, monkeypatch):
     spoil(monkeypatch, {6}, gradient)
     with pytest.raises(CsviError, match=r"--resume auto with --train\.on_nonfinite skip"):

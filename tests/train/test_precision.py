@@ -37,6 +37,7 @@ def exact(module, batch):
     return copy.deepcopy(module).double(), double
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_losses_agree_with_float64(config, batch, name):
     config.method = as_method(config.method, name)
@@ -53,6 +54,7 @@ def test_losses_agree_with_float64(config, batch, name):
         assert {term: float(value.detach()) for term, value in terms.items()} == pytest.approx(expected, rel=error)
 
 
+@pytest.mark.slow
 def test_embeddings_agree_with_float64(config, batch):
     torch.manual_seed(0)
     method = build_method(config, 4)

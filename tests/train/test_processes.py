@@ -147,6 +147,7 @@ def assert_close(found, expected, name):
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9, msg=lambda text: f"{name}: {text}")
 
 
+@pytest.mark.slow
 def test_two_processes_train_every_method_as_one_does_on_the_whole_batch(train_together, tiny_trunk):
     given = {}
     for name in METHODS:
@@ -234,6 +235,7 @@ def lines(run):
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_two_processes_leave_the_run_of_one_and_only_the_first_writes(ranks, settings, tmp_path):
     run, other, one = tmp_path / "run", tmp_path / "other", tmp_path / "one"
     started = ranks.csvi(

@@ -98,6 +98,7 @@ def assert_saved(run):
     assert steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_to_all_processes_of_a_run(training, tmp_path, number):
     """As `timeout csvi train`, `csvi train | tee log` and Ctrl-C, and SLURM with --signal=USR1@120."""
@@ -112,6 +113,7 @@ def test_a_signal_to_all_processes_of_a_run(training, tmp_path, number):
     assert_saved(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_terminal_that_is_gone(training, tmp_path):
     """As an SSH connection that drops: SIGHUP, and the bar of progress can be written nowhere."""
     terminal, other_end = pty.openpty()

@@ -83,6 +83,7 @@ def ticking(config, monkeypatch):
     return clock
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("until", "steps", "ends"),
     [

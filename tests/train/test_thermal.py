@@ -84,6 +84,7 @@ def warmer(root):
     return root
 
 
+@pytest.mark.slow
 def test_training_and_evaluation_read_with_the_numbers_in_the_settings(thermal, whole):
     folder = whole(thermal)
     assert re.fullmatch(r"7\d\d\d,8\d\d\d", range_of(folder))
@@ -105,6 +106,7 @@ def test_training_and_evaluation_read_with_the_numbers_in_the_settings(thermal, 
         torch.testing.assert_close(run.net(batch.image, batch.modality)[0], run.embeddings[probe], atol=1e-3, rtol=0)
 
 
+@pytest.mark.slow
 def test_resumed_by_the_same_command_as_if_never_stopped(thermal, whole, tmp_path, monkeypatch):
     """It says auto again, and the images that would be measured have changed since."""
     root = shutil.copytree(thermal.data.root, tmp_path / "data")
@@ -157,6 +159,7 @@ def test_a_run_on_8_bits_has_to_be_told_the_range(baseline_run, thermal_root, tm
     assert name == "evaluation-on-thermal-infrared_range-7500,8265.json"
 
 
+@pytest.mark.slow
 def test_embeddings_under_another_range_are_others(thermal, whole, tmp_path):
     folder = shutil.copytree(whole(thermal), tmp_path / "run")
     own, other = Run.open(folder), Run.open(folder, Options(infrared_range="7000,9000"))

@@ -40,6 +40,7 @@ def test_all_images_are_trained_on_and_those_without_a_mask_are_counted_and_list
     assert all(line["train/coseg/segmentation"] > 0 for line in lines)
 
 
+@pytest.mark.slow
 def test_it_resumes_bit_for_bit_with_any_number_of_loader_processes(settings, tmp_path, monkeypatch, assert_same):
     train(settings, tmp_path / "whole")
     steps = []
@@ -53,6 +54,7 @@ def test_it_resumes_bit_for_bit_with_any_number_of_loader_processes(settings, tm
     assert_same(tmp_path / "whole", tmp_path / "stopped")
 
 
+@pytest.mark.slow
 def test_masks_that_are_made_while_a_run_is_stopped_are_learned_from_then_on(settings, sysu_root, tmp_path):
     settings.train.epochs = 1
     train(settings, tmp_path / "run")
@@ -62,6 +64,7 @@ def test_masks_that_are_made_while_a_run_is_stopped_are_learned_from_then_on(set
     assert not (tmp_path / "run" / "without-mask.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in METHODS if find_method(name).needs_masks and name != "coseg"])
 def test_every_method_that_learns_from_masks_trains_without_some(settings, tmp_path, name):
     settings.method, settings.train.epochs = as_method(settings.method, name), 1

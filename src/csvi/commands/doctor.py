@@ -162,7 +162,11 @@ def examine(cache: Path) -> Machine:
         except (CsviError, RuntimeError) as error:  # a device that is there and does not answer is a RuntimeError
             problems.append(in_one_line(error))
     folders = list(_folders(cache, with_torch=computing is not None))
-    problems += [f"the folder of {f.purpose}, {f.path}, cannot be written to" for f in folders if not f.writable]
+    problems += [
+        f"the folder of {f.purpose}, {f.path}, cannot be written to{'' if f.free_bytes else ': no byte is free'}"
+        for f in folders
+        if not f.writable
+    ]
     memory, available = _memory()
     waiting = {name: os.environ[name] for name in WAITING if name in os.environ}
     return Machine(
@@ -299,8 +303,9 @@ def _folders(cache: Path, with_torch: bool) -> Iterator[Folder]:
 def _folder(purpose: str, path: Path, measure: bool = True) -> Folder:
     """Look at a folder, which need not be there yet."""
     there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-    writable = os.access(there, os.W_OK | os.X_OK) and there.is_dir()
-    free = shutil.disk_usage(there).free
+    whole, _, free = shutil.disk_usage(there)
+    full = whole > 0 and not free  # some file systems tell neither
+    writable = os.access(there, os.W_OK | os.X_OK) and there.is_dir() and not full
     if not measure:
         return Folder(purpose, str(path), None, None, free, writable)
     sizes = [(Path(folder) / name).lstat().st_size for folder, _, names in os.walk(path) for name in names]

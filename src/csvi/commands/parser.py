@@ -1,7 +1,6 @@
 """The argument parser of all commands."""
 
 import contextlib
-import dataclasses
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
@@ -61,9 +60,12 @@ def add_config_option(parser: Parser) -> None:
 class _ConfigFile(ActionConfigFile):
     def __call__(self, parser: Any, settings: Any, file: Any, option: str | None = None) -> None:
         """Apply a file of settings; errors name the file, which those of jsonargparse do not."""
-        found = read_settings(settings_file(file))
-        if parser.method is not None and "method" in found:
-            found["method"] = _of_method(parser.method, found["method"])
+        path = settings_file(file)
+        found = read_settings(path)
+        if parser.method is not None and found.get("method", {}).get("name", parser.method) != parser.method:
+            from csvi.runs.settings import load_method_settings, shared_changes
+
+            found["method"] = shared_changes(load_method_settings(path), parser.method)
         if found:
             super().__call__(parser, settings, yaml.safe_dump(found), option)
 
@@ -109,13 +111,3 @@ def _last_value(arguments: Sequence[str], option: str) -> str | None:
     values = [value for name, value in itertools.pairwise(arguments) if name == option]
     values += [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{option}=")]
     return values[-1] if values else None
-
-
-def _of_method(name: str, section: dict[str, Any]) -> dict[str, Any]:
-    """Keep the settings of a section that this method has, if the section was written for another method."""
-    from csvi.methods import find_method
-
-    if (section.get("name") or name) == name:
-        return section
-    known = {field.name for field in dataclasses.fields(find_method(name).Settings)} - {"name"}
-    return {key: value for key, value in section.items() if key in known}

@@ -71,9 +71,9 @@ class Check:
 
 
 def check_dataset(
-    root: Path,
+    root: str | os.PathLike[str],
     layout: str | None = None,
-    masks: Path | None = None,
+    masks: str | os.PathLike[str] | None = None,
     decode: bool = False,
     mask_values: MaskValues = 255,
     visible_range: str = "auto",
@@ -95,6 +95,7 @@ def check_dataset(
     """
     ranges = DataConfig(visible_range=visible_range, infrared_range=infrared_range)
     root = expanded(root).absolute()
+    masks = None if masks is None else Path(masks)
     if not root.is_dir():
         raise CsviError(f"{root} is not a folder: give the folder of a dataset")
     name = layout or recognise(root)

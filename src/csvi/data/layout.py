@@ -5,6 +5,7 @@ name it as `module:Class` wherever a layout is asked for: `csvi check ROOT --dat
 """
 
 import dataclasses
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -110,8 +111,9 @@ def find_layout(name: str) -> Layout:
     return layout
 
 
-def recognise(root: Path) -> str | None:
+def recognise(root: str | os.PathLike[str]) -> str | None:
     """Name of the first of `LAYOUTS` that a folder looks like, if any."""
+    root = Path(root)
     return next((name for name in LAYOUTS if find_layout(name).recognise(root)), None)
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,7 +83,7 @@ class Evaluation:
         return self.cameras.get(str(camera), str(camera))
 
     @classmethod
-    def load(cls, path: Path) -> "Evaluation":
+    def load(cls, path: str | os.PathLike[str]) -> "Evaluation":
         """Load what `csvi evaluate` saved, or printed as JSON.
 
         Args:
@@ -91,6 +92,7 @@ class Evaluation:
         Raises:
             CsviError: there is none, or it is none, or holds several, or is of another version.
         """
+        path = Path(path)
         file = path / EVALUATION if path.is_dir() else path
         if not file.is_file():
             run = path.parent if path.suffix == ".json" else path
@@ -134,8 +136,9 @@ class Evaluation:
             raise CsviError(f"not evaluated under {protocol!r}: choose one of {', '.join(results)}")
         return results[protocol]
 
-    def save(self, file: Path) -> Path:
+    def save(self, file: str | os.PathLike[str]) -> Path:
         """Write it as JSON, completely or not at all; returns the file."""
+        file = Path(file)
         with replacing(file) as partial:
             partial.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
         return file
@@ -226,7 +229,7 @@ def evaluated(run: Run) -> Evaluation:
     return evaluation
 
 
-def evaluate_features(file: Path, options: Options) -> Evaluation:
+def evaluate_features(file: str | os.PathLike[str], options: Options) -> Evaluation:
     """Evaluate embeddings from elsewhere: those of all test images from a file as `read_embeddings` reads it.
 
     Raises:
@@ -237,7 +240,7 @@ def evaluate_features(file: Path, options: Options) -> Evaluation:
     if options.flip:
         raise CsviError("--flip averages while embedding and these are embeddings already: leave it away")
     benchmark = read_benchmark(options.applied_to(DataConfig()))
-    embeddings = read_embeddings(file, [record.path for record in benchmark.test])
+    embeddings = read_embeddings(Path(file), [record.path for record in benchmark.test])
     return _evaluate(embeddings, benchmark, options, str(file), "", 0.0, {})
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property, partial
@@ -47,13 +48,13 @@ EVALUATION = "evaluation.json"
 class Options:
     """The data that a run is tested on, and the way; None leaves it to the run, or to the dataset."""
 
-    root: str | None = None
+    root: str | os.PathLike[str] | None = None
     """Folder of the dataset."""
     layout: str | None = None
     """Its layout; by default that of the run or, of another folder, the one it looks like."""
     fold: int | None = None
     """Fold of the dataset (RegDB)."""
-    masks: str | None = None
+    masks: str | os.PathLike[str] | None = None
     """Folder of person masks; by default that of the run, or of another root its own."""
     mask_values: MaskValues | None = None
     """What marks a person in a mask."""
@@ -61,7 +62,7 @@ class Options:
     """Values that become black and white in visible images of more than 8 bits."""
     infrared_range: str | None = None
     """The same in infrared images."""
-    cache: str | None = None
+    cache: str | os.PathLike[str] | None = None
     """Folder of decoded images."""
     gallery: GalleryDraw | None = None
     """The way galleries are drawn, see `csvi.data.protocols_of`."""
@@ -79,7 +80,7 @@ class Options:
         """
         data = dataclasses.replace(data)
         if self.root is not None:
-            data.root, data.masks = self.root, None
+            data.root, data.masks = os.fspath(self.root), None
             root = expanded(self.root)
             if self.layout is None and not find_layout(data.layout).recognise(root):
                 data.layout = recognise(root) or data.layout
@@ -88,9 +89,9 @@ class Options:
             data.fold = self.fold
         elif data.fold > find_layout(data.layout).folds:
             data.fold = 1
-        data.masks = data.masks if self.masks is None else self.masks
+        data.masks = data.masks if self.masks is None else os.fspath(self.masks)
         data.mask_values = data.mask_values if self.mask_values is None else self.mask_values
-        data.cache = data.cache if self.cache is None else self.cache
+        data.cache = data.cache if self.cache is None else os.fspath(self.cache)
         ranges = {name: value for name in RANGES if (value := getattr(self, name)) is not None}
         return dataclasses.replace(data, **ranges)
 
@@ -110,7 +111,7 @@ class Run:
         self.precision = choose_precision(config.precision if config else "auto")
 
     @classmethod
-    def open(cls, path: str | Path, options: Options = Options()) -> "Run":
+    def open(cls, path: str | os.PathLike[str], options: Options = Options()) -> "Run":
         """Open a run.
 
         Args:

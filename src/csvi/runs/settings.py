@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,32 +25,35 @@ def add_settings(parser: ArgumentParser, method: str) -> None:
     parser.add_class_arguments(Config, skip={"method"})
 
 
-def save_config(config: Config, file: Path) -> None:
+def save_config(config: Config, file: str | os.PathLike[str]) -> None:
     """Write a configuration as YAML, readable by `load_config` and by `csvi train --config`."""
     plain = json.loads(json.dumps(dataclasses.asdict(config)))  # tuples as lists
-    with replacing(file) as partial:
+    with replacing(Path(file)) as partial:
         partial.write_text(yaml.safe_dump(plain, sort_keys=False))
 
 
-def load_config(file: Path) -> Config:
+def load_config(file: str | os.PathLike[str]) -> Config:
     """Read a configuration; a setting that the file leaves out has its default.
 
     Raises:
         CsviError: there is no such file or method, or it holds an unknown setting or a value of the wrong type.
     """
-    settings = read_settings(file)
-    method = str(settings.get("method", {}).get("name") or DEFAULT_METHOD)
-    find_method(method)
-    try:
-        return _parsed(method, settings)
-    except Exception as error:  # jsonargparse raises several of its own
-        raise CsviError(f"{file} is not a configuration of csvi: {in_one_line(error, 500)}") from error
+    return _of_file(Path(file), read_settings(Path(file)))
+
+
+def load_method_settings(file: Path) -> MethodSettings:
+    """Read the settings of a method from a file that may hold anything besides.
+
+    Raises:
+        CsviError: as `load_config`.
+    """
+    return _of_file(file, {"method": read_settings(file).get("method", {})}).method
 
 
 def with_settings(config: Config, settings: Mapping[str, str]) -> Config:
     """Copy a configuration with other values: name such as `data.height` → text, as on the command line.
 
-    With another method, the settings that both methods have keep their values.
+    Another method takes over what it has too and what is not at the default of the first, which may differ.
 
     Raises:
         CsviError: there is no such method or setting, or a value of the wrong type.
@@ -65,7 +69,7 @@ def with_settings(config: Config, settings: Mapping[str, str]) -> Config:
         for name, text in settings.items():
             section, _, key = name.rpartition(".")
             (plain[section] if section else plain)[key] = yaml.safe_load(text)
-        return _parsed(config.method.name, plain)
+        return _parsed(plain)
     except CsviError:
         raise
     except Exception as error:
@@ -73,16 +77,28 @@ def with_settings(config: Config, settings: Mapping[str, str]) -> Config:
 
 
 def as_method(settings: MethodSettings, name: str) -> MethodSettings:
-    """Give a method those of these settings that it has too and that are not at their default, which may differ."""
-    kind, default = find_method(name).Settings, type(settings)()
-    shared = [f.name for f in dataclasses.fields(kind) if hasattr(settings, f.name)]
-    changed = {key: getattr(settings, key) for key in shared if getattr(settings, key) != getattr(default, key)}
-    return kind(**changed | {"name": name})
+    """Give a method what it takes over from the settings of another."""
+    return find_method(name).Settings(**shared_changes(settings, name) | {"name": name})
 
 
-def _parsed(method: str, plain: dict[str, Any]) -> Config:
+def shared_changes(settings: MethodSettings, name: str) -> dict[str, Any]:
+    """List those of these settings that another method has too and that are not at their default, which may differ."""
+    default, own = type(settings)(), {field.name for field in dataclasses.fields(find_method(name).Settings)}
+    changed = {key: value for key, value in vars(settings).items() if value != getattr(default, key)}
+    return {key: value for key, value in changed.items() if key in own and key != "name"}
+
+
+def _of_file(file: Path, plain: Mapping[str, Any]) -> Config:
+    try:
+        return _parsed(plain)
+    except Exception as error:  # jsonargparse raises several of its own
+        raise CsviError(f"{file} is not a configuration of csvi: {in_one_line(error, 500)}") from error
+
+
+def _parsed(plain: Mapping[str, Any]) -> Config:
+    method = str(plain.get("method", {}).get("name") or DEFAULT_METHOD)
     parser = ArgumentParser(exit_on_error=False)
     add_settings(parser, method)
-    parsed = parser.parse_object(plain)
+    parsed = parser.parse_object(dict(plain))
     check_nulls(parser, parsed)
     return Config(**vars(parser.instantiate(parsed)))

@@ -4,6 +4,7 @@ Images that are there already, with all that is known of them, are skipped; a jo
 """
 
 import dataclasses
+import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -75,7 +76,7 @@ class Added:
 
 
 def gallery_for_crops(
-    uri: str, crops: Crops, embedder: Embedder, choices: Choices, collection: str = COLLECTION
+    uri: str | os.PathLike[str], crops: Crops, embedder: Embedder, choices: Choices, collection: str = COLLECTION
 ) -> Gallery:
     """Open the gallery that crops are to be added to, which is made if it is not there yet; see `make_gallery`.
 
@@ -90,6 +91,7 @@ def gallery_for_crops(
         CsviError: the gallery is of another model, range, metric or root, or cannot be opened or made; or most pixels
             of images of more than 8 bits lie outside of their range.
     """
+    uri = os.fspath(uri)
     check_ranges(crops.root, crops.records, crops.data)  # before the gallery learns them
     noise = np.random.default_rng(0).integers(256, size=(4, embedder.height, embedder.width, 3), dtype=np.uint8)
     embeddings = embedder.embed_pixels(noise, Modality.VISIBLE)

@@ -342,7 +342,7 @@ class Gallery:
         return Hit(**known, similarity=similarity, distance=distance)
 
 
-def open_gallery(uri: str, collection: str = COLLECTION) -> Gallery:
+def open_gallery(uri: str | os.PathLike[str], collection: str = COLLECTION) -> Gallery:
     """Open a gallery.
 
     Args:
@@ -353,7 +353,7 @@ def open_gallery(uri: str, collection: str = COLLECTION) -> Gallery:
         CsviError: there is none, it is damaged or in use, or the collection is not one of csvi.
     """
     _check_name(collection)
-    milvus = Milvus(uri)
+    milvus = Milvus(os.fspath(uri))
     try:
         with milvus.speaking("read"):
             there = milvus.client.has_collection(collection)
@@ -376,13 +376,14 @@ def facts_of(uri: str, collection: str = COLLECTION) -> Facts | None:
         return _facts_of(milvus, collection) if there else None
 
 
-def make_gallery(uri: str, facts: Facts, collection: str = COLLECTION) -> Gallery:
+def make_gallery(uri: str | os.PathLike[str], facts: Facts, collection: str = COLLECTION) -> Gallery:
     """Open a gallery of these facts, which is made if it is not there yet.
 
     Raises:
         CsviError: there is one of another model, metric or precision; Milvus Lite cannot keep one of these facts; or as
             `open_gallery`.
     """
+    uri = os.fspath(uri)
     _check_name(collection)
     _check_lite(is_local(uri), facts)
     milvus = Milvus(uri, new=True)

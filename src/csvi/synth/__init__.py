@@ -5,6 +5,7 @@ render) are drawn from separate generators; a layout (`sysu`, `regdb`, `llcm`, `
 `benchmark` writes them.
 """
 
+import os
 from pathlib import Path
 
 from csvi.config import SynthConfig
@@ -13,15 +14,15 @@ __all__ = ["write_benchmark", "write_sheet"]
 
 
 # numba and the kernels are imported only when something is rendered
-def write_benchmark(out: Path, config: SynthConfig) -> None:
+def write_benchmark(out: str | os.PathLike[str], config: SynthConfig) -> None:
     """Write the benchmark to the folder `out`; see `csvi.synth.benchmark.write_benchmark`."""
     from csvi.synth import benchmark
 
-    benchmark.write_benchmark(out, config)
+    benchmark.write_benchmark(Path(out), config)
 
 
-def write_sheet(file: Path, config: SynthConfig, people: int = 10) -> None:
+def write_sheet(file: str | os.PathLike[str], config: SynthConfig, people: int = 10) -> None:
     """Write a contact sheet, a PNG; see `csvi.synth.sheet.write_sheet`."""
     from csvi.synth import sheet
 
-    sheet.write_sheet(file, config, people)
+    sheet.write_sheet(Path(file), config, people)

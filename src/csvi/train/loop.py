@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -57,7 +58,12 @@ log = logging.getLogger(__name__)
 SKIPPED, WITHOUT_MASK = "skipped.json", "without-mask.json"
 
 
-def train(config: Config, run: Path, resume: str | None = None, until: float = math.inf) -> bool:
+def train(
+    config: Config,
+    run: str | os.PathLike[str],
+    resume: str | os.PathLike[str] | None = None,
+    until: float = math.inf,
+) -> bool:
     """Train a method and leave it in a run folder.
 
     The folder gets `config.yaml`, `metrics.jsonl`, TensorBoard events, `last.ckpt`, the checkpoint before that as
@@ -78,6 +84,7 @@ def train(config: Config, run: Path, resume: str | None = None, until: float = m
         CsviError: bad data or settings, losses that are not finite, a folder that cannot be written, or one in which
             another process trains; or another process of this run is lost.
     """
+    run, resume = Path(run), None if resume is None else os.fspath(resume)
     checkpoints = checkpoints_to_resume(run, resume)  # what is wrong with them is said before anything else is done
     if checkpoints:
         file = checkpoints[0].with_name("config.yaml")

@@ -205,6 +205,7 @@ class Opened:
         raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_the_demo_is_run_and_indexed_once_and_opened(coseg_run, sysu_root, records, tmp_path, monkeypatch, capsys):
     def demo(out):
         shutil.copytree(coseg_run, out / "run")
