@@ -371,6 +371,8 @@ COPIES = {
     "runs/baseline": ("runs/baseline-0", "runs/baseline-1"),
     "SYSU-MM01": ("ROOT", "labelled", "demo/benchmark"),
     "SYSU-MM01/masks": ("MASKS", "THEIRS"),
+    "RegDB/masks": ("REGDB_MASKS",),
+    "LLCM/masks": ("LLCM_MASKS",),
     "mine": ("CROPS", "NEW"),
     "crops": ("CROPS/MORE",),
 }
