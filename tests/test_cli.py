@@ -220,6 +220,16 @@ def test_another_method_than_a_runs_takes_what_was_changed_and_its_own_defaults_
     assert config_with("--config", file, "--method=hctri").method.part_dim == find_method("hctri").Settings().part_dim
 
 
+def test_of_several_files_the_last_word_holds_also_for_another_method(config_with, tmp_path):
+    one, two, three = (tmp_path / f"{name}.yaml" for name in ("one", "two", "three"))
+    one.write_text("method: {name: coseg, center_weight: 1, parts: 3}")
+    two.write_text("method: {name: coseg, center_weight: 0.5}")
+    three.write_text("data: {height: 144}")
+    baseline = config_with("--config", one, "--config", two, "--method=baseline").method
+    assert (baseline.center_weight, baseline.parts) == (0.5, 3)
+    assert config_with("--config=methods/agw", "--config", three).method.name == "agw"
+
+
 def test_a_misspelt_setting_of_a_file_is_not_passed_over_for_any_method(config_with, tmp_path, capsys):
     file = tmp_path / "settings.yaml"
     file.write_text("method: {name: baseline, segmentation_weight: 20}")

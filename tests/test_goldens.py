@@ -195,8 +195,10 @@ def goldens():
     return json.loads(FILE.read_text())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("variant", "dtype", "literal"), CASES)
+@pytest.mark.parametrize(
+    ("variant", "dtype", "literal"),
+    [pytest.param(*case, marks=[pytest.mark.slow] if case[1] == "float64" else []) for case in CASES],
+)
 def test_two_steps_are_as_they_were(goldens, variant, dtype, literal):
     found, golden = two_steps(variant, DTYPES[dtype], literal), goldens["steps"][case(variant, dtype, literal)]
     close(found, golden, TOLERANCE[dtype])

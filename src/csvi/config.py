@@ -370,7 +370,8 @@ def settings_file(given: str | os.PathLike[str]) -> Path:
         return shipped_config(name)
     whole = ", ".join(name for name in names if "/" not in name)
     of_methods = ", ".join(name.removeprefix("methods/") for name in names if "/" in name)
-    raise CsviError(f"no such file: {file}; csvi brings {whole}, and as methods/NAME: {of_methods}")
+    what = "a folder" if file.is_dir() else "no such file"
+    raise CsviError(f"{what}: {file}; csvi brings {whole}, and as methods/NAME: {of_methods}")
 
 
 class _SettingsLoader(yaml.SafeLoader):

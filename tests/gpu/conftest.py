@@ -1,4 +1,4 @@
-"""Tests of what only a GPU can show; the same code runs on a CPU too, among the slow ones."""
+"""Tests of what only a GPU can show; the same code runs on a CPU too, among the long ones."""
 
 import pytest
 import torch

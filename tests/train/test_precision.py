@@ -37,7 +37,6 @@ def exact(module, batch):
     return copy.deepcopy(module).double(), double
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_losses_agree_with_float64(config, batch, name):
     config.method = as_method(config.method, name)

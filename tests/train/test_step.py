@@ -13,7 +13,6 @@ from csvi.train.cost import random_batch
 from csvi.train.loop import train_step
 
 
-@pytest.mark.slow
 def test_a_step_is_one_of_gradient_descent_on_the_sum_of_the_terms(config):
     torch.manual_seed(0)
     method, fabric = build_method(config, 4).double(), Fabric(accelerator="cpu", devices=1, precision="64-true")

@@ -45,7 +45,7 @@ def refusing(parser: ArgumentParser) -> Iterator[None]:
     """Turn any failure of jsonargparse into the exit of wrong arguments."""
     try:
         yield
-    except CsviError:
+    except (CsviError, OSError):  # the latter of what --print_config writes
         raise
     except Exception as error:
         parser.error(f"cannot make out the arguments: {error}")
@@ -65,7 +65,8 @@ class _ConfigFile(ActionConfigFile):
         if parser.method is not None and found.get("method", {}).get("name", parser.method) != parser.method:
             from csvi.runs.settings import load_method_settings, shared_changes
 
-            found["method"] = shared_changes(load_method_settings(path), parser.method)
+            taken = shared_changes(load_method_settings(path), parser.method)
+            found["method"] = {key: value for key, value in found["method"].items() if key in taken}
         if found:
             super().__call__(parser, settings, yaml.safe_dump(found), option)
 
@@ -100,14 +101,18 @@ def _spelled_out(argument: str) -> str:
 
 
 def _named_method(arguments: Sequence[str]) -> str | None:
-    named = _last_value(arguments, "--method.name")
-    if named is None and (file := _last_value(arguments, "--config")):
-        section = read_settings(settings_file(file)).get("method", {})
-        named = section.get("name")
-    return None if named is None else str(named)
+    """Tell the last `--method.name`, or else the method of the last --config file that names one."""
+    sections = [read_settings(settings_file(file)).get("method", {}) for file in _values(arguments, "--config")]
+    named = [section["name"] for section in sections if section.get("name")] + _values(arguments, "--method.name")
+    return str(named[-1]) if named else None
 
 
-def _last_value(arguments: Sequence[str], option: str) -> str | None:
-    values = [value for name, value in itertools.pairwise(arguments) if name == option]
-    values += [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{option}=")]
-    return values[-1] if values else None
+def _values(arguments: Sequence[str], option: str) -> list[str]:
+    """List what is given of an option, in either form."""
+    found = []
+    for argument, following in itertools.zip_longest(arguments, arguments[1:]):
+        if argument == option and following is not None:
+            found.append(following)
+        elif argument.startswith(f"{option}="):
+            found.append(argument.partition("=")[2])
+    return found

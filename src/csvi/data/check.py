@@ -95,7 +95,7 @@ def check_dataset(
     """
     ranges = DataConfig(visible_range=visible_range, infrared_range=infrared_range)
     root = expanded(root).absolute()
-    masks = None if masks is None else Path(masks)
+    masks = None if masks is None else expanded(masks)
     if not root.is_dir():
         raise CsviError(f"{root} is not a folder: give the folder of a dataset")
     name = layout or recognise(root)

@@ -113,7 +113,7 @@ def find_layout(name: str) -> Layout:
 
 def recognise(root: str | os.PathLike[str]) -> str | None:
     """Name of the first of `LAYOUTS` that a folder looks like, if any."""
-    root = Path(root)
+    root = expanded(root)
     return next((name for name in LAYOUTS if find_layout(name).recognise(root)), None)
 
 

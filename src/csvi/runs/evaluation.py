@@ -23,7 +23,7 @@ from csvi.evaluate.mask_iou import best_constant_mask, mask_iou
 from csvi.evaluate.refine import NO_REFINEMENT
 from csvi.evaluate.scoring import CameraPair, Result, evaluate_camera_pairs, evaluate_protocols
 from csvi.model.weights import METHOD
-from csvi.paths import as_argument
+from csvi.paths import as_argument, expanded
 from csvi.plain import from_plain
 from csvi.runs.embeddings import read_embeddings, write_embeddings
 from csvi.runs.run import EVALUATION, FLIP, Options, Run
@@ -92,7 +92,7 @@ class Evaluation:
         Raises:
             CsviError: there is none, or it is none, or holds several, or is of another version.
         """
-        path = Path(path)
+        path = expanded(path)
         file = path / EVALUATION if path.is_dir() else path
         if not file.is_file():
             run = path.parent if path.suffix == ".json" else path
@@ -138,7 +138,7 @@ class Evaluation:
 
     def save(self, file: str | os.PathLike[str]) -> Path:
         """Write it as JSON, completely or not at all; returns the file."""
-        file = Path(file)
+        file = expanded(file)
         with replacing(file) as partial:
             partial.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
         return file
@@ -240,7 +240,7 @@ def evaluate_features(file: str | os.PathLike[str], options: Options) -> Evaluat
     if options.flip:
         raise CsviError("--flip averages while embedding and these are embeddings already: leave it away")
     benchmark = read_benchmark(options.applied_to(DataConfig()))
-    embeddings = read_embeddings(Path(file), [record.path for record in benchmark.test])
+    embeddings = read_embeddings(expanded(file), [record.path for record in benchmark.test])
     return _evaluate(embeddings, benchmark, options, str(file), "", 0.0, {})
 
 

@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser
 from csvi.config import Config, MethodSettings, check_nulls, flatten, read_settings
 from csvi.errors import CsviError, in_one_line
 from csvi.methods import find_method
+from csvi.paths import expanded
 from csvi.writing import replacing
 
 DEFAULT_METHOD = "coseg"
@@ -28,7 +29,7 @@ def add_settings(parser: ArgumentParser, method: str) -> None:
 def save_config(config: Config, file: str | os.PathLike[str]) -> None:
     """Write a configuration as YAML, readable by `load_config` and by `csvi train --config`."""
     plain = json.loads(json.dumps(dataclasses.asdict(config)))  # tuples as lists
-    with replacing(Path(file)) as partial:
+    with replacing(expanded(file)) as partial:
         partial.write_text(yaml.safe_dump(plain, sort_keys=False))
 
 
@@ -38,7 +39,7 @@ def load_config(file: str | os.PathLike[str]) -> Config:
     Raises:
         CsviError: there is no such file or method, or it holds an unknown setting or a value of the wrong type.
     """
-    return _of_file(Path(file), read_settings(Path(file)))
+    return _of_file(expanded(file), read_settings(expanded(file)))
 
 
 def load_method_settings(file: Path) -> MethodSettings:
@@ -53,7 +54,7 @@ def load_method_settings(file: Path) -> MethodSettings:
 def with_settings(config: Config, settings: Mapping[str, str]) -> Config:
     """Copy a configuration with other values: name such as `data.height` → text, as on the command line.
 
-    Another method takes over what it has too and what is not at the default of the first, which may differ.
+    Another method takes over what it has too, but for defaults of the first where its own are others.
 
     Raises:
         CsviError: there is no such method or setting, or a value of the wrong type.
@@ -82,10 +83,10 @@ def as_method(settings: MethodSettings, name: str) -> MethodSettings:
 
 
 def shared_changes(settings: MethodSettings, name: str) -> dict[str, Any]:
-    """List those of these settings that another method has too and that are not at their default, which may differ."""
-    default, own = type(settings)(), {field.name for field in dataclasses.fields(find_method(name).Settings)}
-    changed = {key: value for key, value in vars(settings).items() if value != getattr(default, key)}
-    return {key: value for key, value in changed.items() if key in own and key != "name"}
+    """List what another method takes over: what it has too, but for a default of these where its own is another."""
+    default, own = vars(type(settings)()), vars(find_method(name).Settings())
+    shared = {key: value for key, value in vars(settings).items() if key in own and key != "name"}
+    return {key: value for key, value in shared.items() if value != default[key] or own[key] == default[key]}
 
 
 def _of_file(file: Path, plain: Mapping[str, Any]) -> Config:

@@ -6,9 +6,9 @@ render) are drawn from separate generators; a layout (`sysu`, `regdb`, `llcm`, `
 """
 
 import os
-from pathlib import Path
 
 from csvi.config import SynthConfig
+from csvi.paths import expanded
 
 __all__ = ["write_benchmark", "write_sheet"]
 
@@ -18,11 +18,11 @@ def write_benchmark(out: str | os.PathLike[str], config: SynthConfig) -> None:
     """Write the benchmark to the folder `out`; see `csvi.synth.benchmark.write_benchmark`."""
     from csvi.synth import benchmark
 
-    benchmark.write_benchmark(Path(out), config)
+    benchmark.write_benchmark(expanded(out), config)
 
 
 def write_sheet(file: str | os.PathLike[str], config: SynthConfig, people: int = 10) -> None:
     """Write a contact sheet, a PNG; see `csvi.synth.sheet.write_sheet`."""
     from csvi.synth import sheet
 
-    sheet.write_sheet(Path(file), config, people)
+    sheet.write_sheet(expanded(file), config, people)

@@ -13,4 +13,4 @@ def __getattr__(name: str) -> Any:  # the loop imports what evaluations and othe
         from csvi.train.loop import train
 
         return train
-    raise AttributeError(f"module {__name__} has no attribute {name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

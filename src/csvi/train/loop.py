@@ -84,7 +84,7 @@ def train(
         CsviError: bad data or settings, losses that are not finite, a folder that cannot be written, or one in which
             another process trains; or another process of this run is lost.
     """
-    run, resume = Path(run), None if resume is None else os.fspath(resume)
+    run, resume = expanded(run), None if resume is None else os.fspath(resume)
     checkpoints = checkpoints_to_resume(run, resume)  # what is wrong with them is said before anything else is done
     if checkpoints:
         file = checkpoints[0].with_name("config.yaml")
