@@ -111,6 +111,7 @@ def test_the_usual_way_needs_parts_of_one_height(benchmark, capsys):
     assert "give a height" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_embedding(benchmark, capsys):
     assert benchmark("embedding").main(["--quick"]) == 0
     out = capsys.readouterr().out
@@ -142,6 +143,7 @@ def test_gallery(benchmark, capsys):
     assert "csvi, HNSW" not in out
 
 
+@pytest.mark.slow
 def test_growth(benchmark, tmp_path, monkeypatch, capsys):
     growth = benchmark("growth")
     monkeypatch.setattr(

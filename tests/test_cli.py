@@ -508,6 +508,7 @@ def test_the_whole_job_on_the_tiny_benchmark(tmp_path, capsys):
     assert expected <= {file.name for file in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_check_tells_a_program_and_by_its_status(tmp_path, capsys):
     data = tmp_path / "data"
     assert run("synth", data, "--preset=tiny", "--layout=regdb", "--height=48", "--width=24", "--processes=1") == 0

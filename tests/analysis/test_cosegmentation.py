@@ -68,6 +68,7 @@ def test_means_over_pairs(opened):
     assert (result.first.images, result.second.images) == (8, 2)
 
 
+@pytest.mark.slow
 def test_with_channels_of_identities_masks_are_those_of_the_identity_asked_for(opened):
     """Alone each in its own channel, mixed both in that of the first: so the second's can go, as in the paper."""
     run = opened("coseg", mask_channels="identity")
@@ -89,6 +90,7 @@ def test_with_channels_of_identities_masks_are_those_of_the_identity_asked_for(o
     assert "training person asked for (mixed: a)" in note
 
 
+@pytest.mark.slow
 def test_training_images_without_a_mask_are_not_drawn(opened, config):
     config.data.without_mask = "train"
     run = opened("coseg", mask_channels="identity")

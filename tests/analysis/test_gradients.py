@@ -162,6 +162,7 @@ def test_runs_without_masks_have_no_segmentation_loss(begun):
         gradients(run)
 
 
+@pytest.mark.slow
 def test_the_figure_and_the_table_hold_every_norm(begun):
     results = [gradients(begun(name), batches=1) for name in ("baseline", "segment", "coseg")]
     figure = gradients_figure(results)

@@ -84,6 +84,7 @@ def test_shares_are_of_images_that_show_a_person(runs, with_nobody):
     assert some.infrared.area == pytest.approx(whole.infrared.area, rel=0.05)
 
 
+@pytest.mark.slow
 def test_some_images_drawn_by_seed(runs):
     some = person_shares(runs[:1], images=12, seed=1)
     assert some[0].visible.images == some[0].infrared.images == 6
@@ -107,6 +108,7 @@ def pictures(figure, columns):
     return [flat[i : i + columns] for i in range(0, len(flat), columns)]
 
 
+@pytest.mark.slow
 def test_columns_of_the_figure(runs):
     shares = person_shares(runs, images=8)
     figure = heatmaps_figure(runs, shares, seed=3, rows=2)
@@ -155,6 +157,7 @@ def test_the_figure_without_masks(runs, with_test):
         person_shares([bare])
 
 
+@pytest.mark.slow
 def test_one_identity_in_both_modalities_is_enough_to_draw(runs, with_test):
     one = with_test(runs[0], [record for record in runs[0].benchmark.test if record.identity == 13])
     texts = [text.get_text() for text in heatmaps_figure([one], rows=1).texts]

@@ -57,6 +57,7 @@ def test_distances_over_all_test_identities(runs):
     assert planes.runs[0].same != planes.runs[1].same
 
 
+@pytest.mark.slow
 def test_the_plane_holds_the_same_images_for_every_run(runs):
     planes = tsne(runs, identities=3, seed=4)
     assert len(planes.identities) == len(set(planes.identities)) == 3
@@ -68,6 +69,7 @@ def test_the_plane_holds_the_same_images_for_every_run(runs):
     assert planes.runs[0].points != planes.runs[1].points
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_plane_again(runs):
     planes = tsne(runs[:1], identities=3, seed=4)
     assert tsne(runs[:1], identities=3, seed=4) == planes
@@ -98,6 +100,7 @@ def test_a_center_lies_among_its_images(runs, with_test, monkeypatch):
     assert planes.runs[0].different == pytest.approx(20, abs=0.2)  # 15 and 5, in each of 4 dimensions
 
 
+@pytest.mark.slow
 def test_an_identity_of_one_modality_has_no_distance(runs, with_test):
     test = runs[0].benchmark.test
     fewer = with_test(runs[0], [r for r in test if r.identity != 13 or r.modality == Modality.VISIBLE])

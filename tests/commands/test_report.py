@@ -93,6 +93,7 @@ def test_figures_of_a_report_take_its_masks(run, sysu_root, tmp_path, capsys):
     assert set(json.loads((run / "evaluation.json").read_text())["masks"]) == {"visible", "infrared"}
 
 
+@pytest.mark.slow
 def test_a_report_does_without_masks_that_cannot_be_drawn_any_more(coseg_run, tmp_path, monkeypatch, capsys):
     run = shutil.copytree(coseg_run, tmp_path / "run")
     kept = Evaluation.load(run)

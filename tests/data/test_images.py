@@ -341,6 +341,7 @@ def test_a_png_is_decoded_for_its_size_only_if_it_must_be(tmp_path, monkeypatch)
         assert len(decoded) == (content == behind)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @settings(max_examples=400, derandomize=True, deadline=None, database=None,
           suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip

@@ -47,6 +47,7 @@ def test_queries_of_an_identity_are_drawn_together():
     assert one[1][0] > 0.52
 
 
+@pytest.mark.slow
 def test_covers_the_truth_about_as_often_as_it_says():
     covered = 0
     for repetition in range(200):

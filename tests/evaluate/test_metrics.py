@@ -79,6 +79,7 @@ def rankings(draw):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", RULES)
 @settings(deadline=None)
 @given(rankings())
@@ -86,6 +87,7 @@ def test_equals_the_definition(protocol, ranking):
     assert_equals_slow(protocol, *ranking)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", RULES)
 @settings(deadline=None)
 @given(rankings())

@@ -281,6 +281,7 @@ def test_llcm_galleries_hold_one_image_of_each_person_and_camera():
     assert all(trial.gallery == every[VISIBLE] for trial in swapped.trials)
 
 
+@pytest.mark.slow
 def test_llcm_does_not_find_a_person_in_the_querys_camera():
     """Everybody looks different in every camera and the same in both spectra: nothing is found that counts."""
     records = llcm_records()

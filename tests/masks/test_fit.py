@@ -150,6 +150,7 @@ def test_the_shipped_segmenter_takes_crops_of_any_size(rendered):
         assert prediction.scores.area > 0.1
 
 
+@pytest.mark.slow
 def test_imagenets_weights_are_where_the_encoder_has_them():
     state = initial_weights("mobilenet_v2", "packaged")
     net = SegmenterNet()

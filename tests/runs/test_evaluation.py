@@ -65,6 +65,7 @@ def test_features_get_the_metrics_of_the_run_they_come_from(root, untrained, tmp
     assert evaluation.protocols == expected.protocols
 
 
+@pytest.mark.slow
 def test_what_an_evaluation_leaves_is_what_features_read(root, untrained, tmp_path):
     run = Run.open(untrained(tmp_path / "run", root))
     evaluation = evaluated(run)
@@ -85,6 +86,7 @@ def test_what_an_evaluation_leaves_is_what_features_read(root, untrained, tmp_pa
     assert np.abs(metrics(full) - metrics(run.embeddings)).max() <= 1e-4
 
 
+@pytest.mark.slow
 def test_refinements_are_named_and_never_overwrite_the_plain_result(root, untrained, tmp_path):
     folder = untrained(tmp_path / "run", root)
     options = Options(flip=True, refinement=Refinement(rerank=True, expand=2))
@@ -307,6 +309,7 @@ def test_a_modality_whose_masks_show_nobody_has_no_iou_and_that_is_said(own, com
     assert "no mask of the infrared test images shows a person" in caplog.text
 
 
+@pytest.mark.slow
 def test_masks_that_are_none_are_said_before_anything_is_embedded(own, compared, counted):
     """Labels are black as grey, and black masks against black ones had an intersection over union of 1.000."""
     for file in masks_of(own, "1-6"):
@@ -361,6 +364,7 @@ def test_embeddings_stay_in_32_bits_where_16_would_change_a_metric(baseline_run,
     assert torch.equal(read_embeddings(folder / "embeddings.npz", paths), huge)
 
 
+@pytest.mark.slow
 def test_a_damaged_file_of_embeddings_is_written_anew(baseline_run, tmp_path, counted):
     folder = shutil.copytree(baseline_run, tmp_path / "run")
     whole = (folder / "embeddings.npz").read_bytes()

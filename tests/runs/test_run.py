@@ -76,6 +76,7 @@ def test_a_model_is_not_tested_on_people_it_was_trained_on(root, untrained, tmp_
         Run.open(folder, Options(fold=1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("root", ["sysu"], indirect=True)
 def test_other_data_do_not_overwrite_the_result_and_moved_data_do(root, untrained, tmp_path):
     folder = untrained(tmp_path / "run", root)

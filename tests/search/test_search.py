@@ -165,6 +165,7 @@ def trained_run(tiny_trunk, config, tmp_path):
     return tmp_path / "run"
 
 
+@pytest.mark.slow
 def test_persons_are_found_as_often_as_evaluate_says(people, trained_run, uri):
     assert main(["index", "add", str(people), "--gallery", uri, "--run", str(trained_run)]) == 0
     run = Run.open(trained_run, Options(root=str(people)))
@@ -220,6 +221,7 @@ def test_the_command_prints_json(people, people_gallery, coseg_run, capsys):
     assert similarity == sorted(similarity, reverse=True)
 
 
+@pytest.mark.slow
 def test_a_probe_of_16_bits_is_searched_in_the_range_that_is_given_or_the_gallerys(people_gallery, tmp_path, capsys):
     pixels = np.random.default_rng(0).integers(7500, 8400, (64, 32), dtype=np.uint16)
     Image.fromarray(pixels).save(tmp_path / "deep.png")

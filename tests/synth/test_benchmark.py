@@ -48,6 +48,7 @@ def test_paper_preset_has_the_real_structure():
     assert len(sysu.plan("paper", 0).shots) == 44_745
 
 
+@pytest.mark.slow
 def test_number_of_processes_does_not_change_a_byte(tiny, tmp_path):
     write_benchmark(f"{tmp_path}/one", TINY)
     assert contents(tmp_path / "one") == contents(tiny)
@@ -60,6 +61,7 @@ def test_progress_is_not_printed(tiny, tmp_path, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_interrupted_run_is_completed_to_the_same_bytes(tiny, tmp_path, monkeypatch):
     written = []
     put = benchmark.put
@@ -82,6 +84,7 @@ def test_interrupted_run_is_completed_to_the_same_bytes(tiny, tmp_path, monkeypa
     assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_people(tiny, tmp_path):
     other = tmp_path / "other"
     write_benchmark(other, replace(TINY, seed=1))

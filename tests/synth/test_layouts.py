@@ -36,6 +36,7 @@ def test_every_layout_of_the_readers_is_written():
         assert plan_of(layout, "tiny", 0).shots
 
 
+@pytest.mark.slow
 def test_readers_find_what_counts_say(written):
     layout, root = written
     counts = {split: Counts(**count) for split, count in json.loads((root / "counts.json").read_text()).items()}

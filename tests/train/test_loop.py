@@ -481,6 +481,7 @@ def test_what_a_method_advises_is_said_with_its_step(two_epochs, tmp_path, monke
     ]
 
 
+@pytest.mark.slow
 def test_training_in_bfloat16_is_close_to_float32(config, tmp_path):
     for precision in ("32-true", "bf16-mixed"):
         train(dataclasses.replace(config, precision=precision), tmp_path / precision)
@@ -539,6 +540,7 @@ def test_what_cannot_be_read_ends_a_run_or_is_skipped_and_listed(config, sysu_ro
         evaluate_run(Run.open(tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_a_method_is_told_of_every_epoch_and_again_when_it_is_resumed_within_one(two_epochs, tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr(Baseline, "begin_epoch", lambda method, epoch: told.append(epoch))

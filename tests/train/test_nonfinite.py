@@ -59,6 +59,7 @@ def lines(run):
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "what"), [(image, r"the identity and center.* loss of step 6"), (gradient, "the gradient of step 6")]
 )
@@ -223,6 +224,7 @@ def test_a_run_whose_weights_became_infinite_saves_nothing(two_epochs, tmp_path,
     assert all(tensor.isfinite().all() for tensor in saved["method"].values())
 
 
+@pytest.mark.slow
 def test_the_bound_on_skipped_steps_counts_across_stops(two_epochs, tmp_path, monkeypatch):
     """Every second step is bad, and the fourth of these is too many."""
     two_epochs.train.on_nonfinite = "skip"

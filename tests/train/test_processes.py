@@ -259,6 +259,7 @@ def test_two_processes_leave_the_run_of_one_and_only_the_first_writes(ranks, set
         assert found[0][f"train/{term}"] == pytest.approx(expected[0][f"train/{term}"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_lost_process_ends_the_run_which_is_resumed_on_another_number_of_them(ranks, settings, tmp_path):
     run = tmp_path / "run"
     settings.train.epochs, settings.train.checkpoint_every, settings.train.validate_every = 10_000, 1e-9, 0

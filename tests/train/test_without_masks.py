@@ -25,6 +25,7 @@ def settings(config, sysu_root, tmp_path):
     return config
 
 
+@pytest.mark.slow
 def test_all_images_are_trained_on_and_those_without_a_mask_are_counted_and_listed(settings, tmp_path, caplog):
     run = tmp_path / "run"
     train(settings, run)
