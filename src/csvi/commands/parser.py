@@ -62,11 +62,12 @@ class _ConfigFile(ActionConfigFile):
         """Apply a file of settings; errors name the file, which those of jsonargparse do not."""
         path = settings_file(file)
         found = read_settings(path)
-        if parser.method is not None and found.get("method", {}).get("name", parser.method) != parser.method:
-            from csvi.runs.settings import load_method_settings, shared_changes
+        section = found.get("method", {})
+        if parser.method is not None and (section.get("name") or parser.method) != parser.method:
+            from csvi.runs.settings import method_settings, taken_over
 
-            taken = shared_changes(load_method_settings(path), parser.method)
-            found["method"] = {key: value for key, value in found["method"].items() if key in taken}
+            taken = taken_over(method_settings(path, section), parser.method)
+            found["method"] = {key: value for key, value in section.items() if key in taken}
         if found:
             super().__call__(parser, settings, yaml.safe_dump(found), option)
 

@@ -39,16 +39,13 @@ def load_config(file: str | os.PathLike[str]) -> Config:
     Raises:
         CsviError: there is no such file or method, or it holds an unknown setting or a value of the wrong type.
     """
-    return _of_file(expanded(file), read_settings(expanded(file)))
+    file = expanded(file)
+    return _of_file(file, read_settings(file))
 
 
-def load_method_settings(file: Path) -> MethodSettings:
-    """Read the settings of a method from a file that may hold anything besides.
-
-    Raises:
-        CsviError: as `load_config`.
-    """
-    return _of_file(file, {"method": read_settings(file).get("method", {})}).method
+def method_settings(file: Path, section: Mapping[str, Any]) -> MethodSettings:
+    """Make the settings of a method from the section `method` that a file holds; raises as `load_config`."""
+    return _of_file(file, {"method": section}).method
 
 
 def with_settings(config: Config, settings: Mapping[str, str]) -> Config:
@@ -79,10 +76,10 @@ def with_settings(config: Config, settings: Mapping[str, str]) -> Config:
 
 def as_method(settings: MethodSettings, name: str) -> MethodSettings:
     """Give a method what it takes over from the settings of another."""
-    return find_method(name).Settings(**shared_changes(settings, name) | {"name": name})
+    return find_method(name).Settings(**taken_over(settings, name) | {"name": name})
 
 
-def shared_changes(settings: MethodSettings, name: str) -> dict[str, Any]:
+def taken_over(settings: MethodSettings, name: str) -> dict[str, Any]:
     """List what another method takes over: what it has too, but for a default of these where its own is another."""
     default, own = vars(type(settings)()), vars(find_method(name).Settings())
     shared = {key: value for key, value in vars(settings).items() if key in own and key != "name"}
