@@ -5,15 +5,20 @@
 All methods have the same trunk, images, batches, optimiser and steps (configs/study.yaml), and their own network,
 losses and weights of losses; those with views of their own have these too, the others that file's augmentation. The
 learning rate of each is chosen on the val identities from the same few values. What they reach here is set beside what
-was published of them on SYSU-MM01, all-search single-shot.
+was published of them on SYSU-MM01, single-shot.
 
 Runs that are done are kept; one that was killed, or stopped by a signal (exit status 75), is resumed by the same
 command. OUT gets benchmark, runs/METHOD…/SEED, and ranking.md, .json and .png of what is done. To use every core with
 OMP_NUM_THREADS=1, start it again with other methods once the first run trains, and at the end with --summary-only.
+
+What moves the order is asked by the same study under other conditions, with the learning rates chosen before:
+
+    python benchmarks/ranking.py OTHER --like OUT --seeds 0 --epochs 24      # or --rho 0.8 1, --size 96 48, --people
 """
 
 import argparse
 import dataclasses
+import itertools
 import json
 import sys
 from collections.abc import Sequence
@@ -22,6 +27,7 @@ from pathlib import Path
 import matplotlib
 from common import SEGMENTATION_WEIGHT, Finding, run_with_log, study_parser, study_settings
 from matplotlib.figure import Figure
+from PIL import Image
 from rich.console import Console
 
 from csvi.analysis.ablate import Choice, Variant, choose, is_done, run_once
@@ -31,6 +37,7 @@ from csvi.analysis.tables import SYNTHETIC, percent
 from csvi.config import Config, SynthConfig
 from csvi.errors import CsviError
 from csvi.methods import find_method
+from csvi.progress import progress
 from csvi.runs import Evaluation
 from csvi.runs.settings import with_settings
 from csvi.runs.statistics import mean_of
@@ -41,7 +48,8 @@ METHODS = ("baseline", "select", "decode", "coseg", "agw", "hc", "hctri", "mtl",
 """Methods with a figure of their own on SYSU-MM01, on a trunk that they can share. Seg_ReID's is that of `mtl`, PMT's
 is of a transformer, and those of MPANet and CAJ+ have no source that we could read."""
 RATES = ("0.001", "0.003", "0.006")
-PROTOCOL = "all-search single-shot"
+PROTOCOLS = ("all-search single-shot", "indoor-search single-shot")
+"""Of SYSU-MM01; the table is of the first. Indoors half of the gallery's cameras are left out."""
 METRICS = ("R1", "mAP")
 
 
@@ -55,6 +63,8 @@ class Study:
         base: the settings that all runs have in common.
         methods, seeds: every combination is one run.
         rates: learning rates to choose from.
+        like: another study, whose learning rates are taken instead.
+        people: leave nothing in the images but the people, see `write_people`.
     """
 
     out: Path
@@ -63,41 +73,66 @@ class Study:
     methods: Sequence[str]
     seeds: Sequence[int]
     rates: Sequence[str]
+    like: "Study | None" = None
+    people: bool = False
+
+    @property
+    def images(self) -> Path:
+        """The folder of the images to train and test on."""
+        return self.out / ("people" if self.people else "benchmark")
+
+    def write_images(self) -> None:
+        """Write the images that are not there yet."""
+        write_benchmark(self.out / "benchmark", self.synth)
+        if self.people:
+            write_people(self.out / "benchmark", self.images)
 
     @property
     def config(self) -> Config:
-        """The common settings, with the data of this folder."""
-        data = {"data.root": str(self.out / "benchmark"), "data.cache": str(self.out / "cache")}
-        return with_settings(self.base, data)
+        """The common settings, with the data of this folder; the val identities are asked at the end alone."""
+        data = {"data.root": str(self.images), "data.cache": str(self.out / "cache")}
+        return with_settings(self.base, data | {"train.validate_every": str(self.base.train.epochs)})
 
     def variant(self, method: str) -> Variant:
         """The method with its weight of the segmentation loss, where it has one."""
         weight = SEGMENTATION_WEIGHT.get(method)
         return Variant(method, (("method.segmentation_weight", weight),) if weight else ())
 
-    def choice(self, method: str) -> Choice:
-        """Choose the learning rate of a method on the val identities, with seed 0; trains what is not done."""
-        return choose(self.config, self.variant(method), {"train.lr": self.rates}, self.out / "runs")
+    def choice(self, method: str, train: bool = True) -> Choice | None:
+        """Choose the learning rate of a method on the val identities, with seed 0.
+
+        While the least rate is best, or the greatest, a third of it is tried too, or twice as much. Returns None where
+        a run is missing that may not be trained.
+        """
+        if self.like is not None:
+            chosen = self.like.choice(method, train=False)
+            if chosen is None and train:
+                raise CsviError(f"the learning rate of {method} is not chosen in {self.like.out}: train it there first")
+            return chosen
+        rates = sorted(self.rates, key=float)
+        while train or all(self.is_done(tried, 0) for tried in self.tried(method, rates)):
+            choice = choose(self.config, self.variant(method), {"train.lr": rates}, self.out / "runs")
+            if len(rates) == 1 or (best := rate_of(choice.best)) not in (rates[0], rates[-1]):
+                return choice
+            further = float(best) / 3 if best == rates[0] else float(best) * 2
+            rates = sorted([*rates, f"{further:.1g}"], key=float)
+        return None
 
     def run(self, method: str) -> None:
         """Choose the learning rate, and train all seeds."""
-        best = self.choice(method).best
+        choice = self.choice(method)
+        assert choice is not None
         for seed in self.seeds:
-            run_once(best.applied(self.config, seed), self.folder(best, seed))
+            run_once(choice.best.applied(self.config, seed), self.folder(choice.best, seed))
 
     def folder(self, variant: Variant, seed: int) -> Path:
         """The folder of a run."""
         return self.out / "runs" / str(variant) / str(seed)
 
-    def tried(self, method: str) -> list[Variant]:
-        """The method with each of the learning rates."""
+    def tried(self, method: str, rates: Sequence[str]) -> list[Variant]:
+        """The method with each of these learning rates."""
         variant = self.variant(method)
-        rates = [(*variant.settings, ("train.lr", rate)) for rate in self.rates]
-        return [Variant(method, settings) for settings in rates]
-
-    def is_chosen(self, method: str) -> bool:
-        """Whether the runs that the learning rate is chosen by are done."""
-        return all(self.is_done(variant, 0) for variant in self.tried(method))
+        return [Variant(method, (*variant.settings, ("train.lr", rate))) for rate in rates]
 
     def is_done(self, variant: Variant, seed: int) -> bool:
         """Whether a run was trained to its end and evaluated."""
@@ -106,8 +141,10 @@ class Study:
     def evaluations(self) -> dict[str, tuple[Choice, list[Evaluation]]]:
         """Method → its learning rate and evaluations, of the runs that are done."""
         found = {}
-        for method in filter(self.is_chosen, self.methods):
-            choice = self.choice(method)
+        for method in self.methods:
+            choice = self.choice(method, train=False)
+            if choice is None:
+                continue
             done = [seed for seed in self.seeds if self.is_done(choice.best, seed)]
             runs = [Evaluation.load(self.folder(choice.best, seed)) for seed in done]
             if runs:
@@ -115,21 +152,43 @@ class Study:
         return found
 
 
-def published(method: str) -> tuple[dict[str, float], str]:
+def rate_of(variant: Variant) -> str:
+    """The learning rate among its settings."""
+    return dict(variant.settings)["train.lr"]
+
+
+def write_people(benchmark: Path, out: Path) -> None:
+    """Copy a benchmark with everything but the people grey, by its exact masks; what is there already is kept."""
+    images = sorted(path for path in benchmark.glob("cam*/*/*") if path.is_file())
+    for image in progress(images, "leaving out what is behind people"):
+        path = image.relative_to(benchmark)
+        if (out / path).exists():
+            continue
+        (out / path).parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(image) as photo, Image.open(benchmark / "masks" / path.with_suffix(".png")) as mask:
+            people = Image.composite(photo, Image.new(photo.mode, photo.size, "gray"), mask.convert("L"))
+        with replacing(out / path) as partial:
+            people.save(partial, format="jpeg", quality=95)
+    for name in ("masks", "exp", "README", "counts.json"):
+        if not (out / name).exists():
+            (out / name).symlink_to(benchmark / name)
+
+
+def published(method: str, protocol: str = PROTOCOLS[0]) -> tuple[dict[str, float], str]:
     """What was published of a method on SYSU-MM01, in %, and where; empty if nothing was."""
     known = find_method(method).published
-    figures = dict(known.metrics.get("sysu", {}).get(PROTOCOL, {})) if known else {}
+    figures = dict(known.metrics.get("sysu", {}).get(protocol, {})) if known else {}
     return figures, known.source if known and figures else ""
 
 
 def agreements(found: dict[str, tuple[Choice, list[Evaluation]]]) -> list[Agreement]:
-    """Compare the orders by every metric, where there are methods enough."""
+    """Compare the orders by every protocol and metric, where there are methods enough."""
     runs = {method: evaluations for method, (_, evaluations) in found.items()}
     agreed = []
-    for metric in METRICS:
-        theirs = {method: figures[metric] for method in runs if metric in (figures := published(method)[0])}
+    for protocol, metric in itertools.product(PROTOCOLS, METRICS):
+        theirs = {method: figures[metric] for method in runs if metric in (figures := published(method, protocol)[0])}
         if len(theirs) >= FEWEST_METHODS:
-            agreed.append(agreement(runs, theirs, metric, PROTOCOL))
+            agreed.append(agreement(runs, theirs, metric, protocol))
     return agreed
 
 
@@ -159,7 +218,7 @@ def markdown(study: Study, found: dict[str, tuple[Choice, list[Evaluation]]], ag
     """Write the table of methods, in the order of ours, and how the orders agree."""
     lines = [
         f"# Methods on the synthetic benchmark, preset {study.synth.preset}, seed {study.synth.seed}\n",
-        f"{SYNTHETIC} {PROTOCOL}, in %: mean ± standard deviation over seeds; beside it, what was published on "
+        f"{SYNTHETIC} {PROTOCOLS[0]}, in %: mean ± standard deviation over seeds; beside it, what was published on "
         "SYSU-MM01.\n",
         "| method | learning rate | seeds | R1 | mAP | SYSU-MM01 R1 | mAP | source |",
         "|---|---|---|---|---|---|---|---|",
@@ -172,7 +231,7 @@ def markdown(study: Study, found: dict[str, tuple[Choice, list[Evaluation]]], ag
         choice, runs = found[method]
         means = [mean_of([run.protocols[0].metrics[metric].mean for run in runs]) for metric in METRICS]
         figures, source = published(method)
-        cells = [method, dict(choice.best.settings)["train.lr"], str(len(runs))]
+        cells = [method, rate_of(choice.best), str(len(runs))]
         cells += [percent(each, sign=" ± ") for each in means]
         cells += [f"{figures[metric]:.1f}" if metric in figures else "" for metric in METRICS]
         lines.append(f"| {' | '.join([*cells, source])} |")
@@ -187,16 +246,17 @@ def sentence(agreed: Agreement) -> str:
         return f"{correlation.value:.2f} [{correlation.low:.2f}, {correlation.high:.2f}]"
 
     return (
-        f"- {agreed.metric}, {len(agreed.methods)} methods: Kendall's tau {written(agreed.tau)}, Spearman's rho "
-        f"{written(agreed.rho)}; 95 % intervals over people and, where there are several, seeds."
+        f"- {agreed.protocol}, {agreed.metric}, {len(agreed.methods)} methods: Kendall's tau {written(agreed.tau)}, "
+        f"Spearman's rho {written(agreed.rho)}; 95 % intervals over people and, where there are several, seeds."
     )
 
 
 def draw(agreed: Sequence[Agreement]) -> Figure:
     """Draw ours over the published figures, one plot for each metric."""
+    shown = [one for one in agreed if one.protocol == PROTOCOLS[0]]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4.4 * len(agreed), 3.9), layout="constrained")
-        for axes, one in zip(figure.subplots(1, len(agreed), squeeze=False)[0], agreed, strict=True):
+        figure = Figure(figsize=(4.4 * len(shown), 3.9), layout="constrained")
+        for axes, one in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
             axes.plot(one.published, [100 * value for value in one.ours], "o", ms=5)
             for method, theirs, ours in zip(one.methods, one.published, one.ours, strict=True):
                 axes.annotate(method, (theirs, 100 * ours), xytext=(4, 3), textcoords="offset points", fontsize=8)
@@ -213,12 +273,13 @@ def plan(study: Study) -> str:
     """List for each method which learning rates and seeds are done."""
     lines = []
     for method in study.methods:
-        done = [dict(v.settings)["train.lr"] for v in study.tried(method) if study.is_done(v, 0)]
-        seeds = "not chosen yet"
-        if study.is_chosen(method):
-            best = study.choice(method).best
-            seeds = f"{dict(best.settings)['train.lr']}, seeds {[s for s in study.seeds if study.is_done(best, s)]}"
-        lines.append(f"{method}: learning rates {', '.join(done) or 'none'}; {seeds}")
+        choice = study.choice(method, train=False)
+        if choice is None:
+            done = [rate_of(v) for v in study.tried(method, study.rates) if study.is_done(v, 0)]
+            lines.append(f"{method}: learning rate not chosen yet; done {', '.join(done) or 'none'}")
+        else:
+            done = [str(seed) for seed in study.seeds if study.is_done(choice.best, seed)]
+            lines.append(f"{method}: learning rate {rate_of(choice.best)}; seeds done {', '.join(done) or 'none'}")
     return "\n".join(lines)
 
 
@@ -226,21 +287,43 @@ def make_parser() -> argparse.ArgumentParser:
     """Of this script's options."""
     parser = study_parser(__doc__, "what is done")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), metavar="METHOD", help=", ".join(METHODS))
-    parser.add_argument("--rates", nargs="+", default=list(RATES), help="learning rates to choose from")
+    parser.add_argument(
+        "--rates", nargs="+", default=list(RATES), help="learning rates to choose from; one is taken as it is"
+    )
+    parser.add_argument("--like", type=Path, metavar="OUT", help="take the learning rates chosen there")
+    parser.add_argument(
+        "--rho", nargs=2, type=float, metavar=("LEAST", "MOST"), default=(SynthConfig.rho_min, SynthConfig.rho_max),
+        help="share of an infrared reflectance that comes from its visible luminance",
+    )  # fmt: skip
+    parser.add_argument("--size", nargs=2, metavar=("HEIGHT", "WIDTH"), help="pixels; by default those of the settings")
+    parser.add_argument("--people", action="store_true", help="people before plain grey, in training and test")
     return parser
+
+
+def study_of(options: argparse.Namespace) -> Study:
+    """The study that is asked for."""
+    methods, seeds, rates = options.methods, options.seeds, options.rates
+    like = None
+    if options.like:
+        as_chosen = argparse.Namespace(**vars(options) | {"epochs": None})
+        like = Study(options.like.absolute(), *study_settings(as_chosen), methods, seeds, rates)
+    synth, base = study_settings(options)
+    synth = dataclasses.replace(synth, rho_min=options.rho[0], rho_max=options.rho[1])
+    if options.size:
+        base = with_settings(base, dict(zip(("data.height", "data.width"), options.size, strict=True)))
+    return Study(options.out.absolute(), synth, base, methods, seeds, rates, like, options.people)
 
 
 def measure(options: argparse.Namespace, console: Console) -> list[Finding]:
     """Trains what is not done yet, writes and prints."""
-    synth, base = study_settings(options)
-    study = Study(options.out.absolute(), synth, base, options.methods, options.seeds, options.rates)
+    study = study_of(options)
     for method in study.methods:
         find_method(method)  # what is no method is said first
     if options.list:
         console.print(plan(study), markup=False)
         return []
     if not options.summary_only:
-        write_benchmark(study.out / "benchmark", synth)
+        study.write_images()
         for method in study.methods:
             study.run(method)
     console.print(write(study), soft_wrap=True, markup=False)

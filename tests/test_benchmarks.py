@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from csvi.config import DataConfig
 from csvi.data import protocols_of
 from csvi.data.batch import Batch
 from csvi.data.records import ImageRecord, Modality
+from csvi.errors import CsviError
 from csvi.masks.segmenter import Segmenter
 from csvi.runs import save_config
 from csvi.train.cost import Cost
@@ -462,12 +464,54 @@ def test_methods_are_ranked_beside_what_was_published(benchmark, config, sysu_ro
     agw = next(line for line in text.splitlines() if line.startswith("| agw |"))
     assert "| 47.5 | 47.6 | README" in agw
     assert "R1, 3 methods: Kendall's tau" in text
-    r1, _ = json.loads((out / "ranking.json").read_text())["agreements"]
+    r1, _ = json.loads((out / "ranking.json").read_text())["agreements"]  # indoors too few have a published figure
     assert r1["published"] == [63.22, 65.86, 47.5]
     assert (out / "ranking.png").stat().st_size > 1000
     monkeypatch.setattr("csvi.analysis.ablate.train", None)  # nothing is trained again
     assert ranking.main(asked) == 0
     assert (out / "ranking.md").read_text() == text
+    monkeypatch.undo()
+    assert ranking.main([*asked[:1], "--list", *asked[1:]]) == 0
+
+
+@pytest.mark.parametrize(("best", "found"), [(0.003, "0.003"), (0.0002, "0.0003"), (0.02, "0.02"), (1e-9, None)])
+def test_a_learning_rate_at_the_edge_is_not_the_last_to_be_tried(benchmark, monkeypatch, tmp_path, best, found):
+    ranking = benchmark("ranking")
+    tried = set()
+
+    def choose(config, variant, grid, out):
+        tried.update(grid["train.lr"])
+        rate = min(grid["train.lr"], key=lambda rate: abs(math.log(float(rate) / best)))
+        return ranking.Choice(variant, ranking.Variant(variant.method, (("train.lr", rate),)), [])
+
+    monkeypatch.setattr(ranking, "choose", choose)
+    monkeypatch.setattr(ranking.Study, "is_done", lambda self, variant, seed: float(ranking.rate_of(variant)) > 1e-5)
+    study = ranking.study_of(ranking.make_parser().parse_args([str(tmp_path)]))
+    if found is None:
+        assert study.choice("agw", train=False) is None
+    else:
+        assert ranking.rate_of(study.choice("agw").best) == found
+        assert set(ranking.RATES) <= tried
+    like = ranking.study_of(ranking.make_parser().parse_args([str(tmp_path / "other"), "--like", str(tmp_path)]))
+    if found is None:
+        with pytest.raises(CsviError, match="learning rate of agw is not chosen in"):
+            like.choice("agw")
+    else:
+        assert ranking.rate_of(like.choice("agw").best) == found
+
+
+def test_people_before_grey(benchmark, sysu_root, tmp_path):
+    ranking = benchmark("ranking")
+    root = tmp_path / "benchmark"
+    shutil.copytree(sysu_root, root)
+    ranking.write_people(root, tmp_path / "people")
+    image = next(root.glob("cam1/*/*.jpg"))
+    path = image.relative_to(root)
+    mask = np.asarray(Image.open(root / "masks" / path.with_suffix(".png")))
+    before, after = (np.asarray(Image.open(folder / path)).astype(int) for folder in (root, tmp_path / "people"))
+    assert abs(after - before)[mask == 255].mean() < 5
+    assert abs(after - 128)[mask == 0].mean() < 5
+    assert len(list((tmp_path / "people").glob("cam*/*/*"))) == len(list(root.glob("cam*/*/*")))
 
 
 @pytest.mark.long

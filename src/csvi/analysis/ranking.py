@@ -30,6 +30,7 @@ class Correlation:
 class Agreement:
     """How the order of methods on one benchmark agrees with that of published figures on another."""
 
+    protocol: str
     metric: str
     methods: list[str]
     ours: list[float]
@@ -79,7 +80,7 @@ def agreement(
         Correlation(float(value), float(least), float(most))
         for value, least, most in zip(_correlations(ours, theirs), low, high, strict=True)
     )
-    return Agreement(metric, methods, ours.tolist(), theirs.tolist(), tau, rho)
+    return Agreement(protocol, metric, methods, ours.tolist(), theirs.tolist(), tau, rho)
 
 
 def _resampled(
