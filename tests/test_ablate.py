@@ -100,7 +100,7 @@ def counted(monkeypatch):
 
 
 @pytest.mark.slow
-def test_all_variants_to_a_table_and_nothing_twice(small, tmp_path, monkeypatch, counted):
+def test_all_variants_to_a_table_and_nothing_twice(small, tiny_trunk, tmp_path, monkeypatch, counted):
     grid = {"method.segmentation_weight": [1, 20]}
     table = ablate(small, list(PAPERS), 2, tmp_path / "out", grid)
     runs = {f"{path.parent.parent.name}/{path.parent.name}" for path in (tmp_path / "out").rglob("model.safetensors")}
