@@ -74,8 +74,10 @@ class StrongSettings(CoSegPlusSettings):
     """Augment as CAJ does: a second view of each visible image, of one channel, and infrared channels alike."""
     whole: float = 1.0
     """Length of the whole body's feature in the embedding, where a part's is 1; 0 leaves it out of training too."""
+    whole_weight: float = 1.0
+    """Weight of both losses of the whole body's feature; the identity loss of each part has 1 for each modality."""
     triplet_weight: float = 1.0
-    """Weight of AGW's triplet loss of the whole body's feature."""
+    """Weight of AGW's triplet loss of the whole body's feature, beside its identity loss."""
     center_triplet_weight: float = 1.0
     """Weight of the hetero-center triplet loss of all parts together."""
     center_triplet_margin: float = 0.3
@@ -83,7 +85,16 @@ class StrongSettings(CoSegPlusSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range(self, 0, math.inf, "whole", "triplet_weight", "center_triplet_weight", "center_triplet_margin")
+        check_range(
+            self,
+            0,
+            math.inf,
+            "whole",
+            "whole_weight",
+            "triplet_weight",
+            "center_triplet_weight",
+            "center_triplet_margin",
+        )
 
 
 class Strong(CoSegPlus):
@@ -115,8 +126,10 @@ class Strong(CoSegPlus):
         terms = super().terms(features, batch, step)
         if s.whole:
             pooled = self.net.pool(features)
-            terms["whole/identity"] = cross_entropy(self.classify(self.net.neck(pooled)), batch.identity)
-            terms["whole/triplet"] = s.triplet_weight * weighted_regularized_triplet(pooled, batch.identity)
+            identity = cross_entropy(self.classify(self.net.neck(pooled)), batch.identity)
+            triplet = weighted_regularized_triplet(pooled, batch.identity)
+            terms["whole/identity"] = s.whole_weight * identity
+            terms["whole/triplet"] = s.whole_weight * s.triplet_weight * triplet
         return terms
 
     def reid_losses(self, parts: Tensor, scores: Tensor, batch: Batch, step: int) -> dict[str, Tensor]:
