@@ -16,7 +16,7 @@ def load(model: str | os.PathLike[str], dimensions: int | None = None) -> "Embed
 
         import csvi
 
-        model = csvi.load("runs/demo")
+        model = csvi.load("demo/run")
         night = model.embed(["probe.jpg"], modality="infrared")       # (1, D) float32
         day = model.embed(["cam1/0001.jpg", "cam2/0007.jpg"])         # the modality is told by the colours
         nearest = ((night - day) ** 2).sum(1).argmin()

@@ -1,5 +1,6 @@
 """A run, opened: on which dataset it is tested, what it was trained on, and what is refused."""
 
+import dataclasses
 import json
 import shutil
 
@@ -131,6 +132,14 @@ def test_other_identities_than_it_was_trained_on(coseg_run, sysu_root, tmp_path)
     run = Run.open(coseg_run, Options(root=str(root), cache=str(tmp_path / "cache")))
     with pytest.raises(CsviError, match=r"was trained on other identities than .* has now"):
         run.training_set  # noqa: B018
+
+
+def test_the_own_root_keeps_its_masks_and_another_has_its_own(coseg_run, sysu_root, tmp_path, monkeypatch):
+    data = dataclasses.replace(Run.open(coseg_run).data, masks="elsewhere")
+    monkeypatch.chdir(sysu_root.parent)
+    for root in (data.root, f"{data.root}/", sysu_root.name):
+        assert Options(root=root).applied_to(data).masks == "elsewhere"
+    assert Options(root=tmp_path).applied_to(data).masks is None
 
 
 def test_masks_by_identity_are_the_methods_own(coseg_run):

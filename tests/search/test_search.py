@@ -12,6 +12,7 @@ from PIL import Image
 from csvi.cli import main
 from csvi.config import DataConfig
 from csvi.data.crops import read_crops
+from csvi.data.records import Modality
 from csvi.errors import CsviError
 from csvi.methods.baseline import Baseline
 from csvi.runs import Run
@@ -20,8 +21,9 @@ from csvi.runs.run import Options
 from csvi.search.embedder import open_embedder
 from csvi.search.features import write_features
 from csvi.search.fill import Choices, add_crops, add_features, gallery_for_crops, gallery_for_features
-from csvi.search.gallery import open_gallery
+from csvi.search.gallery import Hit, open_gallery
 from csvi.search.query import Where, average, moment, search
+from csvi.search.strip import write_strip
 from csvi.train.loop import train
 
 
@@ -307,3 +309,16 @@ def test_a_run_that_has_been_moved_is_one_sentence(people, coseg_run, uri, tmp_p
     assert main(["search", probe(people), "--gallery", uri]) == 1
     assert f"({run} is not there any more): give --run RUN" in capsys.readouterr().err
     assert main(["search", probe(people), "--gallery", uri, "--run", str(tmp_path / "moved")]) == 0
+
+
+def test_a_strip_has_the_probe_in_its_range_and_what_was_found_in_the_gallerys(tmp_path):
+    Image.fromarray(np.full((64, 32), 8000, np.uint16)).save(tmp_path / "deep.png")
+    hit = Hit("deep.png", "infrared", "", "", "", similarity=1.0, distance=0.0)
+    data = DataConfig(infrared_range="0,8000")
+    write_strip(
+        [(tmp_path / "deep.png", Modality.INFRARED)], [hit], tmp_path, data, tmp_path / "strip.png",
+        dataclasses.replace(data, infrared_range="8000,9000"),
+    )  # fmt: skip
+    with Image.open(tmp_path / "strip.png") as strip:
+        grey = np.asarray(strip.convert("L"))
+    assert [int(grey[grey.shape[0] // 3, x]) for x in (grey.shape[1] // 4, 3 * grey.shape[1] // 4)] == [0, 255]

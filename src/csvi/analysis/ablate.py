@@ -15,7 +15,7 @@ from csvi.config import Config, departures, flatten
 from csvi.errors import CsviError
 from csvi.methods import METHODS, find_method
 from csvi.runs import Evaluation, Options, Run, evaluate_run, load_config
-from csvi.runs.evaluation import save_evaluation
+from csvi.runs.evaluation import evaluation_file, save_evaluation
 from csvi.runs.folder import check_same_settings
 from csvi.runs.metrics_log import read_metrics
 from csvi.runs.network_files import read_classes
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 CHOSEN_BY = "mAP"
 """The metric on the val identities that settings are chosen by: it varies less than R1."""
+AS_USUAL = Options()
 
 
 @dataclass(frozen=True)
@@ -170,21 +171,23 @@ def choose(config: Config, variant: Variant, grid: Mapping[str, Sequence[Any]], 
     return Choice(variant, candidates[best], tried)
 
 
-def run_once(config: Config, run: Path, options: Options | None = None) -> None:
+def run_once(config: Config, run: Path, options: Options = AS_USUAL) -> Evaluation:
     """Train and evaluate a run, or resume it, or find that it is done; options as of `Run.open`."""
-    if is_done(config, run):
+    if is_done(config, run, options):
         log.info("done already: %s", run)
-        return
+        return Evaluation.load(_evaluated(run, options))
     log.info("training %s", run)
     train(config, run, resume="auto")
-    opened = Run.open(run, options or Options())
-    save_evaluation(evaluate_run(opened), opened)
+    opened = Run.open(run, options)
+    evaluation = evaluate_run(opened)
+    save_evaluation(evaluation, opened)
+    return evaluation
 
 
-def is_done(config: Config, run: Path) -> bool:
+def is_done(config: Config, run: Path, options: Options = AS_USUAL) -> bool:
     """Whether the run was trained to its end and evaluated after that; raises if it has other settings."""
-    evaluated, model = run / "evaluation.json", run / "model.safetensors"
-    if not (evaluated.is_file() and model.is_file()):
+    model = run / "model.safetensors"
+    if not model.is_file() or not (evaluated := _evaluated(run, options)).is_file():
         return False
     there = load_config(run / "config.yaml")
     check_same_settings(config, flatten(there), run)
@@ -192,6 +195,13 @@ def is_done(config: Config, run: Path) -> bool:
     if epochs is None:  # last.ckpt was deleted
         epochs = there.train.epochs
     return epochs == config.train.epochs and evaluated.stat().st_mtime_ns >= model.stat().st_mtime_ns
+
+
+def _evaluated(run: Path, options: Options) -> Path:
+    """Name the file of the run's evaluation under these options."""
+    file = evaluation_file(Run.open(run, options))
+    assert file is not None  # as of a model of the Hub
+    return file
 
 
 def _candidates(config: Config, variant: Variant, grid: Mapping[str, Sequence[Any]]) -> list[Variant]:

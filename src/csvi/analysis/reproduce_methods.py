@@ -97,7 +97,7 @@ def reproduce_methods(
         if method.needs_masks:
             check_masks(benchmark, config.data)
         runs[name] = runs_of(name, config, out, seeds)
-        if all(is_done(of_run, run) for run, of_run in runs[name].items()):
+        if all(is_done(of_run, run, Options(flip=method.flip)) for run, of_run in runs[name].items()):
             continue  # it needs no initial weights any more
         try:
             method.pretrained(config.method)
@@ -105,9 +105,8 @@ def reproduce_methods(
             raise CsviError(f"{name}: {error} (csvi reproduce has --weights {name}=PATH for it)") from error
     evaluations = {}
     for name, of_method in runs.items():
-        for run, of_run in of_method.items():
-            run_once(of_run, run, Options(flip=find_method(name).flip))
-        evaluations[name] = [Evaluation.load(run) for run in of_method]
+        options = Options(flip=find_method(name).flip)
+        evaluations[name] = [run_once(of_run, run, options) for run, of_run in of_method.items()]
     parts = [f"# {'Synthetic data, not a reproduction: ' if benchmark.synthetic else ''}{benchmark.name}\n"]
     if benchmark.synthetic:
         parts.append(f"{SYNTHETIC} The published figures stand beside them for their layout alone.\n")

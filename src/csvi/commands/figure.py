@@ -13,7 +13,9 @@ FIGURES = ("cosegmentation", "tsne", "heatmaps", "gradients", "leak")
 
 def add_arguments(parser: Parser) -> None:
     parser.add_argument(
-        "name", choices=FIGURES, help="cosegmentation: Figure 4; tsne: 5; heatmaps: 6; gradients: Eq. 20-24"
+        "name",
+        choices=FIGURES,
+        help="cosegmentation: Figure 4; tsne: 5; heatmaps: 6; gradients: Eq. 20-24; leak: how far w names its owner",
     )
     parser.add_argument("runs", nargs="+", help="run folders, side by side")
     parser.add_argument("--out", help="folder to write; by default FIRST_RUN/figures")

@@ -31,10 +31,13 @@ def add_data_options(parser: Parser) -> None:
     """Add the --data.* options: another dataset than the one that a run was trained on."""
     parser.add_argument("--data.root", help="dataset; by default the one that the run was trained on")
     parser.add_argument(
-        "--data.layout", help="its layout (sysu, regdb, llcm, folder); by default the one it looks like"
+        "--data.layout",
+        help="its layout (sysu, regdb, llcm, folder); by default the run's or, of other data, the one it looks like",
     )
     parser.add_argument("--data.fold", type=int, help="fold of it (RegDB); by default the run's")
-    parser.add_argument("--data.masks", help="folder of person masks; by default ROOT/masks")
+    parser.add_argument(
+        "--data.masks", help="folder of person masks; by default the run's or, of other data, ROOT/masks"
+    )
     add_mask_option(parser, "by default the run's")
     add_range_options(parser, "by default the run's")
     parser.add_argument("--data.cache", help="folder of decoded images; by default the run's")

@@ -21,7 +21,7 @@ from csvi.errors import CsviError
 from csvi.paths import expanded
 
 if TYPE_CHECKING:
-    from csvi.search.embedder import Embedder
+    from csvi.config import DataConfig
     from csvi.search.gallery import Facts, Hit
 
 MOST = 4096
@@ -63,14 +63,15 @@ def run(settings: Namespace) -> None:
         if not len(gallery):
             raise CsviError(f"the gallery {gallery.name} is empty: add images with csvi index add")
         embedder = embedder_for(settings, gallery.facts)
-        embedder.data = dataclasses.replace(embedder.data, **ranges_of(settings, gallery.facts.read_as(embedder.data)))
+        of_gallery = gallery.facts.read_as(embedder.data)
+        embedder.data = dataclasses.replace(embedder.data, **ranges_of(settings, of_gallery))
         gallery.check_model(embedder.fingerprint, embedder.name, embedder.dim)
         vectors = embedder.embed([expanded(probe) for probe in settings.probes], settings.probe_modality)
         hits = search(gallery, vectors, settings.top, where, by_track=settings.by == "track")
     if not hits:
         raise CsviError(f"no image of {gallery.name} meets the conditions: csvi index info shows its cameras")
     if settings.strip:
-        _write_strip(settings, hits, embedder, gallery.facts)
+        _write_strip(settings, hits, embedder.data, of_gallery, gallery.facts)
     if settings.json:
         found = {"gallery": gallery.name, "root": gallery.facts.root, "probes": settings.probes}
         print(json.dumps(found | {"hits": [dataclasses.asdict(hit) for hit in hits]}, indent=1))
@@ -92,10 +93,12 @@ def _print(hits: "list[Hit]") -> None:
     plain_console().print(table)
 
 
-def _write_strip(settings: Namespace, hits: "list[Hit]", embedder: "Embedder", facts: "Facts") -> None:
+def _write_strip(
+    settings: Namespace, hits: "list[Hit]", of_probes: "DataConfig", of_gallery: "DataConfig", facts: "Facts"
+) -> None:
     from csvi.data.records import Modality
     from csvi.search.strip import write_strip
 
     likely = Modality.VISIBLE if settings.probe_modality == "visible" else Modality.INFRARED
     probes = [(expanded(probe), likely) for probe in settings.probes]
-    write_strip(probes, hits, expanded(facts.root), embedder.data, expanded(settings.strip))
+    write_strip(probes, hits, expanded(facts.root), of_gallery, expanded(settings.strip), of_probes)

@@ -33,7 +33,7 @@ def soft_cross_entropy(scores: Tensor, target_scores: Tensor) -> Tensor:
     """Cross-entropy between the scores of two views of the same images, both (B, L), a mean over the images.
 
     The softmax of the target's scores is the target and gets no gradient: the loss between a weakly and a strongly
-    augmented view, as the public code of CAJ+ (TPAMI 2023) computes it.
+    augmented view, as the public code of CAJ+ (TPAMI 2024) computes it.
     """
     return F.cross_entropy(scores, target_scores.detach().softmax(1))
 

@@ -58,7 +58,7 @@ def squared_difference_triplet(features: Tensor, identity: Tensor, squared: bool
 def hetero_center_triplet(features: Tensor, identity: Tensor, modality: Tensor, margin: float) -> Tensor:
     """Hetero-center triplet loss: `batch_hard_triplet` of the centers of each identity in each modality.
 
-    HcTri (Liu et al., TMM 2020), as its public code computes it: a mean over the centers. An identity with one modality
+    HcTri (Liu et al., TMM 2021), as its public code computes it: a mean over the centers. An identity with one modality
     only has one center, whose positive distance is `FLOOR`.
     """
     same = identity[:, None] == identity

@@ -32,7 +32,7 @@ class Scores:
     """What is known of a mask without the truth; all are fractions."""
 
     area: float
-    """Share of the crop that is marked."""
+    """Share of the crop that the largest piece covers."""
     height: float
     """Height of the largest piece, in parts of the crop's."""
     whole: float

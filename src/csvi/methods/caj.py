@@ -1,6 +1,6 @@
 """CAJ: AGW with a second view of each visible image, a single channel of it, and a stronger triplet loss (ICCV 2021).
 
-CAJ+ (TPAMI 2023) also teaches the first view what is seen in the second. Both are as their public code has them;
+CAJ+ (TPAMI 2024) also teaches the first view what is seen in the second. Both are as their public code has them;
 docs/methods.md says where that departs from the publications.
 """
 

@@ -10,6 +10,7 @@ from typing import Any
 from csvi import lock
 from csvi.config import RANGES, Config, flatten, varying
 from csvi.errors import CsviError
+from csvi.paths import expanded
 
 CHECKPOINT, PREVIOUS, DAMAGED = "last.ckpt", "previous.ckpt", "damaged.ckpt"
 
@@ -25,7 +26,7 @@ def checkpoints_to_resume(run: Path, resume: str | None) -> list[Path]:
         CsviError: there is no such checkpoint, or the folder holds a run that would be lost.
     """
     ours = [run / name for name in (CHECKPOINT, PREVIOUS) if (run / name).exists()]
-    chosen = ours if resume == "auto" else [Path(resume)] if resume else []
+    chosen = ours if resume == "auto" else [expanded(resume)] if resume else []
     if not all(file.is_file() for file in chosen):
         raise CsviError(f"no checkpoint {chosen[0]}: --resume takes auto or the path of one")
     resumes = bool(chosen) and chosen[0].parent.resolve() == run.resolve()

@@ -80,8 +80,10 @@ class Options:
         """
         data = dataclasses.replace(data)
         if self.root is not None:
-            data.root, data.masks = os.fspath(self.root), None
             root = expanded(self.root)
+            if root.resolve() != expanded(data.root).resolve():
+                data.masks = None
+            data.root = os.fspath(self.root)
             if self.layout is None and not find_layout(data.layout).recognise(root):
                 data.layout = recognise(root) or data.layout
         data.layout = self.layout or data.layout
@@ -121,7 +123,9 @@ class Run:
         Raises:
             CsviError: it is none, or of another fold than is asked for.
         """
-        file = Path(path) / "config.yaml"
+        folder = expanded(path)
+        path = folder if folder.is_dir() else path
+        file = folder / "config.yaml"
         if not file.is_file():
             return cls._of_model_alone(str(path), options)
         config = load_config(file)

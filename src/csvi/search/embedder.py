@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -90,7 +89,7 @@ class Embedder:
         """Read an image as the network takes it, (H, W, 3) uint8, and tell its modality if it is not known."""
         if isinstance(picture, str | os.PathLike):
             likely = Modality.INFRARED if modality is None else modality  # images of one deep channel are
-            image = load_image(Path(picture), levels_of(self.data, likely))
+            image = load_image(expanded(picture), levels_of(self.data, likely))
         else:
             image = _upright(picture, number)
         return resized(image, self.height, self.width), detected_modality(image) if modality is None else modality

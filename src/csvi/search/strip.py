@@ -20,7 +20,12 @@ PROBE, FOUND, MISSING = "#e8590c", "#adb5bd", "#f1f3f5"
 
 
 def write_strip(
-    probes: Sequence[tuple[Path, Modality]], hits: Sequence[Hit], root: Path, data: DataConfig, file: Path
+    probes: Sequence[tuple[Path, Modality]],
+    hits: Sequence[Hit],
+    root: Path,
+    data: DataConfig,
+    file: Path,
+    of_probes: DataConfig | None = None,
 ) -> None:
     """Write a picture of the probes and of what was found, each with its rank, similarity, camera, time and track.
 
@@ -30,13 +35,14 @@ def write_strip(
         root: folder that their paths are relative to.
         data: ranges of images of more than 8 bits.
         file: to write, .png.
+        of_probes: ranges of the probes, if they are others.
 
     Raises:
         CsviError: it cannot be written.
     """
     words = [_words(rank, hit) for rank, hit in enumerate(hits, 1)]
     lines = max(map(len, words), default=1)
-    cells = [_cell(_read(probe, modality, data), ["probe"], PROBE, lines) for probe, modality in probes]
+    cells = [_cell(_read(probe, modality, of_probes or data), ["probe"], PROBE, lines) for probe, modality in probes]
     for hit, below in zip(hits, words, strict=True):
         image = _read(root / hit.path, Modality[hit.modality.upper()], data)
         cells.append(_cell(image, below, FOUND, lines))
