@@ -411,8 +411,7 @@ def test_a_command_in_a_thread_is_a_command(capsys):
 @pytest.mark.slow
 def test_a_signal_to_all_processes_that_render_ends_them_without_a_word(tmp_path):
     arguments = ["synth", str(tmp_path / "data"), "--processes=2", "--height=48", "--width=24"]
-    heard = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)"  # where tests run under nohup
-    code = f"{heard}; import sys; from csvi.cli import main; sys.exit(main({arguments}))"
+    code = f"import sys; from csvi.cli import main; sys.exit(main({arguments}))"
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True) as process:
         until = time.monotonic() + 60

@@ -60,8 +60,7 @@ os.setsid()
 sys.stdout = sys.stderr = open({!r}, "w", buffering=1)
 """
 IN_A_TERMINAL = """
-import fcntl, signal, termios
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # where tests run under nohup
+import fcntl, termios
 os.setsid()
 terminal = os.open({!r}, os.O_RDWR)
 fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
