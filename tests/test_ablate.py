@@ -31,8 +31,8 @@ PAPER = ("R1", "R10", "R20", "mAP")
 
 
 @pytest.fixture
-def small(config, monkeypatch):
-    """Two galleries of each protocol, not ten, and no cost is measured."""
+def small(config, tiny_trunk, monkeypatch):
+    """A small trunk, two galleries of each protocol, not ten, and no cost is measured."""
     config.train.validate_every = 1
     fewer = partial(protocols_of, trials=2)
     monkeypatch.setattr("csvi.runs.evaluation.protocols_of", fewer)
@@ -100,7 +100,7 @@ def counted(monkeypatch):
 
 
 @pytest.mark.slow
-def test_all_variants_to_a_table_and_nothing_twice(small, tiny_trunk, tmp_path, monkeypatch, counted):
+def test_all_variants_to_a_table_and_nothing_twice(small, tmp_path, monkeypatch, counted):
     grid = {"method.segmentation_weight": [1, 20]}
     table = ablate(small, list(PAPERS), 2, tmp_path / "out", grid)
     runs = {f"{path.parent.parent.name}/{path.parent.name}" for path in (tmp_path / "out").rglob("model.safetensors")}

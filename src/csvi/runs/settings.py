@@ -1,6 +1,7 @@
 """Whole configurations: reading, writing, and changing them setting by setting."""
 
 import dataclasses
+import functools
 import json
 import os
 from collections.abc import Mapping
@@ -21,9 +22,7 @@ DEFAULT_METHOD = "coseg"
 
 def add_settings(parser: ArgumentParser, method: str) -> None:
     """Let a parser take every setting of a run of this method."""
-    parser.add_class_arguments(find_method(method).Settings, "method")
-    parser.set_defaults({"method.name": method})
-    parser.add_class_arguments(Config, skip={"method"})
+    _add_settings_of(parser, find_method(method).Settings, method)
 
 
 def save_config(config: Config, file: str | os.PathLike[str]) -> None:
@@ -95,8 +94,20 @@ def _of_file(file: Path, plain: Mapping[str, Any]) -> Config:
 
 def _parsed(plain: Mapping[str, Any]) -> Config:
     method = str(plain.get("method", {}).get("name") or DEFAULT_METHOD)
-    parser = ArgumentParser(exit_on_error=False)
-    add_settings(parser, method)
+    parser = _parser_of(find_method(method).Settings, method)  # type: ignore[arg-type]  # a class has a hash
     parsed = parser.parse_object(dict(plain))
     check_nulls(parser, parsed)
     return Config(**vars(parser.instantiate(parsed)))
+
+
+@functools.cache  # to build one takes as long as to parse with it
+def _parser_of(settings: type[MethodSettings], method: str) -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False)
+    _add_settings_of(parser, settings, method)
+    return parser
+
+
+def _add_settings_of(parser: ArgumentParser, settings: type[MethodSettings], method: str) -> None:
+    parser.add_class_arguments(settings, "method")
+    parser.set_defaults({"method.name": method})
+    parser.add_class_arguments(Config, skip={"method"})
