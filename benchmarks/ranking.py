@@ -257,9 +257,12 @@ def draw(agreed: Sequence[Agreement]) -> Figure:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.4 * len(shown), 3.9), layout="constrained")
         for axes, one in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
-            axes.plot(one.published, [100 * value for value in one.ours], "o", ms=5)
-            for method, theirs, ours in zip(one.methods, one.published, one.ours, strict=True):
-                axes.annotate(method, (theirs, 100 * ours), xytext=(4, 3), textcoords="offset points", fontsize=8)
+            points = [(theirs, 100 * ours) for theirs, ours in zip(one.published, one.ours, strict=True)]
+            axes.plot(*zip(*points, strict=True), "o", ms=5)
+            for method, (x, y) in zip(one.methods, points, strict=True):
+                crowded = any(0 < right - x < 6 and abs(up - y) < 3 for right, up in points)  # in percent, both
+                offset, side = (-4, "right") if crowded else (4, "left")
+                axes.annotate(method, (x, y), (offset, 3), textcoords="offset points", ha=side, fontsize=8)
             axes.set(
                 xlabel=f"published {one.metric} on SYSU-MM01 (%)",
                 ylabel=f"{one.metric} on the synthetic benchmark (%)",

@@ -86,15 +86,9 @@ class StrongSettings(CoSegPlusSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range(
-            self,
-            0,
-            math.inf,
-            "whole",
-            "whole_weight",
-            "triplet_weight",
-            "center_triplet_weight",
-            "center_triplet_margin",
-        )
+            self, 0, math.inf,
+            "whole", "whole_weight", "triplet_weight", "center_triplet_weight", "center_triplet_margin",
+        )  # fmt: skip
 
 
 class Strong(CoSegPlus):
