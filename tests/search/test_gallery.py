@@ -199,6 +199,15 @@ def test_embeddings_that_are_no_numbers_are_refused(uri, features):
         assert len(gallery) == 60
 
 
+def test_embeddings_of_another_length_are_refused(uri, features):
+    with filled(uri, features) as gallery:
+        with pytest.raises(CsviError, match=r"of 8 numbers, and these have the shape \(1, 5\): use its model"):
+            search(gallery, np.ones((1, 5), np.float32), 3)
+        with pytest.raises(CsviError, match="of 8 numbers"):
+            gallery.add(np.ones((1, 5), np.float32), [Entry("short.jpg", "visible", "", "", "")])
+        assert len(gallery) == 60
+
+
 def test_names_that_no_gallery_has_are_one_sentence(uri, features):
     with filled(uri, features) as gallery, pytest.raises(CsviError, match=r"^'\\udcff' is not UTF-8"):
         gallery.nearest(features.embedding[0], 1, Where(cameras=["\udcff"]).condition)

@@ -21,7 +21,11 @@ from csvi.evaluate.metrics import BLOCK, euclidean, rows_of_block
 
 @dataclass(frozen=True)
 class Refinement:
-    """Techniques that refine a ranking, with their settings; the defaults of re-ranking are its paper's."""
+    """Techniques that refine a ranking, with their settings; the defaults of re-ranking are its paper's.
+
+    Raises:
+        CsviError: a setting is out of its range.
+    """
 
     rerank: bool = False
     """k-reciprocal re-ranking (Zhong et al., CVPR 2017)."""

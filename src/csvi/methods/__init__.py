@@ -36,7 +36,11 @@ def find_method(name: str) -> type[Method]:
 
 
 def build_method(config: Config, identities: int) -> Method:
-    """Build the method of a run with random weights, for so many classes."""
+    """Build the method of a run with random weights, for so many classes.
+
+    Raises:
+        CsviError: there is no such method or backbone, or images of this size are too small for it.
+    """
     method = find_method(config.method.name)
     return method(config.method, identities, config.data.height, config.data.width)
 

@@ -149,6 +149,9 @@ def evaluate_run(run: Run) -> Evaluation:
 
     Embeddings of an earlier evaluation are used again if weights, images and settings are the same; afterwards
     `run.embeddings` are the ones that were evaluated.
+
+    Raises:
+        CsviError: the dataset lacks something that its protocols need, or an image or a mask cannot be read.
     """
     benchmark, options = run.benchmark, run.options
     protocols_of(benchmark, "test", options.gallery)  # what cannot be asked is found before anything is embedded

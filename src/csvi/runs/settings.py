@@ -26,7 +26,11 @@ def add_settings(parser: ArgumentParser, method: str) -> None:
 
 
 def save_config(config: Config, file: str | os.PathLike[str]) -> None:
-    """Write a configuration as YAML, readable by `load_config` and by `csvi train --config`."""
+    """Write a configuration as YAML, readable by `load_config` and by `csvi train --config`.
+
+    Raises:
+        CsviError: the file cannot be written.
+    """
     plain = json.loads(json.dumps(dataclasses.asdict(config)))  # tuples as lists
     with replacing(expanded(file)) as partial:
         partial.write_text(yaml.safe_dump(plain, sort_keys=False))

@@ -180,6 +180,9 @@ class Gallery:
         Args:
             embeddings: (n, dim) float16 or float32.
             entries: of the same images.
+
+        Raises:
+            CsviError: embeddings are of another length or hold NaN or infinity, or Milvus refuses them.
         """
         vectors = self._kept(embeddings)
         rows = [
@@ -322,8 +325,13 @@ class Gallery:
     def _kept(self, embeddings: np.ndarray) -> np.ndarray:
         """Embeddings as they are kept, (n, dim) float32 or float16; those that are compared by cosine at length 1.
 
-        Raises `CsviError` if they hold NaN or infinity, which would rank anywhere.
+        Raises `CsviError` if they are of another length, or hold NaN or infinity, which would rank anywhere.
         """
+        if embeddings.shape[1:] != (self.facts.dim,):
+            raise CsviError(
+                f"the gallery {self.name} holds embeddings of {self.facts.dim} numbers, and these have the shape "
+                f"{embeddings.shape}: use its model"
+            )
         if not np.isfinite(embeddings).all():
             raise CsviError(f"{self.facts.name} made embeddings that hold NaN or infinity: the model is damaged")
         if self.facts.metric == "cosine":

@@ -95,6 +95,10 @@ def search(
 
     Returns:
         At most so many; fewer if no more meet the conditions, or if the 16,384 most alike are of fewer tracks.
+
+    Raises:
+        CsviError: Milvus cannot read the gallery, or the embeddings are not of its length or hold NaN or infinity.
+            Whether they are by its model `Gallery.check_model` says.
     """
     best: dict[tuple[str, str], Hit] = {}
     ranked = _ranked(gallery, average(vectors), (4 if by_track else 1) * top + 1, where.condition if where else "")
