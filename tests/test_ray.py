@@ -186,6 +186,31 @@ def test_an_address_where_nobody_answers_is_one_sentence(sysu_root, monkeypatch)
         list(RayEngine("127.0.0.1:1").map(lambda: abs, [1], []))
 
 
+class Cluster:
+    """Four machines, of which one is gone, in place of Ray."""
+
+    @staticmethod
+    def nodes():
+        sizes = [(48, 4), (10, 2), (20, 0), (99, 9)]
+        nodes = [{"Alive": True, "Resources": {"CPU": cpus, "GPU": gpus}} for cpus, gpus in sizes]
+        return [*nodes[:-1], nodes[-1] | {"Alive": False}]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"worker_gpus": 0, "worker_cpus": 64},
+            "no machine of Ray has room for a worker of 64 CPUs: the largest",
+        ),
+        ({"worker_gpus": 5}, "no machine of Ray has room for a worker of 5 GPUs: the largest has 4$"),
+    ],
+)
+def test_workers_for_which_there_is_no_room_are_not_waited_for(options, message):
+    with pytest.raises(CsviError, match=message):
+        RayEngine(**options)._sizes(Cluster, pieces=100)
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -197,13 +222,6 @@ def test_an_address_where_nobody_answers_is_one_sentence(sysu_root, monkeypatch)
     ],
 )
 def test_workers_fit_on_the_machines(options, expected):
-    class Cluster:
-        @staticmethod
-        def nodes():
-            sizes = [(48, 4), (10, 2), (20, 0), (99, 9)]
-            nodes = [{"Alive": True, "Resources": {"CPU": cpus, "GPU": gpus}} for cpus, gpus in sizes]
-            return [*nodes[:-1], nodes[-1] | {"Alive": False}]
-
     assert RayEngine(**options)._sizes(Cluster, pieces=100) == expected
     assert RayEngine(**options)._sizes(Cluster, pieces=2)[0] == 2
 

@@ -92,7 +92,7 @@ class RayEngine:
                 socket.create_connection((host, int(port)), timeout=10).close()
             with handled(terminate, signal.SIGTERM):  # behind which Ray's own is put away again
                 ray.init(self.address, log_to_driver=False, logging_level=logging.ERROR)
-        except (OSError, ValueError, RuntimeError) as error:
+        except Exception as error:  # Ray raises plain ones too, as when it does not start in time
             raise CsviError(f"cannot connect to Ray {where}: {in_one_line(error)}") from error
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         try:
@@ -108,6 +108,9 @@ class RayEngine:
             gpus = float(any(machine.get("GPU") for machine in machines))
         kind, size = ("GPU", gpus) if gpus else ("CPU", self.worker_cpus or 1)
         rooms = [int(machine.get(kind, 0) / size) for machine in machines]
+        if not any(rooms) and self.workers is None:
+            most = max((machine.get(kind, 0) for machine in machines), default=0)
+            raise CsviError(f"no machine of Ray has room for a worker of {size:g} {kind}s: the largest has {most:g}")
         shares = [int(machine.get("CPU", 0) // room) for machine, room in zip(machines, rooms, strict=True) if room]
         workers = self.workers or max(1, sum(rooms))
         return min(workers, pieces), self.worker_cpus or max(1, min(shares, default=1)), gpus

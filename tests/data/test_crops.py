@@ -1,13 +1,14 @@
 """Crops that nobody has named: from a folder, a table or a dataset, with camera, modality, time and track."""
 
 import dataclasses
+from pathlib import PurePosixPath
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from csvi.config import DataConfig
-from csvi.data.crops import NO_CAMERA, read_crops
+from csvi.data.crops import NO_CAMERA, _camera_of, read_crops
 from csvi.data.records import DISTRACTOR, Modality
 from csvi.errors import CsviError
 
@@ -45,6 +46,9 @@ def test_a_folder_says_camera_and_modality_by_its_names_and_the_colours_of_its_i
     }  # fmt: skip
     assert {(r.identity, r.time, r.track) for r in crops.records} == {(DISTRACTOR, None, None)}
     assert {r.path for r in crops.records if r.camera == NO_CAMERA} == {"c.png", "night/d.png"}
+    assert [_camera_of(PurePosixPath(f"{name}/a.png")) for name in ("Cam 7b", "camera-north", "campus", "cameras")] == [
+        "7b", "north", None, None,
+    ]  # fmt: skip
     assert crops.told == {"by its colours": 3, "by its folder": 1}
     assert crops.source_of_modality == "by its colours (3), by its folder (1)"
 

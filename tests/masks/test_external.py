@@ -401,6 +401,8 @@ def module(tmp_path, monkeypatch):
         "        self.file = file\n\n"
         "    def probabilities(self, images):\n"
         "        return [np.full(image.shape[:2], 0.5, np.float32) for image in images]\n\n\n"
+        "class Nameless(Segmenter):\n"
+        "    probabilities = None\n\n\n"
         "class Broken(Segmenter):\n"
         "    def __init__(self):\n"
         "        raise RuntimeError('first\\nsecond')\n"
@@ -431,6 +433,7 @@ def test_classes_are_built_with_a_file_if_one_is_named(tmp_path):
         ("nobodys:Segmenter", "cannot import the segmenter nobodys:Segmenter"),
         ("pathlib:Path", "pathlib:Path is no segmenter: it must name a class that derives from csvi.masks.segmenter"),
         ("somebodys:Broken", r"cannot build the segmenter somebodys:Broken \(RuntimeError: first second\)"),
+        ("somebodys:Nameless", "the segmenter somebodys:Nameless has no name: give its class a `name`"),
         ("somebodys:Broken=file", r"cannot build the segmenter somebodys:Broken=file \(TypeError: "),
     ],
 )

@@ -59,6 +59,8 @@ def test_a_training_that_is_stopped_resumes_as_if_never_stopped(rendered, quick,
         def requested(self, value):
             pass
 
+    with pytest.raises(CsviError, match=r"parts\.ckpt is no \.safetensors, as which the weights are written"):
+        fit_segmenter(tmp_path / "parts.ckpt", rendered, quick)
     with monkeypatch.context() as patched:
         patched.setattr("csvi.train.stopping.Stop", AfterThree)
         with pytest.raises(StoppedError, match="stopped after 3 of 4 steps"):

@@ -3,6 +3,8 @@
 import csv
 import dataclasses
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ from PIL import Image
 
 from csvi.config import DataConfig
 from csvi.data import read_benchmark
-from csvi.data.crops import NO_CAMERA, read_crops
+from csvi.data.crops import NO_CAMERA, Crops, read_crops
+from csvi.data.images import TroubleReading
 from csvi.data.records import DISTRACTOR, Modality
 from csvi.errors import CsviError
 from csvi.masks.make import DOUBTFUL, LIST, UNREADABLE, make_masks, read_list
@@ -168,3 +171,59 @@ def test_images_none_of_which_can_be_read_are_counted(crops, tmp_path, capsys):
         (crops.root / record.path).write_bytes(b"nothing")
     print_made(make_masks(crops, tmp_path / "masks", Middle()), Middle())
     assert "0 of 6 masks are used; 6 unreadable" in capsys.readouterr().out
+
+
+def test_masks_of_other_images_are_not_taken_for_those_of_these(crops, tmp_path):
+    make_masks(crops, tmp_path / "masks", Middle())
+    other = shutil.copytree(crops.root, tmp_path / "other")
+    with pytest.raises(CsviError, match=r"holds masks of the images in .*crops, not in .*other: name another folder"):
+        make_masks(read_crops(DataConfig(root=str(other))), tmp_path / "masks", Middle())
+    moved = json.loads((tmp_path / "masks/masks.json").read_text()) | {"images": str(other)}
+    (tmp_path / "masks/masks.json").write_text(json.dumps(moved))
+    assert make_masks(read_crops(DataConfig(root=str(other))), tmp_path / "masks", Middle()).new == 0
+
+
+def test_the_mask_of_an_image_that_was_replaced_is_made_anew(crops, tmp_path):
+    make_masks(crops, tmp_path / "masks", Middle())
+    image = crops.root / "day0/0.png"
+    Image.new("RGB", (20, 40)).save(image)
+    after = (tmp_path / "masks/day0/0.png").stat().st_mtime + 1
+    os.utime(image, (after, after))
+    assert make_masks(crops, tmp_path / "masks", Middle()).new == 1
+    assert Image.open(tmp_path / "masks/day0/0.png").size == (20, 40)
+
+
+def test_parts_of_a_table_fill_one_folder(crops, tmp_path):
+    parts = [dataclasses.replace(crops, records=crops.records[part]) for part in (slice(2), slice(2, None))]
+    for part in parts:
+        made = make_masks(part, tmp_path / "masks", Middle())
+        assert [line.path for line in made.lines] == [record.path for record in part.records]
+        assert made.new == len(part.records)
+    assert {line.path for line in read_list(tmp_path / "masks")} == {record.path for record in crops.records}
+    assert make_masks(parts[0], tmp_path / "masks", Middle()).new == 0
+
+
+def test_names_of_images_need_not_be_utf_8(crops, tmp_path):
+    name = os.fsdecode(b"day0/\xff.png")
+    shutil.copy(crops.root / "day0/0.png", crops.root / name)
+    crops = read_crops(DataConfig(root=str(crops.root)))
+    assert name in {line.path for line in make_masks(crops, tmp_path / "masks", Middle()).lines}
+    assert make_masks(crops, tmp_path / "masks", Middle()).new == 0
+
+
+@pytest.mark.parametrize(("old", "new"), [(",", ";"), ("area", "surface"), ("0.9", "much")])
+def test_a_list_that_somebody_changed_is_one_sentence(crops, tmp_path, old, new):
+    make_masks(crops, tmp_path / "masks", Middle())
+    file = tmp_path / "masks" / LIST
+    file.write_text(file.read_text().replace(old, new))
+    with pytest.raises(CsviError, match=r"masks\.csv is not as csvi wrote it: bring that back, or remove it"):
+        make_masks(crops, tmp_path / "masks", Middle())
+
+
+def test_a_fault_of_the_disk_is_no_fault_of_the_image(crops, tmp_path, monkeypatch):
+    def load(self, record):
+        raise TroubleReading(self.root / record.path, "could not be read this time: Input/output error")
+
+    monkeypatch.setattr(Crops, "load", load)
+    with pytest.raises(TroubleReading, match="Input/output error"):
+        make_masks(crops, tmp_path / "masks", Middle())

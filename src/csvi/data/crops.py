@@ -42,8 +42,8 @@ COLUMNS = ("camera", "time", "modality", "track")
 """Columns that a table may have beside `path`."""
 SPECTRA = {name: modality for modality in Modality for name in (modality.name.lower(), *FOLDERS[modality.name.lower()])}
 """Name of a folder, in small letters → modality of the images in it."""
-CAMERA = re.compile(r"cam(?:era)?[ _-]?(\w+)", re.IGNORECASE)
-"""Name of a folder of a camera."""
+CAMERA = re.compile(r"cam(?:era)?(?:[ _-](\w+)|(\d\w*))", re.IGNORECASE)
+"""Name of a folder of a camera: cam3, camera_north; not campus."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +174,8 @@ def _of_table(file: Path) -> Iterator[_Line]:
 
 def _camera_of(path: PurePosixPath) -> str | None:
     """Name of the camera of an image, by the last of its folders that is named after one."""
-    return next((found[1] for part in reversed(path.parent.parts) if (found := CAMERA.fullmatch(part))), None)
+    named = map(CAMERA.fullmatch, reversed(path.parent.parts))
+    return next((found[1] or found[2] for found in named if found), None)
 
 
 def _numbered(

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import os
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -52,7 +53,9 @@ def look_at_all(
         looks = _look_at(items, decode, work)
     else:
         pieces = [items[i : i + PIECE] for i in range(0, len(items), PIECE)]
-        done = progress(ray.map(partial(_looking, decode), pieces, [root]), work, len(pieces))
+        masks = [file.parent for file, is_mask in items if is_mask]
+        shared = [root, *({Path(os.path.commonpath(masks))} if masks else ())]
+        done = progress(ray.map(partial(_looking, decode), pieces, shared), work, len(pieces))
         looks = list(itertools.chain.from_iterable(done))
     return dict(zip(files, looks, strict=True))
 

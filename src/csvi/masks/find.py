@@ -55,7 +55,10 @@ def _one(text: str) -> Segmenter:
         )
     kind = find(name, CLASSES, Segmenter, "segmenter")
     try:
-        return kind() if file is None else kind(file)
+        segmenter = kind() if file is None else kind(file)
+        if not isinstance(getattr(segmenter, "name", None), str):
+            raise CsviError(f"the segmenter {text} has no name: give its class a `name`, text that masks.json holds")
+        return segmenter
     except CsviError:
         raise
     except Exception as error:  # a class of somebody else may raise anything

@@ -57,8 +57,10 @@ def fit_segmenter(out: Path, people: Path, config: FitConfig) -> dict[str, Any]:
 
     Raises:
         StoppedError: a signal stopped it.
-        CsviError: the people cannot be rendered, or initial weights are missing.
+        CsviError: `out` is no .safetensors, the people cannot be rendered, or initial weights are missing.
     """
+    if out.suffix != ".safetensors":
+        raise CsviError(f"{out} is no .safetensors, as which the weights are written: name such a file")
     state = initial_weights("mobilenet_v2", config.weights)
     seen, held_out = (_rendered(people / name, preset, seed) for name, preset, seed in _people(config))
     with stop_signal() as stop, loader_errors():

@@ -24,7 +24,7 @@ from csvi.data.records import ImageRecord, Modality
 from csvi.errors import CsviError
 from csvi.masks.make import check_folder, check_names, claim, write_mask
 from csvi.masks.stacks import Stack, check_order, images_beside, in_order, is_of_masks, mask_stacks
-from csvi.paths import reason
+from csvi.paths import expanded, reason
 from csvi.progress import in_threads
 
 RARE = 0.05
@@ -96,7 +96,7 @@ def import_masks(source: Path, out: Path, data: DataConfig, layout: str | None =
     if not source.exists():
         raise CsviError(f"{source} is not there: give a folder of masks, or an array of them (.npy)")
     maker = f"the import of {source.parent if source.is_file() else source}, read as {values}"
-    check_folder(out, maker)
+    check_folder(out, maker, expanded(data.root))
     crops = read_crops(data, layout, without=[source, out])
     found = _find(source, out, crops, data, files)
     check_names([theirs.record for theirs in found.masks])
@@ -120,7 +120,7 @@ def import_masks(source: Path, out: Path, data: DataConfig, layout: str | None =
 
     try:
         out.mkdir(parents=True, exist_ok=True)
-        claim(out, maker)
+        claim(out, maker, crops.root)
         new = sum(in_threads(convert, [m for m in found.masks if m.record in readable], "Converting masks"))
     except OSError as error:
         raise CsviError(f"cannot write masks into {out}: {reason(error)}") from error

@@ -3,7 +3,7 @@
     MASKS/cam1/0006/0001.png        8-bit soft mask, 255 = person, where `data` looks for that of cam1/0006/0001.jpg
     MASKS/doubtful/cam1/...         masks that are not used; masks.csv says why
     MASKS/masks.csv                 a line an image: path, modality, camera, scores, verdict
-    MASKS/masks.json                the segmenter that wrote them
+    MASKS/masks.json                the segmenter that wrote them, and the folder of the images
     MASKS/least-sure.png            the masks of which the segmenter is least sure, to look at
 
 Every mask is whole at every instant, and its line is written after it: a job that was killed resumes where it was.
@@ -23,7 +23,7 @@ from PIL import Image
 
 import csvi
 from csvi.data.crops import Crops
-from csvi.data.images import BadImage
+from csvi.data.images import BadImage, TroubleReading
 from csvi.data.records import ImageRecord
 from csvi.errors import CsviError
 from csvi.masks.find import find_segmenter
@@ -71,7 +71,7 @@ class Made:
 
 
 def make_masks(crops: Crops, out: Path, segmenter: Segmenter, ray: RayEngine | None = None) -> Made:
-    """Write the masks of images that have none in this folder yet, with a bar of progress on standard error.
+    """Write the masks of images that have none in this folder yet, or an older one, with a bar of progress.
 
     Args:
         crops: the images.
@@ -85,12 +85,12 @@ def make_masks(crops: Crops, out: Path, segmenter: Segmenter, ray: RayEngine | N
     check_names(crops.records)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        claim(out, segmenter.name)
+        claim(out, segmenter.name, crops.root)
         done = {line.path: line for line in read_list(out)} if (out / LIST).is_file() else {}
-        missing = [r for r in crops.records if r.path not in done or not _is_there(out, done[r.path])]
+        missing = [r for r in crops.records if r.path not in done or not _is_there(out, done[r.path], crops.root)]
         start = time.perf_counter()
         _write_list(out, list(done.values()))  # anew: a kill may have cut the last line off
-        with (out / LIST).open("a", newline="") as file:
+        with (out / LIST).open("a", newline="", encoding="utf-8", errors="surrogateescape") as file:
             table = csv.writer(file, lineterminator="\n")
             batches = [missing[i : i + BATCH] for i in range(0, len(missing), BATCH)]
             for lines in progress(_on(ray, batches, crops, out, segmenter), "Predicting masks", len(batches)):
@@ -99,20 +99,32 @@ def make_masks(crops: Crops, out: Path, segmenter: Segmenter, ray: RayEngine | N
                     done[line.path] = line
                 file.flush()
         seconds = time.perf_counter() - start
-        _write_list(out, [done[record.path] for record in crops.records])
-        return Made(read_list(out), len(missing), len(missing) / max(seconds, 1e-9))
+        asked = [done.pop(record.path) for record in crops.records]
+        others = [line for line in done.values() if (crops.root / line.path).is_file()]  # of another table
+        _write_list(out, asked + others)
+        return Made(read_list(out)[: len(asked)], len(missing), len(missing) / max(seconds, 1e-9))
     except OSError as error:
         raise CsviError(f"cannot write masks into {out}: {error.strerror or error}") from error
 
 
 def read_list(folder: Path) -> list[Line]:
-    """Read MASKS/masks.csv; of several lines about an image the last one, and no line that a kill cut off."""
+    """Read MASKS/masks.csv; of several lines about an image the last one, and no line that a kill cut off.
+
+    Raises:
+        CsviError: it is not as csvi writes it.
+    """
     lines: dict[str, Line] = {}
-    text = (folder / LIST).read_text()
-    for row in csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline="")):
-        numbers = [row[field.name] for field in dataclasses.fields(Scores)]
-        scores = Scores(*map(float, numbers)) if all(numbers) else None
-        lines[row["path"]] = Line(row["path"], row["modality"], row["camera"], scores, row["verdict"])
+    file = folder / LIST
+    try:
+        text = file.read_text("utf-8", "surrogateescape")
+        for row in csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline="")):
+            numbers = [row[field.name] for field in dataclasses.fields(Scores)]
+            scores = Scores(*map(float, numbers)) if all(numbers) else None
+            lines[row["path"]] = Line(row["path"], row["modality"], row["camera"], scores, row["verdict"])
+    except (KeyError, ValueError, TypeError, csv.Error) as error:
+        raise CsviError(
+            f"{file} is not as csvi wrote it: bring that back, or remove it, and all masks are made again"
+        ) from error
     return list(lines.values())
 
 
@@ -147,6 +159,8 @@ def _of_batch(batch: Sequence[ImageRecord], crops: Crops, out: Path, segmenter: 
     def loaded(record: ImageRecord) -> np.ndarray | None:
         try:
             return np.asarray(crops.load(record))
+        except TroubleReading:  # of the disk, and not of the image
+            raise
         except BadImage:
             return None
 
@@ -182,38 +196,53 @@ def _cells(line: Line) -> list[str]:
 
 def _write_list(out: Path, lines: Sequence[Line]) -> None:
     """Write the list anew, in the order of the images and without lines of images that are gone."""
-    with replacing(out / LIST) as partial, partial.open("w", newline="") as file:
+    with (
+        replacing(out / LIST) as partial,
+        partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         table = csv.writer(file, lineterminator="\n")
         table.writerow(COLUMNS)
         table.writerows(map(_cells, lines))
 
 
-def claim(out: Path, maker: str) -> None:
-    """Mark a folder as one of masks by this maker; raises `CsviError` if it holds something else."""
-    check_folder(out, maker)
+def claim(out: Path, maker: str, images: Path) -> None:
+    """Mark a folder as one of masks of these images by this maker; raises `CsviError` if it holds something else."""
+    check_folder(out, maker, images)
+    facts = {"segmenter": maker, "images": str(images.absolute()), "version": csvi.__version__}
     with replacing(out / FACTS) as partial:
-        partial.write_text(json.dumps({"segmenter": maker, "version": csvi.__version__}, indent=1) + "\n")
+        partial.write_text(json.dumps(facts, indent=1) + "\n")
 
 
-def check_folder(out: Path, maker: str) -> None:
-    """Raises `CsviError` if a folder is there and holds something else than masks by this maker."""
+def check_folder(out: Path, maker: str, images: Path) -> None:
+    """Raises `CsviError` if a folder is there and holds something else than masks of these images by this maker."""
     facts = out / FACTS
-    known = None
+    known, root = None, ""
     try:
         there = {file.name for file in out.iterdir()} if out.exists() else set()
-        known = json.loads(facts.read_text())["segmenter"] if facts.is_file() else None
+        if facts.is_file():
+            said = json.loads(facts.read_text())
+            known, root = said["segmenter"], said.get("images", "")  # which earlier versions do not say
     except OSError as error:
         raise CsviError(f"cannot write masks into {out}: {error.strerror or error}") from error
     except (ValueError, TypeError, KeyError):  # a file of somebody else
         pass
     if known not in (None, maker):
         raise CsviError(f"{out} holds masks by {known}, not by {maker}: name another folder, or remove it")
+    if root and Path(root).resolve() != images.resolve():
+        raise CsviError(
+            f"{out} holds masks of the images in {root}, not in {images.absolute()}: name another folder; if the "
+            f'images were moved, write where they are as "images" into {facts}'
+        )
     if known is None and there - {f".{FACTS}.partial"}:  # which a kill may leave
         raise CsviError(f"{out} holds something else than masks of csvi masks: name an empty or a new folder")
 
 
-def _is_there(out: Path, line: Line) -> bool:
-    return line.mask is not None and (out / line.mask).is_file()
+def _is_there(out: Path, line: Line, images: Path) -> bool:
+    """Whether an image has its mask, and was not replaced since."""
+    if line.mask is None or not (mask := out / line.mask).is_file():
+        return False
+    image = images / line.path
+    return not image.is_file() or image.stat().st_mtime <= mask.stat().st_mtime
 
 
 def check_names(records: Sequence[ImageRecord]) -> None:
