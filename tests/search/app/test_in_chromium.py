@@ -37,6 +37,9 @@ def address(desk):
 PATIENCE = 60_000
 """Milliseconds for whatever the page is to say or do: on two busy cores a search takes several seconds."""
 
+JUDGED = "**/gradio_api/run/*"
+"""What the page asks when something is said to be right or wrong."""
+
 UPLOADED = {"content_type": "text/event-stream", "body": 'data: {"msg": "done"}\n\n'}
 """Gradio's progress of an upload, which it answers with 404 instead where the upload was over first."""
 
@@ -143,7 +146,7 @@ def test_one_click_shows_what_the_network_looks_at(asked):
 def test_what_is_right_and_wrong_refines_the_search_and_is_in_the_list(asked):
     def judge(rank, verdict):
         group = asked.get_by_role("group", name=f"Rank {rank} is", exact=True)
-        with asked.expect_response("**/queue/join*"):
+        with asked.expect_response(JUDGED):
             group.get_by_role("button", name=verdict).click()
 
     for rank, verdict in ((2, "right"), (3, "right"), (5, "wrong"), (3, "wrong"), (7, "right"), (7, "right")):
@@ -268,7 +271,7 @@ def test_all_is_done_with_the_keyboard(page, probe):
     sync_api.expect(dialog).to_be_hidden()
     assert crop.evaluate("each => each === document.activeElement")
     right = focus("button", "right", exact=True)
-    with page.expect_response("**/queue/join*"):
+    with page.expect_response(JUDGED):
         page.keyboard.press("Space")
     assert right.get_attribute("aria-pressed") == "true"
     focus("button", "Refine")

@@ -125,7 +125,9 @@ def build_page(desk: Desk, uploads: Path, hint: str = "") -> gr.Blocks:
         asked = [probes.upload, ask.click, since.submit, until.submit, top.submit, refine.click]
         gr.on(asked, search, question, shown, **own)
         forget_all.click(forget, session, session, **own).then(search, question, shown, **own)
-        answers.judge(judge, session, session, trigger_mode="multiple", show_progress="hidden", **own)
+        # not queued: an answer of Gradio's queue is lost if it begins in the instant in which the one before it ends
+        at_once: dict[str, Any] = {"queue": False, "api_visibility": "private"}
+        answers.judge(judge, session, session, trigger_mode="multiple", show_progress="hidden", **at_once)
         answers.look(look, session, panel, show_progress="hidden", **own)
         save.click(Session.as_csv, session, listed, **own).then(None, listed, js=_text("save.js"))
         recount.click(count, None, [about, cameras], **own)
