@@ -53,8 +53,9 @@ def look_at_all(
         looks = _look_at(items, decode, work)
     else:
         pieces = [items[i : i + PIECE] for i in range(0, len(items), PIECE)]
-        masks = [file.parent for file, is_mask in items if is_mask]
-        shared = [root, *({Path(os.path.commonpath(masks))} if masks else ())]
+        shared = [root]
+        if masks := [file.parent for file, is_mask in items if is_mask]:
+            shared.append(Path(os.path.commonpath(masks)))
         done = progress(ray.map(partial(_looking, decode), pieces, shared), work, len(pieces))
         looks = list(itertools.chain.from_iterable(done))
     return dict(zip(files, looks, strict=True))

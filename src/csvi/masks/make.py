@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -35,6 +36,8 @@ from csvi.writing import replacing
 
 BATCH = 64
 DOUBTFUL, LIST, FACTS = "doubtful", "masks.csv", "masks.json"
+ANY_NAME: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
+"""How the list is written and read: names of files need not be UTF-8."""
 UNREADABLE = "unreadable"
 """Verdict on an image that cannot be read."""
 COLUMNS = ("path", "modality", "camera", *(field.name for field in dataclasses.fields(Scores)), "verdict")
@@ -75,7 +78,7 @@ def make_masks(crops: Crops, out: Path, segmenter: Segmenter, ray: RayEngine | N
 
     Args:
         crops: the images.
-        out: folder of masks; an empty one, a new one, or one that the same segmenter has begun.
+        out: folder of masks; an empty one, a new one, or one that the same segmenter has begun of the same images.
         segmenter: who predicts them.
         ray: where to predict and write them; this process writes the list. By default it does all.
 
@@ -90,7 +93,7 @@ def make_masks(crops: Crops, out: Path, segmenter: Segmenter, ray: RayEngine | N
         missing = [r for r in crops.records if r.path not in done or not _is_there(out, done[r.path], crops.root)]
         start = time.perf_counter()
         _write_list(out, list(done.values()))  # anew: a kill may have cut the last line off
-        with (out / LIST).open("a", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        with (out / LIST).open("a", newline="", **ANY_NAME) as file:
             table = csv.writer(file, lineterminator="\n")
             batches = [missing[i : i + BATCH] for i in range(0, len(missing), BATCH)]
             for lines in progress(_on(ray, batches, crops, out, segmenter), "Predicting masks", len(batches)):
@@ -116,7 +119,7 @@ def read_list(folder: Path) -> list[Line]:
     lines: dict[str, Line] = {}
     file = folder / LIST
     try:
-        text = file.read_text("utf-8", "surrogateescape")
+        text = file.read_text(**ANY_NAME)
         for row in csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline="")):
             numbers = [row[field.name] for field in dataclasses.fields(Scores)]
             scores = Scores(*map(float, numbers)) if all(numbers) else None
@@ -196,10 +199,7 @@ def _cells(line: Line) -> list[str]:
 
 def _write_list(out: Path, lines: Sequence[Line]) -> None:
     """Write the list anew, in the order of the images and without lines of images that are gone."""
-    with (
-        replacing(out / LIST) as partial,
-        partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
+    with replacing(out / LIST) as partial, partial.open("w", newline="", **ANY_NAME) as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(COLUMNS)
         table.writerows(map(_cells, lines))
@@ -239,10 +239,16 @@ def check_folder(out: Path, maker: str, images: Path) -> None:
 
 def _is_there(out: Path, line: Line, images: Path) -> bool:
     """Whether an image has its mask, and was not replaced since."""
-    if line.mask is None or not (mask := out / line.mask).is_file():
-        return False
-    image = images / line.path
-    return not image.is_file() or image.stat().st_mtime <= mask.stat().st_mtime
+    made = None if line.mask is None else _changed(out / line.mask)
+    return made is not None and (_changed(images / line.path) or 0) <= made
+
+
+def _changed(file: Path) -> float | None:
+    """When a file was written, in seconds; None if it is not there."""
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return None
 
 
 def check_names(records: Sequence[ImageRecord]) -> None:
