@@ -13,7 +13,10 @@ from rich.cells import cell_len
 
 from csvi.analysis.dataset_table import HEADINGS, print_check
 from csvi.cli import main
+from csvi.config import DataConfig
+from csvi.data import read_benchmark
 from csvi.data.check import Check, Finding, Split, check_dataset
+from csvi.data.looks import look_at_all
 from csvi.data.records import Counts
 from csvi.data.sysu import Sysu
 from csvi.errors import CsviError
@@ -546,3 +549,19 @@ def test_long_lines_are_cut_in_the_middle_of_paths(capsys, monkeypatch):
     assert 78 <= cell_len(line) <= 80
     monkeypatch.setenv("COLUMNS", "300")
     assert f"  {long.format(0)} is broken\n" in printed(check, capsys)
+
+
+def test_workers_of_ray_must_have_the_folder_of_masks_too(sysu_root, tmp_path):
+    class Here:
+        """In place of Ray: does the work in this process, and notes what workers must have."""
+
+        def map(self, prepare, pieces, shared):
+            self.shared = shared
+            return map(prepare(), pieces)
+
+    masks = shutil.copytree(sysu_root / "masks", tmp_path / "masks")
+    data, ray = DataConfig(root=str(sysu_root), masks=str(masks)), Here()
+    records = read_benchmark(data).train
+    assert look_at_all(sysu_root, records, False, ray) == look_at_all(sysu_root, records, False)
+    assert ray.shared[0] == sysu_root
+    assert ray.shared[1] == masks
