@@ -12,11 +12,11 @@ import pytest
 import yaml
 
 from csvi.analysis import ablate as module
-from csvi.analysis.ablate import Variant, ablate, choose, run_once
+from csvi.analysis.ablate import Variant, ablate, choose, is_done, run_once
 from csvi.analysis.reproduce import TABLE_3, reproduce
 from csvi.cli import main
 from csvi.config import SynthConfig, flatten
-from csvi.data import protocols_of
+from csvi.data import protocols_of, read_benchmark
 from csvi.errors import CsviError
 from csvi.methods import build_method, find_method
 from csvi.methods.compared import COMPARED
@@ -259,6 +259,33 @@ def test_choosing_needs_val_identities(small, tmp_path):
         ablate(small, ["baseline"], 1, tmp_path, {"train.lr": [0.1, 0.2]})
     with pytest.raises(CsviError, match="0 seeds"):
         ablate(small, ["baseline"], 0, tmp_path)
+
+
+def test_choosing_needs_a_validation(small, tmp_path, monkeypatch):
+    small.train.validate_every = 0
+    with pytest.raises(CsviError, match=r"takes a validation at the end: set --train\.validate_every 1"):
+        ablate(small, ["baseline"], 1, tmp_path / "out", {"train.lr": [0.1, 0.2]})
+    small.train.validate_every = 1
+    without = dataclasses.replace(read_benchmark(small.data), val=[])  # as of RegDB
+    monkeypatch.setattr(module, "read_benchmark", lambda data: without)
+    with pytest.raises(CsviError, match="has no val identities to choose settings on: leave the grid out"):
+        ablate(small, ["baseline"], 1, tmp_path / "out", {"train.lr": [0.1, 0.2]})
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_of_other_images_or_masks_is_not_taken_for_done(config, coseg_run, baseline_run, sysu_root, tmp_path):
+    config.data.masks = str(shutil.copytree(sysu_root / "masks", tmp_path / "masks"))
+    config.data.root = str(shutil.copytree(sysu_root, tmp_path / "moved"))
+    assert is_done(config, coseg_run)
+    mask = tmp_path / "masks" / "cam1" / "0001" / "0001.png"
+    mask.write_bytes(mask.read_bytes() + b"\0")
+    with pytest.raises(CsviError, match=r"coseg is of other masks than .*masks: name another folder"):
+        is_done(config, coseg_run)
+    assert is_done(Variant("baseline").applied(config, 0), baseline_run)  # which learns from none
+    image = tmp_path / "moved" / "cam1" / "0013" / "0001.jpg"
+    image.write_bytes(image.read_bytes() + b"\0")
+    with pytest.raises(CsviError, match=r"coseg is of other images than .*moved: name another folder"):
+        run_once(config, coseg_run)
 
 
 def assert_beside_the_paper(text, layout, method):

@@ -12,8 +12,12 @@ from typing import Any
 
 from csvi.analysis.ablation_table import Ablation, Tried, VariantResult, papers_name, write_ablation
 from csvi.config import Config, departures, flatten
+from csvi.data import read_benchmark
+from csvi.data.files import fingerprint, masks_folder
+from csvi.data.training_set import training_records
 from csvi.errors import CsviError
 from csvi.methods import METHODS, find_method
+from csvi.paths import expanded
 from csvi.runs import Evaluation, Options, Run, evaluate_run, load_config
 from csvi.runs.evaluation import evaluation_file, save_evaluation
 from csvi.runs.folder import check_same_settings
@@ -23,7 +27,7 @@ from csvi.runs.settings import with_settings
 from csvi.runs.statistics import difference_of_groups, mean_of
 from csvi.train.checkpoint import epochs_done
 from csvi.train.cost import Cost, training_cost
-from csvi.train.loop import train
+from csvi.train.loop import train, validates
 from csvi.writing import replacing
 
 log = logging.getLogger(__name__)
@@ -81,16 +85,16 @@ def ablate(
             variant does not have is not varied.
 
     Raises:
-        CsviError: as training and evaluation do; and a grid without val identities to choose on, or of a setting that
-            no variant has.
+        CsviError: as training and evaluation do; and a grid without val identities or validation to choose by, or of a
+            setting that no variant has.
     """
     grid = grid or {}
     if seeds < 1:
         raise CsviError(f"{seeds} seeds: at least one is needed")
     if empty := [name for name, values in grid.items() if not values]:
         raise CsviError(f"the grid has no values of {empty[0]} to choose from")
-    if grid and config.data.train_on != "train":
-        raise CsviError("choosing settings takes val identities: leave them out of training, --data.train_on train")
+    if grid:
+        _check_validated(config)
     parsed = [Variant.parse(text) for text in variants]
     if unknown := set(grid) - {name for variant in parsed for name in flatten(variant.applied(config, 0))}:
         raise CsviError(f"unknown setting {min(unknown)!r} in the grid: no variant has it, see csvi train --help")
@@ -185,7 +189,11 @@ def run_once(config: Config, run: Path, options: Options = AS_USUAL) -> Evaluati
 
 
 def is_done(config: Config, run: Path, options: Options = AS_USUAL) -> bool:
-    """Whether the run was trained to its end and evaluated after that; raises if it has other settings."""
+    """Whether the run was trained to its end and evaluated after that.
+
+    Raises:
+        CsviError: it has other settings; or images or masks in another folder, which are not the same.
+    """
     model = run / "model.safetensors"
     if not model.is_file() or not (evaluated := _evaluated(run, options)).is_file():
         return False
@@ -194,7 +202,47 @@ def is_done(config: Config, run: Path, options: Options = AS_USUAL) -> bool:
     epochs = epochs_done(run)
     if epochs is None:  # last.ckpt was deleted
         epochs = there.train.epochs
-    return epochs == config.train.epochs and evaluated.stat().st_mtime_ns >= model.stat().st_mtime_ns
+    done = epochs == config.train.epochs and evaluated.stat().st_mtime_ns >= model.stat().st_mtime_ns
+    if done and _folders(config) != _folders(there):
+        images = read_benchmark(options.applied_to(config.data))
+        if fingerprint(images.root, images.test) != Evaluation.load(evaluated).fingerprint:
+            raise CsviError(f"{run} is of other images than {images.root}: name another folder with --out")
+        if _has_other_masks(config, there):
+            masks = masks_folder(images.root, config.data.masks)
+            raise CsviError(f"{run} is of other masks than {masks}: name another folder with --out")
+    return done
+
+
+def _folders(config: Config) -> list[Path | None]:
+    """List the folders of images and masks."""
+    return [expanded(folder).resolve() if folder else None for folder in (config.data.root, config.data.masks)]
+
+
+def _has_other_masks(config: Config, there: Config) -> bool:
+    """Whether a run is known to have learned from masks of other lengths: not if they lie there no more."""
+    if not find_method(config.method.name).needs_masks:
+        return False
+    try:
+        before = _lengths_of_masks(there)
+    except CsviError:
+        return False
+    return before != _lengths_of_masks(config)
+
+
+def _lengths_of_masks(config: Config) -> dict[str, int]:
+    """Length of the mask of each training image that has one, in bytes."""
+    records = training_records(read_benchmark(config.data), config.data)
+    return {record.path: record.mask.stat().st_size for record in records if record.mask}
+
+
+def _check_validated(config: Config) -> None:
+    """Raises `CsviError` unless training ends with a validation, which settings are chosen by."""
+    if config.data.train_on != "train":
+        raise CsviError("choosing settings takes val identities: leave them out of training, --data.train_on train")
+    if not validates(config, config.train.epochs):
+        raise CsviError("choosing settings takes a validation at the end: set --train.validate_every 1")
+    if not read_benchmark(config.data).val:
+        raise CsviError(f"{config.data.root} has no val identities to choose settings on: leave the grid out")
 
 
 def _evaluated(run: Path, options: Options) -> Path:
@@ -218,7 +266,7 @@ def _val(run: Path, metric: str) -> float:
     """Read the last validation of a run."""
     _, values = read_metrics(run, f"val/{metric}")
     if not values:
-        raise CsviError(f"{run} was never validated: set --train.validate_every, and --data.train_on train")
+        raise CsviError(f"{run} was trained without validation, and nothing can be chosen: delete it to train it again")
     return values[-1]
 
 
