@@ -2,14 +2,19 @@
 
 import base64
 import io
+import shutil
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
+from rich.table import Table
 
 from csvi.analysis import report
 from csvi.analysis.curves import loss_curves, validation_curves
+from csvi.analysis.make_figure import FIGURES, Kind, make_figure
 from csvi.config import DataConfig
 from csvi.data import Benchmark, ImageRecord, Modality
 from csvi.data.images import ORIENTATION
@@ -49,6 +54,32 @@ def test_a_ranked_list_marks_right_wrong_and_removed(run):
 def test_a_ranked_list_has_so_many_that_count(run):
     protocol = Protocol("", RULES, "seeded", [Trial([0], [1, 2, 3, 4])])
     assert [item.image for item in report.ranked_list(0, protocol, run, length=1).gallery] == ["1"]
+
+
+@dataclass
+class Number:
+    value: int = 0
+
+
+def test_figures_of_other_weights_or_data_are_left_out(coseg_run, sysu_root, tmp_path, monkeypatch, caplog):
+    kind = Kind(lambda runs, seed: Number(), lambda *_: Figure(), lambda number: Table(), "A caption.")
+    monkeypatch.setitem(FIGURES, "tsne", kind)
+    folder, other = shutil.copytree(coseg_run, tmp_path / "run"), shutil.copytree(sysu_root, tmp_path / "other")
+    image = other / "cam1" / "0013" / "0001.jpg"
+    image.write_bytes(image.read_bytes() + b"\0")
+    own, on_other = Run.open(folder), Run.open(folder, Options(root=other))
+    make_figure("tsne", [on_other])
+    assert report.drawn_figures(own, folder) == []
+    assert not caplog.messages
+    make_figure("tsne", [own])
+    names = {f"{stem}.{suffix}" for stem in ("tsne", "tsne-on-other") for suffix in ("png", "svg", "json")}
+    assert {file.name for file in (folder / "figures").iterdir()} == names
+    for run in (own, on_other):
+        assert [caption for _, caption in report.drawn_figures(run, folder)] == ["A caption."]
+    weights = folder / "model.safetensors"
+    weights.write_bytes(bytes([*weights.read_bytes()[:-1], 7]))
+    assert report.drawn_figures(own, folder) == []
+    assert "tsne.png is left out, it is of other weights" in caplog.text
 
 
 def test_images_are_shown_as_the_network_sees_them(tmp_path):

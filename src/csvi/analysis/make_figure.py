@@ -13,6 +13,7 @@ from csvi.analysis import cosegmentation, gradients, heatmaps, leak, tsne
 from csvi.analysis.plain_table import plain_console
 from csvi.analysis.tables import SYNTHETIC
 from csvi.errors import CsviError
+from csvi.model.weights import fingerprint_of
 from csvi.runs import Run
 from csvi.writing import replacing
 
@@ -73,13 +74,21 @@ FIGURES = {
 """Name on the command line → how it is made."""
 
 
+def figure_file(run: Run, name: str) -> Path | None:
+    """Name the picture in the run folder; the name says of which other data it is, see `Run.file_of`."""
+    file = run.file_of(f"{name}.png")
+    return file and file.parent / "figures" / file.name
+
+
 def make_figure(name: str, runs: Sequence[Run], out: Path | None = None, seed: int = 0) -> list[Path]:
     """Draw a figure, write OUT/NAME.png, .svg and, with its numbers, .json, and print its table.
+
+    The pictures say of which weights of the first run they are (`Source`).
 
     Args:
         name: a key of `FIGURES`.
         runs: opened runs.
-        out: folder to write; by default RUN/figures of the first run.
+        out: folder to write; by default RUN/figures of the first run, where the names are those of `figure_file`.
         seed: of every random draw; nothing is chosen by its result.
 
     Returns:
@@ -94,17 +103,17 @@ def make_figure(name: str, runs: Sequence[Run], out: Path | None = None, seed: i
     kind = FIGURES[name]
     if len(runs) > 1 and not kind.several:
         raise CsviError(f"{name} shows one run, and {len(runs)} were given: choose one")
-    if out is None:
-        if runs[0].folder is None:
-            raise CsviError(f"{runs[0].path} has no folder for its figures: say where to write with --out")
-        out = runs[0].folder / "figures"
+    file = figure_file(runs[0], name) if out is None else out / f"{name}.png"
+    if file is None:
+        raise CsviError(f"{runs[0].path} has no folder for its figures: say where to write with --out")
     numbers = kind.measure(runs, seed)
     picture = kind.draw(runs, numbers, seed)
-    out.mkdir(parents=True, exist_ok=True)
-    files = [out / f"{name}.{suffix}" for suffix in ("png", "svg", "json")]
+    source = {"Source": fingerprint_of(runs[0].folder)} if runs[0].folder else None
+    file.parent.mkdir(parents=True, exist_ok=True)
+    files = [file.with_suffix(suffix) for suffix in (".png", ".svg", ".json")]
     for file in files[:2]:
         with replacing(file) as partial:
-            picture.savefig(partial, format=file.suffix[1:], dpi=150)
+            picture.savefig(partial, format=file.suffix[1:], dpi=150, metadata=source)
     with replacing(files[2]) as partial:
         several = numbers if isinstance(numbers, list) else [numbers]
         partial.write_text(json.dumps([dataclasses.asdict(each) for each in several], indent=1) + "\n")

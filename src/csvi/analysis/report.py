@@ -2,6 +2,7 @@
 
 import base64
 import io
+import logging
 import random
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from PIL import Image
 from csvi import __version__
 from csvi.analysis.curves import loss_curves, validation_curves
 from csvi.analysis.images import predicts_masks
-from csvi.analysis.make_figure import FIGURES
+from csvi.analysis.make_figure import FIGURES, figure_file
 from csvi.data import ImageRecord, Modality, protocols_of
 from csvi.data.depth import levels_of
 from csvi.data.images import load_image
@@ -21,9 +22,13 @@ from csvi.data.masks import read_mask
 from csvi.errors import CsviError
 from csvi.evaluate import Protocol
 from csvi.evaluate.metrics import removed
+from csvi.model.weights import fingerprint_of
+from csvi.paths import as_argument
 from csvi.runs import Run
 from csvi.runs.evaluation import evaluated
 from csvi.writing import replacing
+
+log = logging.getLogger(__name__)
 
 PROBES = 10
 """Ranked lists, and half as many examples of masks of each modality."""
@@ -97,7 +102,7 @@ def write_report(run: Run) -> Path:
         gallery_cameras=sorted({pair.gallery for pair in pairs}),
         lists=[ranked_list(query, protocol, run) for query in queries],
         masks=mask_examples(run, chosen) if evaluation.masks else [],
-        figures=drawn_figures(folder),
+        figures=drawn_figures(run, folder),
         settings=(folder / "config.yaml").read_text() if run.config else "",
         identities=len({run.benchmark.test[i].identity for i in protocol.trials[0].query}),
         thumbnail=THUMBNAIL,
@@ -109,14 +114,21 @@ def write_report(run: Run) -> Path:
     return file
 
 
-def drawn_figures(run: Path) -> list[tuple[str, str]]:
-    """Read each figure that `csvi figure` has left in RUN/figures: data URI and caption."""
-    files = {name: run / "figures" / f"{name}.png" for name in FIGURES}
-    return [
-        ("data:image/png;base64," + base64.b64encode(file.read_bytes()).decode(), FIGURES[name].caption)
-        for name, file in files.items()
-        if file.is_file()
-    ]
+def drawn_figures(run: Run, folder: Path) -> list[tuple[str, str]]:
+    """Read each figure that `csvi figure` has left in RUN/figures of these weights and data: data URI and caption."""
+    found, weights = [], fingerprint_of(folder)
+    for name, kind in FIGURES.items():
+        file = figure_file(run, name)
+        if file is None or not file.is_file():
+            continue
+        with Image.open(file) as picture:
+            source = picture.info.get("Source", weights)
+        if source != weights:
+            again = f"csvi report {as_argument(run.path)} --figures {name}"
+            log.warning("%s is left out, it is of other weights than the run has now: %s draws it anew", file, again)
+            continue
+        found.append(("data:image/png;base64," + base64.b64encode(file.read_bytes()).decode(), kind.caption))
+    return found
 
 
 def ranked_list(query: int, protocol: Protocol, run: Run, length: int = 10) -> RankedList:
