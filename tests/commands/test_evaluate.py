@@ -54,6 +54,13 @@ def test_the_next_command_takes_no_run_for_an_option(run, monkeypatch, capsys):
     assert capsys.readouterr().out.endswith("next: csvi report ./-r\n")
 
 
+def test_the_next_command_has_the_same_options(baseline_run, sysu_root, tmp_path, capsys):
+    run = shutil.copytree(baseline_run, tmp_path / "run")
+    options = [f"--data.root={sysu_root}", "--data.mask_values=0", "--expand=2", "--rerank"]
+    assert main(["evaluate", str(run), *options]) == 0
+    assert capsys.readouterr().out.endswith(f"next: csvi report {run} {' '.join(options)}\n")
+
+
 @pytest.mark.parametrize("name", ["x[/blue]", "[bold]run :smile:"])
 def test_the_name_of_a_run_is_shown_as_it_is(run, monkeypatch, capsys, name):
     monkeypatch.chdir(run.parent)
@@ -89,6 +96,15 @@ def test_seeds_that_were_validated_at_other_times_have_a_mean(baseline_run, tmp_
     (runs[1] / "config.yaml").write_text(changed.replace("lr: 0.001", "lr: 0.002"))
     assert main(["evaluate", *map(str, runs)]) == 0
     assert "no mean over these runs, as their settings differ: train.lr\n" in capsys.readouterr().out
+
+
+def test_models_whose_settings_are_not_known_have_no_mean(run, baseline_run, sysu_root, tmp_path, capsys):
+    alone = shutil.copytree(run, tmp_path / "alone")
+    (alone / "config.yaml").unlink()
+    trained = shutil.copytree(baseline_run, tmp_path / "trained")
+    assert main(["evaluate", str(trained), str(alone), f"--data.root={sysu_root}"]) == 0
+    said = f"no mean over these runs, as {alone} is a model alone, whose settings are not known\n"
+    assert capsys.readouterr().out.endswith(said)
 
 
 @pytest.mark.long

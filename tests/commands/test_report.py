@@ -63,6 +63,10 @@ def test_features_are_what_an_evaluation_leaves(run, sysu_root, capsys):
     assert evaluations[0]["protocols"] == evaluations[1]["protocols"]
     assert main(["compare", str(run), str(run / "embeddings.evaluation.json")]) == 0
     assert "+0.0 [+0.0, +0.0]" in capsys.readouterr().out
+    plain = (run / "embeddings.evaluation.json").read_text()
+    assert main(["evaluate", f"--features={run / 'embeddings.npz'}", f"--data.root={sysu_root}", "--expand=2"]) == 0
+    assert (run / "embeddings.evaluation.json").read_text() == plain
+    assert "query expansion (2" in (run / "embeddings.evaluation-query-expansion-2.json").read_text()
 
 
 @pytest.mark.slow

@@ -99,7 +99,7 @@ def test_refinements_are_named_and_never_overwrite_the_plain_result(root, untrai
             "k-reciprocal re-ranking",
         ]
     names = [save_evaluation(*both).name for both in zip((plain, refined), runs, strict=True)]
-    assert names == ["evaluation.json", "evaluation-flip-averaging-query-expansion-k-reciprocal-re-ranking.json"]
+    assert names == ["evaluation.json", "evaluation-flip-averaging-query-expansion-2-k-reciprocal-re-ranking.json"]
     assert {file.name for file in folder.glob("embeddings*")} == {"embeddings.npz", "embeddings-flip-averaging.npz"}
     assert kept_evaluation(runs[0]) == plain
     assert kept_evaluation(runs[1]) == refined
@@ -239,6 +239,24 @@ def test_embeddings_of_other_weights_images_or_settings_are_not_used(baseline_ru
     assert run.embeddings_file.name == "embeddings-flip-averaging.npz" or "flip" in run.embeddings_file.name
     assert kept_evaluation(run) is None
     assert run.kept_embeddings() is None
+
+
+def test_an_evaluation_is_not_loaded_for_weights_that_it_is_not_of(baseline_run, tmp_path):
+    folder = shutil.copytree(baseline_run, tmp_path / "run")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(bytes([*weights.read_bytes()[:-1], 7]))
+    for path in (folder, folder / "evaluation.json"):
+        with pytest.raises(CsviError, match=r"is of other weights than the run has now: evaluate it again, csvi eval"):
+            Evaluation.load(path)
+
+
+def test_an_evaluation_on_other_data_of_the_same_name_is_not_replaced_without_a_word(baseline_run, tmp_path, caplog):
+    run = Run.open(shutil.copytree(baseline_run, tmp_path / "run"))
+    evaluation = Evaluation.load(baseline_run)
+    save_evaluation(replace(evaluation, root="/moved"), run)
+    assert not caplog.messages
+    file = save_evaluation(replace(evaluation, root="/other", fingerprint="f"), run)
+    assert caplog.messages == [f"{file} was of /moved: the evaluation on /other replaces it"]
 
 
 def test_another_gallery_ranks_the_same_embeddings(baseline_run, tmp_path, counted):

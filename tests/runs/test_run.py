@@ -10,6 +10,7 @@ import torch
 from csvi.config import DataConfig
 from csvi.data import read_benchmark
 from csvi.errors import CsviError
+from csvi.evaluate import Refinement
 from csvi.runs import Options, Run, evaluate_run
 from csvi.runs.evaluation import evaluation_file, save_evaluation
 
@@ -59,7 +60,7 @@ def test_a_model_of_strangers_names_a_size_for_images(root, untrained, tmp_path,
     ("options", "message"),
     [
         (Options(gallery="official"), "galleries of .* are all, not official"),
-        (Options(fold=11), "fold 11: evaluate it on its own"),
+        (Options(fold=11), r"has the folds 1 to 10: there is no --data\.fold 11"),
         (Options(layout="llcm"), "set --data.layout regdb"),
         (Options(root="~nobody-at-all/data"), "~nobody-at-all/data begins with the name of nobody"),
     ],
@@ -75,6 +76,11 @@ def test_a_model_is_not_tested_on_people_it_was_trained_on(root, untrained, tmp_
     assert evaluate_run(Run.open(folder)).fold == 2
     with pytest.raises(CsviError, match="was trained on fold 2, whose people are tested in fold 1"):
         Run.open(folder, Options(fold=1))
+
+
+def test_a_dataset_of_one_fold_has_no_second(coseg_run):
+    with pytest.raises(CsviError, match=r"^SYSU-MM01 has one fold: there is no --data\.fold 2$"):
+        evaluate_run(Run.open(coseg_run, Options(fold=2)))
 
 
 @pytest.mark.slow
@@ -163,3 +169,19 @@ def test_names_of_files_say_what_is_not_as_usual(coseg_run):
     assert names() == ("evaluation.json", "embeddings.npz")
     assert names(gallery="official") == ("evaluation-official.json", "embeddings.npz")
     assert names(flip=True) == ("evaluation-flip-averaging.json", "embeddings-flip-averaging.npz")
+    for refinement, name in (
+        (Refinement(rerank=True), "k-reciprocal-re-ranking"),
+        (Refinement(expand=2), "query-expansion-2"),
+        (Refinement(True, 5, 2.5, k1=30), "query-expansion-5-alpha-2.5-k-reciprocal-re-ranking-k1-30"),
+    ):
+        assert names(refinement=refinement) == (f"evaluation-{name}.json", "embeddings.npz")
+
+
+@pytest.mark.parametrize("root", ["regdb"], indirect=True)
+def test_folds_of_another_dataset_have_files_of_their_own(root, coseg_run):
+    runs = [Run.open(coseg_run, Options(root=root, fold=fold)) for fold in (1, 2)]
+    assert [evaluation_file(run).name for run in runs] == [
+        "evaluation-on-regdb.json",
+        "evaluation-on-regdb-fold-2.json",
+    ]
+    assert runs[1].embeddings_file.name == "embeddings-on-regdb-fold-2.npz"

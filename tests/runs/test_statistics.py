@@ -120,6 +120,8 @@ def test_groups_of_seeds():
     resampled = draws @ b / (draws @ (2 * n)) - draws @ a / (draws @ (3 * n))
     assert [found.low, found.high] == pytest.approx(np.quantile(resampled, [0.025, 0.975]).tolist())
     assert difference_of_groups(first[:1], other[:1]) == compare(first[0], other[0])
+    with pytest.raises(CsviError, match=r"run-1\.0-3 was given twice: a mean counts every run once"):
+        difference_of_groups(first, [*other, other[0]])
 
 
 def test_people_of_different_folds_are_resampled_apart():

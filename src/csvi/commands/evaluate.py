@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 
-from csvi.commands.options import add_test_options, options_of
+from csvi.commands.options import add_test_options, options_of, test_arguments
 from csvi.commands.parser import Parser
 from csvi.errors import CsviError
 from csvi.paths import as_argument
@@ -60,7 +60,7 @@ def _evaluate(settings: Namespace, options: "Options") -> None:
     """Evaluate, save and print in the one process that does."""
     from csvi.analysis.tables import print_one_fold, print_summary
     from csvi.runs import Evaluation, Run, evaluate_features, evaluate_run
-    from csvi.runs.evaluation import save_evaluation
+    from csvi.runs.evaluation import evaluation_file_of_features, save_evaluation
     from csvi.runs.statistics import differing_settings, summarize
 
     runs, quiet = settings.runs, settings.json
@@ -68,17 +68,19 @@ def _evaluate(settings: Namespace, options: "Options") -> None:
     if settings.features:
         file = Path(settings.features)
         evaluations.append(evaluate_features(file, options))
-        write = partial(evaluations[0].save, file.with_suffix(".evaluation.json"))
+        write = partial(evaluations[0].save, evaluation_file_of_features(file, options))
         unsaved += _save_and_print(evaluations[0], write, quiet)
     for path in runs:
         opened = Run.open(path, options)
         evaluations.append(evaluate_run(opened))
         configs.append(opened.config)
         save = partial(save_evaluation, evaluations[-1], opened)
-        unsaved += _save_and_print(evaluations[-1], save, quiet, f"csvi report {as_argument(path)}")
+        following = " ".join(["csvi report", as_argument(path), *test_arguments(settings)])
+        unsaved += _save_and_print(evaluations[-1], save, quiet, following)
     known = [config for config in configs if config is not None]
+    alone = [path for path, config in zip(runs, configs, strict=True) if config is None]
     differing = differing_settings(known) if len(known) > 1 else []
-    summary = summarize(evaluations) if len(runs) > 1 and not differing else None
+    summary = summarize(evaluations) if len(runs) > 1 and not (alone or differing) else None
     if quiet:
         found = {"evaluations": evaluations, "summary": summary, "differing_settings": differing}
         print(json.dumps(found, indent=1, default=dataclasses.asdict))
@@ -86,6 +88,8 @@ def _evaluate(settings: Namespace, options: "Options") -> None:
         print_summary(summary, evaluations[0])
     elif differing:
         print(f"no mean over these runs, as their settings differ: {', '.join(differing[:5])}")
+    elif len(runs) > 1:
+        print(f"no mean over these runs, as {alone[0]} is a model alone, whose settings are not known")
     else:
         print_one_fold(evaluations[0])
     if unsaved:

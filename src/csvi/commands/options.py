@@ -1,5 +1,6 @@
 """The options that all commands on runs share: the data that a run is tested on, and how it is tested."""
 
+import shlex
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,7 +70,11 @@ def add_crop_options(parser: Parser, otherwise: str) -> None:
 
 
 def crops_of(
-    settings: Namespace, source: str, without: Collection[Path] = (), own: DataConfig | None = None
+    settings: Namespace,
+    source: str,
+    without: Collection[Path] = (),
+    own: DataConfig | None = None,
+    top: Path | None = None,
 ) -> "Crops":
     """Read the crops of a source, as the options of `add_crop_options` say; see `csvi.data.crops.read_crops`.
 
@@ -84,6 +89,7 @@ def crops_of(
         modality=Modality[settings.modality.upper()] if settings.modality else None,
         infrared_cameras=_names(settings, "infrared_cameras"),
         without=without,
+        top=top,
     )
 
 
@@ -218,3 +224,10 @@ def options_of(settings: Namespace) -> "Options":
         found |= {name: settings[name] for name in ("gallery", "flip")}
         found["refinement"] = Refinement(rerank=settings.rerank, expand=settings.expand)
     return Options(**found)
+
+
+def test_arguments(settings: Namespace) -> list[str]:
+    """Write what was given of the options of `add_test_options` as arguments, quoted for a shell."""
+    given = [f"--data.{name}={shlex.quote(str(value))}" for name, value in settings.data.items() if value is not None]
+    given += [f"--{name}={value}" for name in ("gallery", "expand") if (value := settings[name])]
+    return given + [f"--{name}" for name in ("flip", "rerank") if settings[name]]

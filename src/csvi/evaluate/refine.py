@@ -56,6 +56,16 @@ class Refinement:
             names.append(f"k-reciprocal re-ranking (k1 {self.k1}, k2 {self.k2}, lambda {self.lambda_:g})")
         return names
 
+    def short_names(self) -> list[str]:
+        """The techniques in few words, for names of files; with settings that are not the defaults."""
+
+        def changed(*settings: str) -> list[str]:
+            given = {name: getattr(self, name) for name in settings}
+            return [f"{name.rstrip('_')} {given[name]:g}" for name in given if given[name] != getattr(Refinement, name)]
+
+        expansion = [f"query expansion {self.expand}", *changed("alpha")] if self.expand else []
+        return expansion + (["k-reciprocal re-ranking", *changed("k1", "k2", "lambda_")] if self.rerank else [])
+
 
 NO_REFINEMENT = Refinement()
 SPARSE = 250

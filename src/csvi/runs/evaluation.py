@@ -1,5 +1,6 @@
 """Evaluations: a run, or anybody's embeddings, on the test split of a dataset; in memory and on disk one class."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -22,11 +23,11 @@ from csvi.errors import CsviError
 from csvi.evaluate.mask_iou import best_constant_mask, mask_iou
 from csvi.evaluate.refine import NO_REFINEMENT
 from csvi.evaluate.scoring import CameraPair, Result, evaluate_camera_pairs, evaluate_protocols
-from csvi.model.weights import METHOD
+from csvi.model.weights import METHOD, MODEL, fingerprint_of
 from csvi.paths import as_argument, expanded
 from csvi.plain import from_plain
 from csvi.runs.embeddings import read_embeddings, write_embeddings
-from csvi.runs.run import EVALUATION, FLIP, Options, Run
+from csvi.runs.run import EVALUATION, FLIP, Options, Run, fold_words, named
 from csvi.writing import replacing
 
 log = logging.getLogger(__name__)
@@ -76,6 +77,8 @@ class Evaluation:
     """`embedding`, flipping included, and `ranking`, refinements included, on this machine; 0 for what was kept."""
     cameras: dict[str, str] = field(default_factory=dict)
     """Number of a camera → its name, where cameras have names."""
+    weights: str = ""
+    """Fingerprint of the network's weights; empty where they are not known."""
     version: str = csvi.__version__
 
     def name_of_camera(self, camera: int) -> str:
@@ -90,7 +93,8 @@ class Evaluation:
             path: of a run, whose evaluation.json it is, or of such a file.
 
         Raises:
-            CsviError: there is none, or it is none, or holds several, or is of another version.
+            CsviError: there is none, or it is none, or holds several, or is of another version, or of other weights
+                than the run has now.
         """
         path = expanded(path)
         file = path / EVALUATION if path.is_dir() else path
@@ -117,6 +121,10 @@ class Evaluation:
                 f"{file} is no evaluation of csvi {csvi.__version__} ({error}): give a run folder, or the "
                 "evaluation.json of one, and evaluate it again if another version wrote it"
             ) from error
+        run = file.parent
+        if evaluation.weights and (run / MODEL).is_file() and fingerprint_of(run) != evaluation.weights:
+            again = f"evaluate it again, csvi evaluate {as_argument(run)}"
+            raise CsviError(f"{file} is of other weights than the run has now: {again}")
         return evaluation
 
     def check(self) -> None:
@@ -165,7 +173,8 @@ def evaluate_run(run: Run) -> Evaluation:
         embeddings = _as_short_as_harmless(embeddings, benchmark)
     run.embeddings = embeddings
     masks = {} if true is None else _evaluate_masks(run, true)
-    return _evaluate(embeddings, benchmark, options, run.path, evaluation_key(run), seconds, masks)
+    evaluation = _evaluate(embeddings, benchmark, options, run.path, evaluation_key(run), seconds, masks)
+    return dataclasses.replace(evaluation, weights=fingerprint_of(run.folder) if run.folder else "")
 
 
 def embed_share(run: Run) -> None:
@@ -179,6 +188,10 @@ def save_evaluation(evaluation: Evaluation, run: Run) -> Path | None:
     file, embeddings = evaluation_file(run), run.embeddings_file
     if file is None or embeddings is None:
         return None
+    with contextlib.suppress(CsviError):  # there is none, or it is damaged
+        before = Evaluation.load(file)
+        if before.root != evaluation.root and before.fingerprint != evaluation.fingerprint:
+            log.warning("%s was of %s: the evaluation on %s replaces it", file, before.root, evaluation.root)
     evaluation.save(file)
     if run.kept_embeddings() is None:
         short = run.embeddings.half()
@@ -190,11 +203,19 @@ def save_evaluation(evaluation: Evaluation, run: Run) -> Path | None:
 
 def evaluation_file(run: Run) -> Path | None:
     """Name the file that keeps the evaluation of a run under its options."""
-    options = run.options
+    return run.file_of(EVALUATION, *_words(run.options))
+
+
+def evaluation_file_of_features(file: Path, options: Options) -> Path:
+    """Name the file that keeps the evaluation of embeddings from elsewhere: F.evaluation.json beside F.npz."""
+    return file.with_suffix(f".{named(EVALUATION, *fold_words(options.fold), *_words(options))}")
+
+
+def _words(options: Options) -> list[str]:
+    """Words for galleries, flipping and refinements in the name of a file; none for the defaults."""
     words = ["official"] if options.gallery == "official" else []
     words += [FLIP] if options.flip else []
-    words += [name.split(" (")[0] for name in options.refinement.names()]
-    return run.file_of(EVALUATION, *words)
+    return [word.replace(" ", "-") for word in [*words, *options.refinement.short_names()]]
 
 
 def evaluation_key(run: Run) -> str:

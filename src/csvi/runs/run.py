@@ -98,6 +98,17 @@ class Options:
         return dataclasses.replace(data, **ranges)
 
 
+def named(kind: str, *words: str) -> str:
+    """Name a file of a kind, such as `evaluation.json`, with words that say what is not as by default."""
+    stem, _, suffix = kind.partition(".")
+    return f"{'-'.join([stem, *words])}.{suffix}"
+
+
+def fold_words(fold: int | None) -> list[str]:
+    """Words for the fold of a dataset in the name of a file; none for the first."""
+    return [] if fold in (None, 1) else [f"fold-{fold}"]
+
+
 class Run:
     """A run folder, or a model alone, opened with `Run.open`; whatever it is asked for is made once.
 
@@ -130,7 +141,8 @@ class Run:
             return cls._of_model_alone(str(path), options)
         config = load_config(file)
         data = options.applied_to(config.data)
-        if data.layout == config.data.layout and data.fold != config.data.fold:
+        folds = range(1, find_layout(data.layout).folds + 1)  # another fold is refused when the dataset is read
+        if data.layout == config.data.layout and data.fold != config.data.fold and data.fold in folds:
             raise CsviError(
                 f"{path} was trained on fold {config.data.fold}, whose people are tested in fold {data.fold}: "
                 "evaluate it on its own, without --data.fold"
@@ -243,16 +255,17 @@ class Run:
         """Name a file of this kind (`evaluation.json`) in the run folder; the name says what is not as usual."""
         if self.folder is None:
             return None
-        stem, _, suffix = kind.partition(".")
-        where = ["on", self.benchmark.root.name] if self.elsewhere else []
+        where = list[str]()
+        if self.elsewhere:
+            where = ["on", self.benchmark.root.name, *fold_words(self.data.fold)]
         own = self.config.data if self.config else self.data
         where += [f"{r}-{getattr(self.data, r)}" for r in RANGES if getattr(self.data, r) != getattr(own, r)]
-        return self.folder / f"{'-'.join([stem, *where, *(word.replace(' ', '-') for word in words)])}.{suffix}"
+        return self.folder / named(kind, *where, *words)
 
     @cached_property
     def embeddings_file(self) -> Path | None:
         """The file that keeps the embeddings of the test images."""
-        return self.file_of("embeddings.npz", *([FLIP] if self.options.flip else []))
+        return self.file_of("embeddings.npz", *([FLIP.replace(" ", "-")] if self.options.flip else []))
 
     @property
     def _takes_masks(self) -> bool:

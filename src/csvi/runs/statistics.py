@@ -95,10 +95,7 @@ def summarize(evaluations: Sequence[Evaluation]) -> Summary:
         CsviError: they were tested on different data or under different protocols, or one is there twice.
     """
     first = evaluations[0]
-    models = [str(Path(evaluation.model).resolve()) for evaluation in evaluations]
-    twice = next((model for model in models if models.count(model) > 1), None)
-    if twice:
-        raise CsviError(f"{twice} was given twice: a mean counts every run once")
+    _check_each_once(evaluations)
     try:
         check_same_data(evaluations, first.protocols[0].protocol, NAMES)
     except CsviError as error:
@@ -167,8 +164,10 @@ def difference_of_groups(
 
     Raises:
         CsviError: not all were asked the same: other data, galleries, identities or queries, or no such protocol.
-            Refinements may differ.
+            Refinements may differ. Or a run is in one of the groups twice.
     """
+    for group in (first, other):
+        _check_each_once(group)
     name = first[0].result(protocol).protocol
     of_fold = check_same_data([*first, *other], name)
     folds = [Counter(evaluation.fold for evaluation in group) for group in (first, other)]
@@ -182,6 +181,14 @@ def difference_of_groups(
         metric: Difference(one, two, difference, low, high, len(n))
         for metric, (one, two, difference, low, high) in zip(metrics, np.stack(values, 1).tolist(), strict=True)
     }
+
+
+def _check_each_once(evaluations: Sequence[Evaluation]) -> None:
+    """Raise `CsviError` if a run is among them twice, on the same fold."""
+    runs = Counter((str(Path(e.model).resolve()), e.weights, e.fold) for e in evaluations)
+    (model, _, _), times = runs.most_common(1)[0]
+    if times > 1:
+        raise CsviError(f"{model} was given twice: a mean counts every run once")
 
 
 def check_same_data(evaluations: Sequence[Evaluation], protocol: str, always: Iterable[str] = ()) -> list[int]:
