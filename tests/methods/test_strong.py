@@ -1,4 +1,4 @@
-"""The recipe of our own: DDAG where its views are left out, and CAJ's views otherwise."""
+"""The recipe of our own: DDAG where nothing is added, CAJ's views, and losses of the embeddings."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ import torch
 
 from csvi.config import DataConfig
 from csvi.data import Modality
+from csvi.losses import batch_hard_triplet
 from csvi.methods.caj import caj_views
 from csvi.runs import load_config
 from csvi.runs.settings import flatten
@@ -19,12 +20,31 @@ def batch(batch_of, build):
     return batch_of(build("strong").views(DataConfig()))
 
 
-def test_on_the_same_views_it_is_ddag(build, batch):
-    ours, ddag = build("strong", channel_views=False), build("ddag")
+def test_with_nothing_added_it_is_ddag(build, batch):
+    without = {"channel_views": False, "center_weight": 0.0, "embedding_triplet_weight": 0.0}
+    ours, ddag = build("strong", **without), build("ddag")
     assert ours.views(DataConfig()) == ddag.views(DataConfig())
     assert ours(batch, 0) == ddag(batch, 0)
     image, modality = batch.image, batch.modality
     assert torch.equal(ours.net.eval()(image, modality), ddag.net.eval()(image, modality))
+
+
+def test_what_it_adds_are_losses_of_embeddings(build, batch):
+    method = build("strong", center_weight=0.5, embedding_triplet_weight=0.25)
+    terms = method(batch, 0)
+    embedding = method.net(batch.image, batch.streams)  # with the statistics of this batch, as in training
+    center = torch.stack(
+        [
+            (of_visible.mean(0) - of_infrared.mean(0)).norm()
+            for person in batch.identity.unique()
+            for of_visible, of_infrared in [
+                (embedding[(batch.identity == person) & (batch.modality == modality)] for modality in (0, 1))
+            ]
+        ]
+    ).mean()
+    torch.testing.assert_close(terms.pop("parts/center"), 0.5 * center)
+    torch.testing.assert_close(terms.pop("parts/triplet"), 0.25 * batch_hard_triplet(embedding, batch.identity, 0.3))
+    assert terms.keys() == build("ddag")(batch, 0).keys()
 
 
 def test_its_own_views_are_those_of_caj(build):

@@ -121,13 +121,17 @@ class DDAG(PretrainedMethod):
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The identity loss of the feature with and without its parts, the triplet loss and that of the graph."""
         pooled, behind, attended = self.net.described(batch.image, batch.streams)
-        terms = {
-            "identity": cross_entropy(self.classify(behind), batch.identity),
-            "triplet": batch_hard_triplet(pooled, batch.identity, MARGIN),
-            "parts/identity": cross_entropy(self.classify(attended), batch.identity),
-        }
+        terms = self.terms(pooled, behind, attended, batch)
         if self.training:
             self.others += torch.stack(list(terms.values())).sum().detach()
             self.steps += 1
         graph = cross_entropy(self.relate(pooled, batch.identity), batch.identity)
         return terms | {"graph/identity": self.graph_weight * graph}
+
+    def terms(self, pooled: Tensor, behind: Tensor, attended: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Compute all terms but that of the graph from what `DDAGNet.described` gives, (B, C1) each."""
+        return {
+            "identity": cross_entropy(self.classify(behind), batch.identity),
+            "triplet": batch_hard_triplet(pooled, batch.identity, MARGIN),
+            "parts/identity": cross_entropy(self.classify(attended), batch.identity),
+        }
