@@ -53,6 +53,26 @@ def test_a_folder_says_camera_and_modality_by_its_names_and_the_colours_of_its_i
     assert crops.source_of_modality == "by its colours (3), by its folder (1)"
 
 
+def test_folders_above_tell_camera_and_modality_too(folder, tmp_path):
+    write(folder / "night" / "cam9" / "e.png")
+    assert known(crops_of(folder / "night" / "cam9")) == {"e.png": ("", VISIBLE)}
+    assert known(crops_of(folder / "night" / "cam9", top=tmp_path)) == {"e.png": ("9", INFRARED)}
+    (folder / "cam3" / "list.csv").write_text("path\na.png\n")
+    assert known(crops_of(folder / "cam3" / ".." / "cam3" / "list.csv", top=folder)) == {"a.png": ("3", INFRARED)}
+    assert known(crops_of(folder, top=tmp_path / "elsewhere")) == known(crops_of(folder))
+
+
+def test_what_nobody_said_is_a_guess(folder):
+    assert crops_of(folder).guessed["night/d.png"] == ["camera", "modality"]
+    assert crops_of(folder, modality=INFRARED).guessed["cam3/a.png"] == ["camera"]
+    (folder / "list.csv").write_text(
+        "path,camera,modality\ncam3/a.png,,visible\nc.png,gate,\nnight/d.png,gate,visible\n"
+    )
+    assert crops_of(folder / "list.csv").guessed == {
+        "cam3/a.png": ["camera"], "c.png": ["modality"], "night/d.png": [],
+    }  # fmt: skip
+
+
 def test_what_is_given_goes_before_what_an_image_looks_like(folder):
     assert {r.modality for r in crops_of(folder, modality=INFRARED).records} == {INFRARED}
     of_camera = crops_of(folder, infrared_cameras=["0"])

@@ -53,10 +53,10 @@ def test_the_same_image_twice_is_once_and_the_last_one_counts(uri, features):
         assert add_features(gallery, features).new == 0
         moved = dataclasses.replace(features, camera=np.array(["9", *features.camera[1:]]))
         again = add_features(gallery, moved)
-        assert (again.new, again.there, len(gallery)) == (1, 59, 60)
+        assert (again.new, again.replaced, again.there, len(gallery)) == (0, 1, 59, 60)
         assert gallery.there(["c/00000.jpg"])["c/00000.jpg"].camera == "9"
         turned = dataclasses.replace(moved, embedding=-features.embedding)
-        assert add_features(gallery, turned, again=True).new == len(gallery) == 60
+        assert add_features(gallery, turned, again=True).replaced == len(gallery) == 60
         assert search(gallery, -features.embedding[:1], 1)[0].path == "c/00000.jpg"
 
 

@@ -297,6 +297,16 @@ def test_an_empty_gallery_and_one_of_unknown_model_are_one_sentence(people, make
     assert "is empty: add images with csvi index add" in capsys.readouterr().err
 
 
+def test_folders_below_the_root_of_the_gallery_tell_cameras(people, baseline_run, uri, capsys):
+    for camera, more in ((3, ["--root", str(people), "--run", str(baseline_run)]), (6, [])):
+        assert main(["index", "add", str(people / f"cam{camera}"), "--gallery", uri, *more]) == 0
+    with open_gallery(uri) as gallery:
+        assert {camera for _, camera in gallery.counts()} == {"3", "6"}
+    capsys.readouterr()
+    assert main(["index", "add", str(people), "--gallery", uri]) == 0  # which calls them 1 and 2
+    assert "added: 64 images; 32 were replaced, " in capsys.readouterr().out
+
+
 def test_a_run_that_has_been_moved_is_one_sentence(people, coseg_run, uri, tmp_path, capsys):
     run = shutil.copytree(coseg_run, tmp_path / "run")
     crops = read_crops(DataConfig(root=str(people)))

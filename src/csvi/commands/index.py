@@ -3,6 +3,7 @@
 import dataclasses
 import fnmatch
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from jsonargparse import Namespace
@@ -107,14 +108,16 @@ def _add(settings: Namespace) -> None:
         engine = engine_of(settings)
         facts = facts_of(*target)
         embedder = _embedder(settings, facts)
-        crops = crops_of(settings, settings.source, own=facts.read_as(embedder.data) if facts else embedder.data)
+        own = facts.read_as(embedder.data) if facts else embedder.data
+        crops = crops_of(settings, settings.source, own=own, top=Path(facts.root) if facts else root)
         print(f"modality: {crops.source_of_modality}")
         with gallery_for_crops(target[0], crops, embedder, choices, target[1]) as gallery:
             added, count = add_crops(gallery, crops, embedder, settings.again, engine), len(gallery)
     print_left_out(added.left_out)
-    speed = f", {added.images_per_second:,.0f} images/s" if added.new else ""
+    replaced = f"; {added.replaced:,} were replaced" if added.replaced else ""
+    speed = f", {added.images_per_second:,.0f} images/s" if added.new or added.replaced else ""
     there = f"; {added.there:,} were there already" if added.there else ""
-    print(f"added: {added.new:,} images{speed}{there}")
+    print(f"added: {added.new:,} images{replaced}{speed}{there}")
     print(f"gallery: {gallery.name}, {count:,} images")
     if gallery.is_slow(count):
         print("hint: it is searched exactly, image by image; --index_type HNSW is built once, and answers faster")

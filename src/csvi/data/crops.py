@@ -10,6 +10,7 @@ A folder or a table may leave the rest to be found: the camera by a folder `cam3
 """
 
 import dataclasses
+import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
@@ -42,6 +43,8 @@ COLUMNS = ("camera", "time", "modality", "track")
 """Columns that a table may have beside `path`."""
 SPECTRA = {name: modality for modality in Modality for name in (modality.name.lower(), *FOLDERS[modality.name.lower()])}
 """Name of a folder, in small letters → modality of the images in it."""
+BY_FOLDER, BY_COLOURS = "by its folder", "by its colours"
+"""What a modality is known by that nobody said."""
 CAMERA = re.compile(r"cam(?:era)?(?:[ _-](\w+)|(\d\w*))", re.IGNORECASE)
 """Name of a folder of a camera: cam3, camera_north; not campus."""
 
@@ -62,6 +65,8 @@ class Crops:
     """What the modality is known by → images."""
     ranges: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Name of `RANGES` → that of the images of more than 8 bits; `auto` if there are none."""
+    guessed: Mapping[str, Collection[str]] = dataclasses.field(default_factory=dict)
+    """Path of an image → which of its `camera` and `modality` names of folders or its colours tell, and nobody said."""
 
     def load(self, record: ImageRecord) -> Image.Image:
         """Open an image, upright and as RGB; raises as `load_image` does."""
@@ -85,6 +90,8 @@ class _Line(NamedTuple):
     modality: Modality | None = None
     time: str | None = None
     track: str | None = None
+    named: bool = False
+    """Whether the table names the camera, and not a folder."""
 
 
 def read_crops(
@@ -94,6 +101,7 @@ def read_crops(
     modality: Modality | None = None,
     infrared_cameras: Collection[str] = (),
     without: Collection[Path] = (),
+    top: Path | None = None,
 ) -> Crops:
     """List the images of a dataset, of all its folds and splits; or of a folder that looks like none; or of a table.
 
@@ -107,6 +115,8 @@ def read_crops(
         infrared_cameras: names of the cameras of a folder or a table whose images are infrared; those of all others
             that have a name are visible.
         without: folders within the root whose images are no crops, as those of masks.
+        top: folder above that of a folder or a table; names of folders tell cameras and modalities from there on, and
+            by default from the folder itself on.
 
     Raises:
         CsviError: there is no such folder or table, no image in it, an unknown camera, or its reader finds something
@@ -130,8 +140,10 @@ def read_crops(
             raise CsviError(f"{root} is laid out as {find_layout(name).title}, which says which images are infrared")
         crops = _of_dataset(root, data, name)
     else:
-        lines = list(_of_table(source) if table else _of_folder(root, outside))
-        crops = _numbered(root, lines, data, modality, infrared_cameras)
+        place = PurePosixPath(os.path.normpath(root))
+        above = place.relative_to(top) if top and place.is_relative_to(top) else PurePosixPath()
+        lines = list(_of_table(source, above) if table else _of_folder(root, outside, above))
+        crops = _numbered(root, lines, data, modality, infrared_cameras, above)
     if not crops.records:
         raise CsviError(f"no images in {source}")
     files = {modality: [root / r.path for r in crops.records if r.modality == modality] for modality in Modality}
@@ -158,18 +170,19 @@ def _of_dataset(root: Path, data: DataConfig, layout: str) -> Crops:
     return Crops(root, layout, list(records.values()), data, cameras, {"by the dataset": len(records)})
 
 
-def _of_folder(root: Path, without: Collection[Path]) -> Iterator[_Line]:
+def _of_folder(root: Path, without: Collection[Path], above: PurePosixPath) -> Iterator[_Line]:
     for file in walk(root):
         if is_image_name(file.name) and not any(map(file.is_relative_to, without)):
             path = PurePosixPath(file.relative_to(root))
-            yield _Line(str(path), _camera_of(path))
+            yield _Line(str(path), _camera_of(above / path))
 
 
-def _of_table(file: Path) -> Iterator[_Line]:
+def _of_table(file: Path, above: PurePosixPath) -> Iterator[_Line]:
     for place, line in read_table(file, "a table of crops", ("path",), COLUMNS, others=True):
         modality = modality_of(line, place) if line.get("modality") else None
-        camera = one_form(line.get("camera") or "") or _camera_of(PurePosixPath(line["path"]))
-        yield _Line(line["path"], camera, modality, time_of(line, place), line.get("track") or None)
+        named = one_form(line.get("camera") or "")
+        camera = named or _camera_of(above / line["path"])
+        yield _Line(line["path"], camera, modality, time_of(line, place), line.get("track") or None, bool(named))
 
 
 def _camera_of(path: PurePosixPath) -> str | None:
@@ -179,7 +192,12 @@ def _camera_of(path: PurePosixPath) -> str | None:
 
 
 def _numbered(
-    root: Path, lines: Collection[_Line], data: DataConfig, modality: Modality | None, infrared: Collection[str]
+    root: Path,
+    lines: Collection[_Line],
+    data: DataConfig,
+    modality: Modality | None,
+    infrared: Collection[str],
+    above: PurePosixPath,
 ) -> Crops:
     """Number the cameras, and find the modality of each image."""
     names = {line.camera for line in lines if line.camera is not None}
@@ -195,13 +213,13 @@ def _numbered(
             return "by the table", line.modality
         if infrared and line.camera is not None:
             return "by its camera", Modality.INFRARED if line.camera in infrared else Modality.VISIBLE
-        folders = PurePosixPath(line.path).parent.parts
+        folders = (above / line.path).parent.parts
         if named := next((folder.casefold() for folder in folders if folder.casefold() in SPECTRA), None):
-            return "by its folder", SPECTRA[named]
+            return BY_FOLDER, SPECTRA[named]
         try:
-            return "by its colours", detected_modality(load_image(root / line.path))
+            return BY_COLOURS, detected_modality(load_image(root / line.path))
         except CsviError:  # of more than 8 bits, or broken, which those who read it will say
-            return "by its colours", Modality.INFRARED
+            return BY_COLOURS, Modality.INFRARED
 
     found = in_threads(by_what, list(lines), "Looking at images")
     records = [
@@ -216,4 +234,9 @@ def _numbered(
         for line, (_, spectrum) in zip(lines, found, strict=True)
     ]
     known = {number: name for name, number in camera.items() if name != str(number)}
-    return Crops(root, None, records, data, {NO_CAMERA: ""} | known, Counter(what for what, _ in found))
+    guessed = {
+        line.path: ["camera"] * (not line.named) + ["modality"] * (what in (BY_FOLDER, BY_COLOURS))
+        for line, (what, _) in zip(lines, found, strict=True)
+    }
+    told = Counter(what for what, _ in found)
+    return Crops(root, None, records, data, {NO_CAMERA: ""} | known, told, guessed=guessed)

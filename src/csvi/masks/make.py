@@ -152,7 +152,7 @@ def _on(
     """Predict and write the masks of batches, in workers of Ray or, without, in this process; see `_of_batch`."""
     if ray is None:
         return (_of_batch(batch, crops, out, segmenter) for batch in batches)
-    work = _Masking(dataclasses.replace(crops, records=[]), out.absolute(), segmenter.named)
+    work = _Masking(dataclasses.replace(crops, records=[], guessed={}), out.absolute(), segmenter.named)
     return ray.map(work, batches, [crops.root, out.absolute() / FACTS])
 
 

@@ -145,7 +145,9 @@ def embedded_on(
         yield from embedded(embedder, crops, batches)
         return
     check_ranges(crops.root, crops.records, crops.data)
-    work = _Embedding(embedder.model, embedder.dimensions, embedder.digest, dataclasses.replace(crops, records=[]))
+    work = _Embedding(
+        embedder.model, embedder.dimensions, embedder.digest, dataclasses.replace(crops, records=[], guessed={})
+    )
     size = max(1, PIECE // BATCH)
     pieces = [batches[i : i + size] for i in range(0, len(batches), size)]
     yield from itertools.chain.from_iterable(ray.map(work, pieces, [crops.root]))

@@ -6,10 +6,10 @@ Images that are there already, with all that is known of them, are skipped; a jo
 import dataclasses
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from csvi.search.embedder import Embedder
 from csvi.search.features import Features, metadata
 from csvi.search.gallery import (
     COLLECTION,
+    KNOWN,
     LONGEST_NAME,
     LONGEST_PATH,
     Entry,
@@ -39,6 +40,7 @@ from csvi.search.gallery import (
     path_in,
 )
 
+Key = TypeVar("Key")
 BATCH = 256
 """Embeddings of a file that are added at once."""
 LEARNT = "model", *RANGES
@@ -62,7 +64,9 @@ class Added:
     """What was added to a gallery."""
 
     new: int
-    """Images that were not there, or of which something else was known."""
+    """Images that were not there."""
+    replaced: int
+    """Images that were there and were embedded again: something is known of them now that was not, or is another."""
     there: int
     """Images that were there already, and were skipped."""
     left_out: dict[str, str] = field(default_factory=dict)
@@ -71,8 +75,8 @@ class Added:
 
     @property
     def images_per_second(self) -> float:
-        """New images a second."""
-        return self.new / max(self.seconds, 1e-9)
+        """Images a second, new and replaced."""
+        return (self.new + self.replaced) / max(self.seconds, 1e-9)
 
 
 def gallery_for_crops(
@@ -89,7 +93,7 @@ def gallery_for_crops(
 
     Raises:
         CsviError: the gallery is of another model, range, metric or root, or cannot be opened or made; or most pixels
-            of images of more than 8 bits lie outside of their range.
+            of images of more than 8 bits lie outside of their range; or the images lie outside of the root chosen.
     """
     uri = os.fspath(uri)
     check_ranges(crops.root, crops.records, crops.data)  # before the gallery learns them
@@ -113,6 +117,9 @@ def add_crops(
 ) -> Added:
     """Embed crops and add them, with a bar of progress.
 
+    What is known of an image that is there stays where nothing is known of it now, or names of folders or its colours
+    alone say otherwise.
+
     Args:
         gallery: of the same model.
         crops: the images.
@@ -126,15 +133,18 @@ def add_crops(
     entries = {r: Entry(path_in(gallery.root, crops.root / r.path), **metadata(crops, r)) for r in crops.records}
     left_out = {r.path: why for r, entry in entries.items() if (why := _unfit(entry))}
     fit = {r: entry for r, entry in entries.items() if r.path not in left_out}
-    wanted = set(_missing(gallery, fit.values(), again))
-    batches = in_batches([r for r, entry in fit.items() if entry in wanted])
-    start, new = time.perf_counter(), 0
+    guessed = {r: crops.guessed.get(r.path, ()) for r in fit}
+    wanted, there = _wanted(gallery, fit, again, guessed)
+    to_embed = {dataclasses.replace(r, modality=Modality[e.modality.upper()]): e for r, e in wanted.items()}
+    batches = in_batches(list(to_embed))
+    start, added = time.perf_counter(), list[str]()
     for done in progress(embedded_on(ray, embedder, crops, batches), "Embedding", len(batches)):
-        gallery.add(done.embedding, [entries[r] for r in done.records])
-        new += len(done.records)
+        gallery.add(done.embedding, [to_embed[r] for r in done.records])
+        added += [to_embed[r].path for r in done.records]
         left_out |= done.left_out
     gallery.settle()
-    return Added(new, len(fit) - len(wanted), left_out, time.perf_counter() - start)
+    replaced = len(there.intersection(added))
+    return Added(len(added) - replaced, replaced, len(fit) - len(wanted), left_out, time.perf_counter() - start)
 
 
 def add_features(gallery: Gallery, features: Features, again: bool = False) -> Added:
@@ -143,22 +153,40 @@ def add_features(gallery: Gallery, features: Features, again: bool = False) -> A
     columns = [column.tolist() for column in features.columns.values()]
     entries = [Entry(path_in(gallery.root, root / path), *known) for path, *known in zip(*columns, strict=True)]
     left_out = {entry.path: why for entry in entries if (why := _unfit(entry))}
-    fit = [entry for entry in entries if entry.path not in left_out]
-    wanted = set(_missing(gallery, fit, again))
-    rows = [row for row, entry in enumerate(entries) if entry in wanted]
+    fit = {row: entry for row, entry in enumerate(entries) if entry.path not in left_out}
+    wanted, there = _wanted(gallery, fit, again)
+    rows = list(wanted)
     start = time.perf_counter()
     batches = [rows[i : i + BATCH] for i in range(0, len(rows), BATCH)]
     for batch in progress(batches, "Adding"):
-        gallery.add(features.embedding[batch], [entries[row] for row in batch])
+        gallery.add(features.embedding[batch], [wanted[row] for row in batch])
     gallery.settle()
-    return Added(len(rows), len(fit) - len(rows), left_out, time.perf_counter() - start)
+    replaced = sum(entry.path in there for entry in wanted.values())
+    return Added(len(rows) - replaced, replaced, len(fit) - len(rows), left_out, time.perf_counter() - start)
 
 
-def _missing(gallery: Gallery, entries: Iterable[Entry], again: bool) -> Sequence[Entry]:
-    """List the images that are not there, or of which something else is known."""
-    entries = list(entries)
-    there = {} if again else gallery.there([entry.path for entry in entries])
-    return [entry for entry in entries if there.get(entry.path) != entry]
+def _wanted(
+    gallery: Gallery, entries: Mapping[Key, Entry], again: bool, guessed: Mapping[Key, Collection[str]] | None = None
+) -> tuple[dict[Key, Entry], set[str]]:
+    """Choose the images to add: those that are not there, or of which more or something else is known; or all.
+
+    Args:
+        gallery: to add to.
+        entries: of the images, by any key.
+        again: all of them.
+        guessed: key → what is a guess, see `Crops.guessed`: it counts only where the gallery knows nothing.
+
+    Returns:
+        What is known of them, here or there; and the paths of the images that are there.
+    """
+    there = gallery.there([entry.path for entry in entries.values()])
+    known: dict[Key, Entry] = {}
+    for key, entry in entries.items():
+        before = there.get(entry.path, entry)
+        guesses = guessed[key] if guessed else ()
+        kept = [name for name in KNOWN if not getattr(entry, name) or (name in guesses and getattr(before, name))]
+        known[key] = dataclasses.replace(entry, **{name: getattr(before, name) for name in kept})
+    return {key: entry for key, entry in known.items() if again or there.get(entry.path) != entry}, set(there)
 
 
 def _unfit(entry: Entry) -> str | None:
@@ -172,7 +200,12 @@ def _unfit(entry: Entry) -> str | None:
 
 
 def _facts(uri: str, fingerprint: str, name: str, embeddings: np.ndarray, root: Path, choices: Choices) -> Facts:
-    """The facts of a new gallery."""
+    """The facts of a new gallery; raises `CsviError` if its images lie outside of its root."""
+    within = absolute(choices.root or root)
+    if not Path(absolute(root)).is_relative_to(within):
+        raise CsviError(
+            f"the images are in {root}, outside of --root {within}: name a folder above all images, or none"
+        )
     return Facts(
         fingerprint,
         name,
@@ -180,7 +213,7 @@ def _facts(uri: str, fingerprint: str, name: str, embeddings: np.ndarray, root: 
         metric=choices.metric or metric_of(embeddings),
         index=choices.index or default_index(uri),
         half=choices.half,
-        root=absolute(choices.root or root),
+        root=within,
     )
 
 
