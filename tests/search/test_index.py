@@ -1,5 +1,6 @@
 """`csvi index`: images and embeddings go in, are counted, listed and removed; the same image twice is once."""
 
+import dataclasses
 import json
 import shutil
 
@@ -10,6 +11,7 @@ from PIL import Image
 from csvi.cli import main
 from csvi.config import DataConfig
 from csvi.data.crops import read_crops
+from csvi.data.records import Modality
 from csvi.errors import CsviError
 from csvi.search.embedder import Embedder
 from csvi.search.features import write_features
@@ -49,7 +51,7 @@ def add(uri, source, **options):
     facts = facts_of(uri)
     data = facts.read_as(DataConfig(root=str(source))) if facts else DataConfig(root=str(source))
     data.infrared_range = options.pop("infrared_range", data.infrared_range)
-    embedder, found = Colours(), read_crops(data)
+    embedder, found = Colours(), read_crops(data, modality=options.pop("modality", None))
     again = options.pop("again", False)
     with gallery_for_crops(uri, found, embedder, Choices(**options)) as gallery:
         before = embedder.images  # of noise
@@ -65,7 +67,7 @@ def test_images_that_are_there_are_not_embedded_again(uri, crops):
     added, embedded = add(uri, crops / "table.csv")
     assert (added.new, added.there, embedded) == (1, 10, 1)
     added, embedded = add(uri, crops / "table.csv", again=True)
-    assert (added.new, added.there, embedded) == (11, 0, 11)
+    assert (added.new, added.replaced, added.there, embedded) == (0, 11, 0, 11)
     with open_gallery(uri) as gallery:
         assert len(gallery) == 11
         assert gallery.facts.metric == "l2"  # colours are of any length
@@ -80,10 +82,49 @@ def test_what_a_table_says_anew_of_an_image_is_taken_over(uri, crops):
     table = crops / "table.csv"
     table.write_text(table.read_text().replace("3.png,1,", "3.png,1b,"))
     added, embedded = add(uri, table)
-    assert (added.new, added.there, embedded) == (1, 9, 1)
+    assert (added.new, added.replaced, added.there, embedded) == (0, 1, 9, 1)
     with open_gallery(uri) as gallery:
         assert gallery.there(["3.png"])["3.png"].camera == "1b"
         assert len(gallery) == 10
+
+
+def test_what_is_known_of_an_image_stays_where_its_folder_says_nothing_or_guesses(uri, crops):
+    (crops / "visible" / "cam8").mkdir(parents=True)
+    (crops / "3.png").rename(crops / "visible" / "cam8" / "3.png")
+    table = crops / "table.csv"
+    table.write_text(table.read_text().replace("3.png", "visible/cam8/3.png"))
+    add(uri, table)
+    with open_gallery(uri) as gallery:
+        before = list(gallery.entries())
+    added, embedded = add(uri, crops)  # cameras by folders, or not at all; no times; modalities by folders or colours
+    assert (added.new, added.replaced, added.there, embedded) == (0, 0, 10, 0)
+    assert add(uri, crops, again=True)[0].replaced == 10
+    with open_gallery(uri) as gallery:
+        assert list(gallery.entries()) == before
+        embeddings = gallery.embeddings([entry.path for entry in before])
+        assert embeddings[:, 3].tolist() == [entry.modality == "infrared" for entry in before]
+    added, _ = add(uri, crops, modality=Modality.INFRARED)  # somebody says so
+    assert (added.new, added.replaced, added.there) == (0, 5, 5)
+    with open_gallery(uri) as gallery:
+        expected = [dataclasses.replace(entry, modality="infrared") for entry in before]
+        assert list(gallery.entries()) == expected
+
+
+def test_a_gallery_is_not_made_with_a_root_that_is_not_above_the_images(uri, crops, tmp_path):
+    with pytest.raises(CsviError, match=r"the images are in .*crops, outside of --root .*nope: name a folder above"):
+        add(uri, crops / "table.csv", root=tmp_path / "nope")
+    assert add(uri, crops / "table.csv")[0].new == 10
+
+
+def test_a_strip_never_replaces_an_image_of_the_gallery(uri, crops, tmp_path, capsys):
+    add(uri, crops / "table.csv")
+    (tmp_path / "link").symlink_to(crops)
+    for folder in (crops, tmp_path / "link", crops / ".." / "crops"):
+        assert main(["search", "probe.jpg", "--gallery", uri, "--strip", str(folder / "3.png")]) == 1
+        assert "3.png is an image of the gallery, which it would replace: name another" in capsys.readouterr().err
+    with open_gallery(uri) as gallery:
+        assert not gallery.holds(crops / "strip.png")
+        assert not gallery.holds(tmp_path / "strip.png")
 
 
 def test_images_that_cannot_be_read_are_named_and_the_others_added(uri, crops):

@@ -62,6 +62,10 @@ def run(settings: Namespace) -> None:
     with open_gallery(settings.gallery, settings.collection) as gallery:
         if not len(gallery):
             raise CsviError(f"the gallery {gallery.name} is empty: add images with csvi index add")
+        if settings.strip and gallery.holds(expanded(settings.strip)):
+            raise CsviError(
+                f"--strip {settings.strip} is an image of the gallery, which it would replace: name another file"
+            )
         embedder = embedder_for(settings, gallery.facts)
         of_gallery = gallery.facts.read_as(embedder.data)
         embedder.data = dataclasses.replace(embedder.data, **ranges_of(settings, of_gallery))

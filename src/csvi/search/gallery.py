@@ -203,6 +203,12 @@ class Gallery:
             found |= {row["path"]: _entry(row) for row in rows}
         return found
 
+    def holds(self, file: Path) -> bool:
+        """Whether a file is one of the images, if need be by another name through links."""
+        places = (Path(absolute(file)), self.root), (file.resolve(), self.root.resolve())
+        inside = [place.relative_to(root).as_posix() for place, root in places if place.is_relative_to(root)]
+        return bool(self.there(inside))
+
     def embeddings(self, paths: Sequence[str]) -> np.ndarray:
         """Look up the embeddings of those of at most 10,000 images that are there: (n, dim) float32, in their order."""
         named = f"path in [{', '.join(map(quoted, paths))}]"
@@ -263,9 +269,13 @@ class Gallery:
 
     def move(self, root: Path) -> None:
         """Take another folder for the one that paths are relative to; raises `CsviError` if it is none."""
+        self.check_root(root)
+        self.change(root=absolute(root))
+
+    def check_root(self, root: Path) -> None:
+        """Raises `CsviError` if this is no folder, in which the images cannot lie."""
         if not root.is_dir():
             raise CsviError(f"no folder {root}: --root is where the images of the gallery {self.name} lie now")
-        self.change(root=absolute(root))
 
     def change(self, **what: Any) -> None:
         """Change facts; another index takes effect with `settle`."""

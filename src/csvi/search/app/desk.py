@@ -144,11 +144,13 @@ class Desk:
         root: folder that the paths of the images are relative to; by default the one that the gallery names.
 
     Raises:
-        CsviError: the gallery is of another model.
+        CsviError: the gallery is of another model, or there is no such folder.
     """
 
     def __init__(self, gallery: Gallery, embedder: Embedder, root: Path | None = None):
         gallery.check_model(embedder.fingerprint, embedder.name, embedder.dim)
+        if root:
+            gallery.check_root(root)
         self.gallery, self.embedder, self.root = gallery, embedder, root or gallery.root
         self.data = gallery.facts.read_as(embedder.data)
         """Ranges of images of more than 8 bits."""
