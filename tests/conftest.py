@@ -1,5 +1,7 @@
 """A small dataset in SYSU-MM01's layout, and settings that train on it in seconds."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -102,6 +104,26 @@ def baseline_run(sysu_root, cache_folder, tmp_path_factory):
     train(config, run)
     evaluated(Run.open(run))
     return run
+
+
+class _Trap:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, file):
+        self.file = str(file)
+
+    def __reduce__(self):
+        return open, (self.file, "w")
+
+
+@pytest.fixture
+def trap(tmp_path_factory):
+    """What runs code when it is unpickled, as a control does; the test fails if it did."""
+    folder = tmp_path_factory.mktemp("trap")
+    pickle.loads(pickle.dumps(_Trap(folder / "control"))).close()
+    assert (folder / "control").exists()
+    yield _Trap(folder / "ran")
+    assert not (folder / "ran").exists()
 
 
 @pytest.fixture

@@ -18,27 +18,6 @@ from csvi.model.net import PartNet
 from csvi.runs import save_config
 from csvi.train.loop import train
 
-
-class Trap:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, file):
-        self.file = file
-
-    def __reduce__(self):
-        return open, (str(self.file), "w")
-
-
-@pytest.fixture
-def ran(tmp_path):
-    """The file that would be there if code had run; it works."""
-    control = tmp_path / "control"
-    pickle.loads(pickle.dumps(Trap(control))).close()
-    assert control.exists()
-    yield tmp_path / "ran"
-    assert not (tmp_path / "ran").exists()
-
-
 # torch says itself that it may not know protocol 4
 pytestmark = pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 PICKLES = [
@@ -64,24 +43,24 @@ def csvi_train(config, tmp_path, capsys):
 
 @pytest.mark.parametrize("save", PICKLES)
 @pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors", "weights"])
-def test_initial_weights(ran, csvi_train, tmp_path, save, name):
-    save({"0.0.weight": Trap(ran)}, tmp_path / name)
+def test_initial_weights(trap, csvi_train, tmp_path, save, name):
+    save({"0.0.weight": trap}, tmp_path / name)
     assert f"{name} is damaged or no state dict" in csvi_train(f"--method.weights={tmp_path / name}")
 
 
 @pytest.mark.parametrize("save", PICKLES)
-def test_the_file_of_an_earlier_download(ran, csvi_train, config, tmp_path, monkeypatch, save):
+def test_the_file_of_an_earlier_download(trap, csvi_train, config, tmp_path, monkeypatch, save):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
     config.method.backbone = "resnet18"
     url = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url
-    save({"conv1.weight": Trap(ran)}, tmp_path / "hub" / "checkpoints" / url.rpartition("/")[2])
+    save({"conv1.weight": trap}, tmp_path / "hub" / "checkpoints" / url.rpartition("/")[2])
     assert "the ImageNet weights of resnet18" in csvi_train("--method.weights=imagenet")
 
 
 @pytest.mark.parametrize("save", PICKLES)
-def test_a_checkpoint_to_resume(ran, csvi_train, tmp_path, save):
-    save({"network": Trap(ran), "optimizer": {}, "epoch": 0, "step": 0, "identities": []}, tmp_path / "some.ckpt")
+def test_a_checkpoint_to_resume(trap, csvi_train, tmp_path, save):
+    save({"network": trap, "optimizer": {}, "epoch": 0, "step": 0, "identities": []}, tmp_path / "some.ckpt")
     assert "some.ckpt is damaged or no checkpoint of csvi" in csvi_train(f"--resume={tmp_path / 'some.ckpt'}")
 
 
@@ -95,15 +74,15 @@ def run(coseg_run, tmp_path):
 
 @pytest.mark.parametrize("save", PICKLES)
 @pytest.mark.parametrize("name", ["model.safetensors", "method.safetensors"])
-def test_the_network_of_a_run(ran, run, capsys, save, name):
-    save({"a": Trap(ran)}, run / name)
+def test_the_network_of_a_run(trap, run, capsys, save, name):
+    save({"a": trap}, run / name)
     assert main(["evaluate", str(run)]) == 1
     assert name in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_a_model_of_the_hub_without_safetensors(ran, run, tmp_path, monkeypatch):
+def test_a_model_of_the_hub_without_safetensors(trap, run, tmp_path, monkeypatch):
     """huggingface_hub would go on to pytorch_model.bin."""
-    torch.save({"a": Trap(ran)}, run / "pytorch_model.bin")
+    torch.save({"a": trap}, run / "pytorch_model.bin")
     (run / "model.safetensors").unlink()
     with pytest.raises((CsviError, OSError)):
         PartNet.from_pretrained(run)
@@ -124,11 +103,11 @@ def test_a_model_of_the_hub_without_safetensors(ran, run, tmp_path, monkeypatch)
     shutil.rmtree(run)
 
 
-def test_embeddings_from_elsewhere(ran, sysu_root, tmp_path, capsys):
+def test_embeddings_from_elsewhere(trap, sysu_root, tmp_path, capsys):
     file = tmp_path / "features.npz"
     for save in (
-        lambda: np.savez(file, embedding=np.array([Trap(ran)], dtype=object), path=np.array(["a"])),
-        lambda: file.write_bytes(pickle.dumps({"embedding": Trap(ran)})),
+        lambda: np.savez(file, embedding=np.array([trap], dtype=object), path=np.array(["a"])),
+        lambda: file.write_bytes(pickle.dumps({"embedding": trap})),
     ):
         save()
         assert main(["evaluate", f"--features={file}", f"--data.root={sysu_root}"]) == 1
@@ -136,27 +115,27 @@ def test_embeddings_from_elsewhere(ran, sysu_root, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_embeddings_that_an_evaluation_left(ran, run, capsys):
+def test_embeddings_that_an_evaluation_left(trap, run, capsys):
     """They are computed anew."""
     assert main(["evaluate", str(run)]) == 0
     protocols = json.loads((run / "evaluation.json").read_text())["protocols"]
     file = run / "embeddings.npz"
     with np.load(file) as arrays:
         key, path = arrays["key"], arrays["path"]
-    trap = np.array([Trap(ran)], dtype=object)
-    for arrays in ({"embedding": trap, "key": key}, {"embedding": np.eye(len(path)), "key": trap}):
+    objects = np.array([trap], dtype=object)
+    for arrays in ({"embedding": objects, "key": key}, {"embedding": np.eye(len(path)), "key": objects}):
         np.savez(file, path=path, **arrays)
         assert main(["evaluate", str(run)]) == 0
         assert json.loads((run / "evaluation.json").read_text())["protocols"] == protocols
 
 
 @pytest.mark.slow
-def test_decoded_images_in_the_cache(ran, config, tmp_path):
+def test_decoded_images_in_the_cache(trap, config, tmp_path):
     config.data.cache = str(tmp_path / "cache")
     train(config, tmp_path / "run")
     damages = (
-        lambda file: np.save(file, np.array([Trap(ran)], dtype=object), allow_pickle=True),
-        lambda file: file.write_bytes(pickle.dumps(Trap(ran))),
+        lambda file: np.save(file, np.array([trap], dtype=object), allow_pickle=True),
+        lambda file: file.write_bytes(pickle.dumps(trap)),
     )
     for n, save in enumerate(damages):
         files = {file: file.read_bytes() for file in (tmp_path / "cache").iterdir()}

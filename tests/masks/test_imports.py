@@ -482,24 +482,13 @@ def test_an_array_of_a_layout_of_no_public_order_is_refused(root, tmp_path):
         imported(save(tmp_path / "rgb_mask.npy", np.zeros((8, 64, 32), np.uint8)), mine, tmp_path / "out")
 
 
-class Trap:
-    """Writes a file as it is unpickled."""
-
-    def __init__(self, file):
-        self.file = str(file)
-
-    def __reduce__(self):
-        return open, (self.file, "w")
-
-
-def test_what_is_no_array_of_images_is_one_sentence_and_never_unpickled(tmp_path):
-    trap, file = tmp_path / "ran", tmp_path / "rgb_mask.npy"
+def test_what_is_no_array_of_images_is_one_sentence_and_never_unpickled(trap, tmp_path):
+    file = tmp_path / "rgb_mask.npy"
     objects = np.empty(3, object)
-    objects[:] = Trap(trap)
+    objects[:] = trap
     np.save(file, objects, allow_pickle=True)
     with pytest.raises(CsviError, match=r"cannot read the array .*without objects"):
         Stack(file)
-    assert not trap.exists()
     save(file, np.zeros((4, 8, 8), np.uint8))
     whole = file.read_bytes()
     for content in (b"", b"text", whole[:20], whole[:-9], whole.replace(b"4, 8, 8", b"9, 9, 9")):
