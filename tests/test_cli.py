@@ -168,6 +168,12 @@ def test_runs_are_named_by_fold_where_a_layout_has_several(monkeypatch):
         assert name_of(config) == f"{dataset}-resnet50-baseline-0"
 
 
+@pytest.mark.parametrize("classes", [-1, 0, 10**14])
+def test_a_method_has_as_many_classes_as_there_may_be_identities(capsys, classes):
+    assert run("methods", "--classes", str(classes)) == 1
+    assert f"--classes {classes}: give a number from 1 to 999,999,999\n" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_all_methods_are_listed(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
@@ -560,7 +566,7 @@ def test_ten_runs_in_one_call_features_and_a_comparison(tmp_path, capsys):
     assert run("evaluate", f"--features={features}", f"--data.root={data}", "--data.fold=2", "--json") == 0
     (found,) = json.loads(capsys.readouterr().out)["evaluations"]
     assert [result["metrics"]["mINP"]["mean"] for result in found["protocols"]] == [1, 1]
-    assert json.loads((tmp_path / "feats.evaluation.json").read_text())["protocols"] == found["protocols"]
+    assert json.loads((tmp_path / "feats.evaluation-fold-2.json").read_text())["protocols"] == found["protocols"]
     assert run("evaluate", f"--features={features}", f"--data.root={data}", "--data.fold=1") == 1
     assert "no embedding of" in capsys.readouterr().err
 
