@@ -276,6 +276,13 @@ def test_masks_of_other_names_are_noted_also_where_no_image_has_one(sysu):
     assert notes["cam2/0003/0002.jpg"].startswith("has none: found cam2/0003/0002.jpg.png where cam2/0003/0002.png,")
 
 
+def test_two_images_of_one_name_have_no_mask(sysu):
+    put(sysu / "cam1/0001/0001.png", 3)
+    notes = {f.path: f.message for f in check_dataset(sysu).notes if f.kind == "no mask"}
+    expected = "has none: found cam1/0001/0001.png for both 0001.jpg and 0001.png"
+    assert notes == {f"cam1/0001/0001.{suffix}": expected for suffix in ("jpg", "png")}
+
+
 def test_images_without_mask(sysu, tmp_path):
     shutil.rmtree(sysu / "masks" / "cam1")
     check = check_dataset(sysu)

@@ -20,6 +20,7 @@ from csvi.data.files import (
     read_labels,
     read_text,
     title_of,
+    why_no_mask,
 )
 from csvi.data.records import ImageRecord, Modality
 from csvi.errors import CsviError
@@ -193,6 +194,22 @@ def test_masks(tmp_path):
     names = [r.mask and r.mask.relative_to(tmp_path / "masks").as_posix() for r in found]
     assert names == ["a/1.PNG", "a/2.x.png", None, None, "top.png"]
     assert [r.path for r in found] == [r.path for r in records]
+
+
+def test_no_mask_is_that_of_two_images_and_no_image_has_one_of_two(tmp_path):
+    touch(*(tmp_path / "masks" / "a" / name for name in ("1.png", "2.png", "3.png", "3.bmp")))
+    touch(tmp_path / "a" / "2.jpg", tmp_path / "a" / "2.png")
+    records = [record(path) for path in ("a/1.jpg", "a/2.jpg", "a/3.jpg")]
+    splits = {"train": records, "test": [record("a/2.png"), *records[:1]]}  # an image in two splits is one
+    found = attach_masks(tmp_path, splits, None)
+    assert [r.path for split in found.values() for r in split if r.mask] == ["a/1.jpg", "a/1.jpg"]
+    expected = "found a/2.png for both 2.jpg and 2.png"
+    assert why_no_mask(tmp_path, tmp_path / "masks", "a/2.jpg") == expected
+    assert (
+        why_no_mask(tmp_path, tmp_path / "masks", "a/3.jpg") == "found a/3.bmp and a/3.png where one mask was expected"
+    )
+    with pytest.raises(CsviError, match=f"^no mask of any image in {tmp_path}/masks: {expected}$"):
+        attach_masks(tmp_path, {"train": [records[1], record("a/2.png")]}, tmp_path / "masks")
 
 
 def test_masks_of_other_images(tmp_path):

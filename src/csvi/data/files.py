@@ -6,6 +6,7 @@ import io
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
@@ -246,6 +247,8 @@ def attach_masks(
 ) -> dict[str, list[ImageRecord]]:
     """Give each record its mask, if there is one: that of `cam1/0006/0001.jpg` is `cam1/0006/0001.*` in their folder.
 
+    Two images, or two masks, that differ in their suffix alone tell of no mask whose it is: those images get none.
+
     Args:
         root: of the dataset.
         splits: images of each split.
@@ -259,7 +262,8 @@ def attach_masks(
         raise CsviError(f"{folder} is not a folder: give a folder of masks that mirrors the images' tree, or none")
     if not folder.is_dir():
         return dict(splits)
-    found: dict[str, dict[str, Path]] = {}
+    found: dict[str, dict[str, list[Path]]] = {}
+    images = Counter(map(_without_suffix, {record.path for records in splits.values() for record in records}))
 
     def with_mask(record: ImageRecord) -> ImageRecord:
         if masks is None and record.mask:
@@ -267,23 +271,43 @@ def attach_masks(
         path = PurePosixPath(record.path)
         parent = str(path.parent)
         if parent not in found:
-            place = folder / as_on_disk(folder, parent)
-            found[parent] = {one_form(PurePath(name).stem): place / name for name in image_names(place)}
-        mask = found[parent].get(one_form(path.stem))
-        return replace(record, mask=mask) if mask else record
+            place, found[parent] = folder / as_on_disk(folder, parent), {}
+            for name in image_names(place):
+                found[parent].setdefault(one_form(PurePath(name).stem), []).append(place / name)
+        named = found[parent].get(one_form(path.stem), [])
+        return replace(record, mask=named[0]) if len(named) == images[_without_suffix(record.path)] == 1 else record
 
     attached = {split: [with_mask(record) for record in records] for split, records in splits.items()}
     every = [record for records in attached.values() for record in records]
     if masks is not None and not any(record.mask and record.mask.is_relative_to(folder) for record in every):
         example = PurePosixPath(every[0].path).with_suffix(".png") if every else "cam1/0001/0001.png"
-        instead = other_mask(folder, str(example), any_name=True) or f"it must mirror the images' tree, as in {example}"
+        instead = why_no_mask(root, folder, str(example), any_name=True)
+        instead = instead or f"it must mirror the images' tree, as in {example}"
         raise CsviError(f"no mask of any image in {folder}: {instead}")
     return attached
+
+
+def _without_suffix(path: str) -> str:
+    return one_form(str(PurePosixPath(path).with_suffix("")))
 
 
 def masks_folder(root: Path, masks: str | os.PathLike[str] | None) -> Path:
     """Name the folder of person masks: the one that is given, or ROOT/masks."""
     return root / "masks" if masks is None else expanded(masks).absolute()
+
+
+def why_no_mask(root: Path, folder: Path, path: str, any_name: bool = False) -> str:
+    """Say why `attach_masks` gives an image none: two images or two masks have its name; or as `other_mask` does."""
+    image = PurePosixPath(path)
+    images, masks = (
+        [name for name in image_names(top / as_on_disk(top, str(image.parent))) if _is_of(name, image)]
+        for top in (root, folder)
+    )
+    if len(masks) > 1:
+        return f"found {image.parent / masks[0]} and {image.parent / masks[1]} where one mask was expected"
+    if masks and len(images) > 1:
+        return f"found {image.parent / masks[0]} for both {images[0]} and {images[1]}"
+    return other_mask(folder, path, any_name)
 
 
 def other_mask(folder: Path, path: str, any_name: bool = False) -> str:
@@ -301,7 +325,7 @@ def other_mask(folder: Path, path: str, any_name: bool = False) -> str:
     name = re.compile(rf"(?<![^\W_]){re.escape(one_form(expected.stem).casefold())}(?![^\W_])")
     place = folder / as_on_disk(folder, str(expected.parent))
     files = [place / name for name in image_names(place)]
-    if any(one_form(file.stem) == one_form(expected.stem) for file in files):
+    if any(_is_of(file.name, expected) for file in files):
         return ""
     if any_name:
         files += islice((file for file in walk(folder) if is_image_name(file.name)), MOST_MASKS)
@@ -309,6 +333,11 @@ def other_mask(folder: Path, path: str, any_name: bool = False) -> str:
     if not alike:
         return ""
     return f"found {alike[0].relative_to(folder).as_posix()} where {expected}, or another suffix, was expected"
+
+
+def _is_of(name: str, image: PurePosixPath) -> bool:
+    """Whether a mask has the name of an image, but for the suffix."""
+    return one_form(PurePath(name).stem) == one_form(image.stem)
 
 
 def is_synthetic(root: Path) -> bool:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from csvi.config import RANGES, DataConfig, MaskValues
 from csvi.data.depth import FEWEST, MOST_CLIPPED, Depth, grey_levels, halved, levels_of, levels_of_halved, measure
-from csvi.data.files import masks_folder, other_mask
+from csvi.data.files import masks_folder, why_no_mask
 from csvi.data.findings import Finding
 from csvi.data.images import BadImage, Levels, header_of, load_image
 from csvi.data.masks import UNREADABLE, WRITE, Mask, MaskLook, judge_masks
@@ -205,13 +205,13 @@ def without_mask(root: Path, records: Collection[ImageRecord], masks: Path | Non
     without = [record for record in records if not record.mask]
     folder = masks_folder(root, masks)
     if len(without) < len(records):
-        return [Finding("no mask", r.path, _lacks_mask(folder, r.path)) for r in without]
-    instead = other_mask(folder, without[0].path, any_name=True) if without else ""
+        return [Finding("no mask", r.path, _lacks_mask(root, folder, r.path)) for r in without]
+    instead = why_no_mask(root, folder, without[0].path, any_name=True) if without else ""
     return [Finding("no mask", short_path(root, folder), f"holds none of any image: {instead}")] if instead else []
 
 
-def _lacks_mask(folder: Path, path: str) -> str:
-    instead = other_mask(folder, path)
+def _lacks_mask(root: Path, folder: Path, path: str) -> str:
+    instead = why_no_mask(root, folder, path)
     return f"has none: {instead}" if instead else "has none"
 
 

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from csvi.config import DataConfig
 from csvi.data.batch import Batch
 from csvi.data.cache import EMPTY, CachedPixels, cached_images, cached_masks
-from csvi.data.files import masks_folder, other_mask
+from csvi.data.files import masks_folder, why_no_mask
 from csvi.data.loader import AugmentedDataset, ImageDataset, batch_loader
 from csvi.data.masks import WRITE
 from csvi.data.records import DISTRACTOR, Benchmark, ImageRecord, Modality
@@ -85,7 +85,7 @@ def check_masks(benchmark: Benchmark, data: DataConfig) -> None:
     all_missing = len(missing) == len(records)
     if missing and (all_missing or (data.on_error == "stop" and data.without_mask == "error")):
         folder = masks_folder(benchmark.root, data.masks)
-        instead = other_mask(folder, missing[0].path, any_name=all_missing)
+        instead = why_no_mask(benchmark.root, folder, missing[0].path, any_name=all_missing)
         found = f" ({instead} in {folder})" if instead else ""
         without = "" if all_missing else "--data.without_mask train takes these images without the mask loss, "
         raise CsviError(
