@@ -2,6 +2,7 @@
 
 import importlib
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from PIL import Image
@@ -109,8 +110,12 @@ def test_what_is_no_layout_is_refused(name, root):
 
 def test_folder_of_another_layout_is_refused(sysu_root):
     assert recognise(sysu_root) == recognise(str(sysu_root)) == "sysu"
-    with pytest.raises(CsviError, match=r"is not laid out as LLCM but as SYSU-MM01: set --data.layout sysu$"):
-        read_benchmark(DataConfig(root=str(sysu_root), layout="llcm"))
+    for read in (
+        lambda root: read_benchmark(DataConfig(root=root, layout="llcm")),
+        partial(check_dataset, layout="llcm"),
+    ):
+        with pytest.raises(CsviError, match=r"is not laid out as LLCM but as SYSU-MM01: set --data.layout sysu$"):
+            read(str(sysu_root))
     with pytest.raises(CsviError, match=r"^SYSU-MM01 has one fold: there is no --data.fold 2$"):
         read_benchmark(DataConfig(root=str(sysu_root), fold=2))
     with pytest.raises(CsviError, match="give its folder with"):

@@ -11,7 +11,7 @@ from csvi.config import DataConfig, MaskValues
 from csvi.data.depth import Depth
 from csvi.data.files import folder_names, is_image_name, is_synthetic, read_text, walk
 from csvi.data.findings import MISPLACED, Finding, alike, distractors, not_read, one_modality, place, searches
-from csvi.data.layout import LAYOUTS, Layout, advice_on, find_layout, read_fold, recognise
+from csvi.data.layout import LAYOUTS, Layout, advice_on, check_layout, find_layout, read_fold, recognise
 from csvi.data.looks import (
     depths_of,
     duplicates,
@@ -105,8 +105,7 @@ def check_dataset(
         advice = advice_on(root) or f"it holds {holds}; name its layout with --data.layout, {layouts}"
         raise CsviError(f"{root} looks like no dataset that csvi knows: {advice}")
     of_dataset = find_layout(name)
-    if not of_dataset.recognise(root) and (other := advice_on(root, name)):
-        raise CsviError(f"{root} is not laid out as {of_dataset.title}: {other}")
+    check_layout(root, name)
     benchmarks, problems, notes = _read(root, name, masks)
     splits = list(_splits(benchmarks, _expected(root, of_dataset)))
     records = {r.path: r for benchmark in benchmarks for split in benchmark.splits.values() for r in split}

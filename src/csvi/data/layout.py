@@ -145,6 +145,19 @@ def advice_on(root: Path, layout: str | None = None) -> str | None:
     return None
 
 
+def check_layout(root: Path, name: str) -> None:
+    """Raises `CsviError` if a folder has another layout than this, or seems to be another folder, see `advice_on`."""
+    layout = find_layout(name)
+    if layout.recognise(root):
+        return
+    if found := recognise(root):
+        raise CsviError(
+            f"{root} is not laid out as {layout.title} but as {find_layout(found).title}: set --data.layout {found}"
+        )
+    if advice := advice_on(root, name):
+        raise CsviError(f"{root} is not laid out as {layout.title}: {advice}")
+
+
 def _renaming(names: Sequence[str], wanted: Mapping[str, Sequence[str]]) -> str | None:
     """Say how to rename folders, if all that are wanted are there under these or other names."""
     alike = {name.casefold(): name for name in names}
@@ -177,13 +190,7 @@ def read_benchmark(data: DataConfig) -> Benchmark:
     if not 1 <= data.fold <= layout.folds:
         folds = "one fold" if layout.folds == 1 else f"the folds 1 to {layout.folds}"
         raise CsviError(f"{layout.title} has {folds}: there is no --data.fold {data.fold}")
-    if not layout.recognise(root):
-        if found := recognise(root):
-            raise CsviError(
-                f"{root} is not laid out as {layout.title} but as {find_layout(found).title}: set --data.layout {found}"
-            )
-        if advice := advice_on(root, data.layout):
-            raise CsviError(f"{root} is not laid out as {layout.title}: {advice}")
+    check_layout(root, data.layout)
     return read_fold(data.layout, root, Path(data.masks) if data.masks else None, data.fold)
 
 
