@@ -3,6 +3,7 @@
 from jsonargparse import Namespace
 
 from csvi.commands.parser import Parser
+from csvi.errors import CsviError
 
 SUMMARY = "List the methods: name, paper, whether it needs person masks, and parameters as published (configs/methods)."
 
@@ -12,6 +13,10 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(settings: Namespace) -> None:
+    from csvi.data.files import LARGEST_NUMBER
+
+    if not 0 < settings.classes <= LARGEST_NUMBER:
+        raise CsviError(f"--classes {settings.classes}: give a number from 1 to {LARGEST_NUMBER:,}")
     import torch
     from rich.table import Column
 
