@@ -1,5 +1,6 @@
 """`last.ckpt`: all of a run comes back, and what is not one is refused."""
 
+import dataclasses
 import errno
 import pickle
 import random
@@ -41,6 +42,16 @@ def position(epoch=0, step=0, identities=(3, 5), images="digest of all images"):
 
 def save(fabric, run, network, optimizer, epoch, step):
     save_checkpoint(fabric, run, network, optimizer, position(epoch, step))
+
+
+@pytest.mark.parametrize(("epoch", "said"), [(59, True), (60, False)])
+def test_other_masks_than_before_are_said_where_something_is_left_to_train(fabric, saved, caplog, epoch, said):
+    network, optimizer, file = saved
+    save(fabric, file.parent, network, optimizer, epoch, 0)
+    start, config = position(), dataclasses.replace(CONFIG, train=TrainConfig(epochs=60))
+    start.settings["data.masks"] = "/other"
+    load_checkpoint(fabric, [file], network, optimizer, start, config)
+    assert ("masks are those in /other from here on, and were those in ROOT/masks" in caplog.text) == said
 
 
 def load(fabric, files, network, optimizer, **start):

@@ -258,6 +258,7 @@ def test_nothing_left_to_do(config, tmp_path):
     config.train.epochs = 2
     train(config, tmp_path / "run")
     before = (tmp_path / "run" / "config.yaml").read_text()
+    config.data.masks = shutil.copytree(f"{config.data.root}/masks", tmp_path / "other").as_posix()
     train(config, tmp_path / "run", resume="auto")
     train(config, tmp_path / "copy", resume=str(tmp_path / "run" / "last.ckpt"))
     assert same_model(tmp_path / "copy", tmp_path / "run")

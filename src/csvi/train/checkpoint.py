@@ -121,6 +121,9 @@ def load_checkpoint(
     except (RuntimeError, ValueError, KeyError) as error:
         raise CsviError(f"the checkpoint {file} does not fit the settings of this run: {in_one_line(error)}") from error
     log.info("resuming at epoch %d, step %d, from %s", position.epoch + 1, position.step + 1, file)
+    before, now = (settings.get("data.masks") or "ROOT/masks" for settings in (position.settings, start.settings))
+    if before != now and position.epoch < config.train.epochs:
+        log.warning("person masks are those in %s from here on, and were those in %s", now, before)
     position.settings = start.settings
     return position, file
 

@@ -217,8 +217,9 @@ class _Training:
             self.position, source = load_checkpoint(
                 self.fabric, checkpoints, self.wrapped, self.optimizer, self.position, self.config, self.averaged
             )
-        if self.ours:
-            save_config(self.config, self.ours / "config.yaml")
+        file = self.run / "config.yaml"
+        if self.ours and (self.position.epoch < self.config.train.epochs or not file.exists()):
+            save_config(self.config, file)  # where nothing is left to train, it says what was trained
         self.saved = time.monotonic()
         if source is None or source != self.run / CHECKPOINT:
             # What cannot be saved is found now, and the folder always holds a checkpoint to resume from.
