@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import platform
+import re
 import statistics
 import sys
 import time
@@ -65,7 +66,7 @@ def study_parser(doc: str | None, kinds: str) -> argparse.ArgumentParser:
     parser.add_argument("--benchmark-seed", type=int, default=0, help="of the synthetic benchmark")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of training")
     parser.add_argument("--config", type=Path, default=shipped_config("study"), help="settings that all runs share")
-    parser.add_argument("--epochs", type=int, help="by default those of the settings")
+    parser.add_argument("--epochs", type=positive, help="by default those of the settings")
     parser.add_argument("--list", action="store_true", help=f"only list {kinds}")
     parser.add_argument("--summary-only", action="store_true", help="only summarise what is done")
     return parser
@@ -131,6 +132,13 @@ def table_of(findings: Sequence[Finding]) -> Table:
 def parser_of(script: str | None) -> argparse.ArgumentParser:
     """That shows what the script says of itself."""
     return argparse.ArgumentParser(description=script, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def positive(text: str) -> int:
+    """The type of an option that is a number of at least 1."""
+    if not re.fullmatch("0*[1-9][0-9]*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least 1")
+    return int(text)
 
 
 def take_turns(contestants: Mapping[str, Callable[[], object]], turns: int, warm_up: int = 2) -> Seconds:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import BenchmarkError, Finding, machine, parser_of, ratio, run, take_turns
+from common import BenchmarkError, Finding, machine, parser_of, positive, ratio, run, take_turns
 from lightning_fabric import Fabric
 from PIL import Image
 from rich.console import Console
@@ -121,10 +121,10 @@ def make_parser() -> argparse.ArgumentParser:
     """Of this script's options."""
     parser = parser_of(__doc__)
     parser.add_argument("--backbone", default="resnet50")
-    parser.add_argument("--height", type=int, default=288)
-    parser.add_argument("--width", type=int, default=144)
-    parser.add_argument("--pictures", type=int, default=2048)
-    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--height", type=positive, default=288)
+    parser.add_argument("--width", type=positive, default=144)
+    parser.add_argument("--pictures", type=positive, default=2048)
+    parser.add_argument("--turns", type=positive, default=3)
     parser.add_argument("--workers", type=int, default=DataConfig().workers, help="on a GPU")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--quick", action="store_true", help="a small network and few images, to see that it runs")

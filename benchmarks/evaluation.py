@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import BenchmarkError, Finding, machine, parser_of, run
+from common import BenchmarkError, Finding, machine, parser_of, positive, run
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -210,8 +210,8 @@ def large(images: int, dimensions: int, console: Console) -> list[Finding]:
 def make_parser() -> argparse.ArgumentParser:
     """Of this script's options."""
     parser = parser_of(__doc__)
-    parser.add_argument("--dimensions", type=int, default=512)
-    parser.add_argument("--trials", type=int, default=10)
+    parser.add_argument("--dimensions", type=positive, default=512)
+    parser.add_argument("--trials", type=positive, default=10)
     parser.add_argument("--full", action="store_true", help="measure every trial of the slowest style, not one of each")
     parser.add_argument("--quick", action="store_true", help="a few identities only, to see that it runs")
     parser.add_argument(

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from common import Finding, parser_of, run, take_turns
+from common import Finding, parser_of, positive, run, take_turns
 from rich.console import Console
 from rich.table import Table
 
@@ -86,7 +86,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("run")
     parser.add_argument("--data.root", help="dataset; by default that of the run")
     parser.add_argument("--weights", nargs="+", default=["float32", "float16", "int8"])
-    parser.add_argument("--turns", type=int, default=15)
+    parser.add_argument("--turns", type=positive, default=15)
     return parser
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from common import BenchmarkError, Finding, parser_of, run
+from common import BenchmarkError, Finding, parser_of, positive, run
 from rich.console import Console
 
 from csvi.analysis.plain_table import plain_table
@@ -64,7 +64,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = parser_of(__doc__)
     parser.add_argument("run")
     parser.add_argument("--data.root", dest="root")
-    parser.add_argument("--judged", nargs="+", type=int, default=[5, 10, 20])
+    parser.add_argument("--judged", nargs="+", type=positive, default=[5, 10, 20])
     return parser
 
 

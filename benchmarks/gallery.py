@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from common import BenchmarkError, Finding, machine, parser_of, run
+from common import BenchmarkError, Finding, machine, parser_of, positive, run
 from rich.console import Console
 from rich.table import Table
 
@@ -295,10 +295,10 @@ def measure(options: argparse.Namespace, console: Console) -> list[Finding]:
 def make_parser() -> argparse.ArgumentParser:
     """Of this script's options."""
     parser = parser_of(__doc__)
-    parser.add_argument("--images", type=int, default=100_000)
-    parser.add_argument("--dim", type=int, default=3072)
-    parser.add_argument("--reduced", type=int, default=768, help="numbers of the rows with reduced vectors")
-    parser.add_argument("--probes", type=int, default=100)
+    parser.add_argument("--images", type=positive, default=100_000)
+    parser.add_argument("--dim", type=positive, default=3072)
+    parser.add_argument("--reduced", type=positive, default=768, help="numbers of the rows with reduced vectors")
+    parser.add_argument("--probes", type=positive, default=100)
     parser.add_argument("--only", nargs="*", help="words in the names of the rows to measure")
     parser.add_argument("--folder", help="where files are written, some gigabytes; by default a temporary one")
     parser.add_argument("--quick", action="store_true", help="few vectors, to see that it runs")

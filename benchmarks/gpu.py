@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from common import machine, make_console, parser_of, ratio, take_turns, time_call
+from common import machine, make_console, parser_of, positive, ratio, take_turns, time_call
 from embedding import bare, write_images
 from rich.table import Table
 from torch.autograd import DeviceType
@@ -327,13 +327,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=560, help="of all together")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts")
     parser.add_argument("--peak", type=float, help="TFLOP/s of the device in this precision; by default of its name")
-    parser.add_argument("--steps", type=int, default=10, help="between two looks at the clock")
-    parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--batches", type=int, nargs="+", default=[4, 8, 16, 32, 64], help="identities, for memory")
-    parser.add_argument("--pictures", type=int, default=4096)
+    parser.add_argument("--steps", type=positive, default=10, help="between two looks at the clock")
+    parser.add_argument("--turns", type=positive, default=5)
+    parser.add_argument("--batches", type=positive, nargs="+", default=[4, 8, 16, 32, 64], help="identities")
+    parser.add_argument("--pictures", type=positive, default=4096)
     parser.add_argument("--workers", type=int, default=max(2, (os.cpu_count() or 4) - 4), help="loader processes")
     parser.add_argument("--preset", default="study", help="of the synthetic benchmark")
-    parser.add_argument("--epochs", type=int, default=40, help="on the synthetic benchmark")
+    parser.add_argument("--epochs", type=positive, default=40, help="on the synthetic benchmark")
     parser.add_argument("--dry", action="store_true", help="all of it small, to see that it runs")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     parser.add_argument("--limit", type=float, default=float("inf"), help=argparse.SUPPRESS)

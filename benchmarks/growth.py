@@ -14,7 +14,7 @@ from pathlib import Path
 
 import matplotlib
 import torch
-from common import Finding, machine, parser_of, run, take_turns
+from common import Finding, machine, parser_of, positive, run, take_turns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -96,7 +96,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Of this script's options."""
     parser = parser_of(__doc__)
     add_sizes(parser)
-    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--turns", type=positive, default=5)
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "docs" / "performance.png")
     parser.add_argument("--quick", action="store_true", help="a small network and two sizes, to see that it runs")
     return parser

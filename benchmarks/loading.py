@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import Finding, machine, parser_of, run
+from common import BenchmarkError, Finding, machine, parser_of, positive, run
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -220,6 +220,8 @@ def compare(
     config: Config, images: int, epochs: int, seconds: float, step_seconds: float | None, console: Console
 ) -> list[Finding]:
     """Measures and prints seconds of epochs, and the share of a training step that waits."""
+    if epochs < 2:
+        raise BenchmarkError("--epochs 1: give at least 2, as the fastest from the second on counts")
     device, data = make_fabric(config.precision).device, config.data
     console.print(
         f"{images:,} images, {data.height}×{data.width}, batches of {2 * data.identities * data.images}, "
@@ -338,8 +340,8 @@ def resident(process: int | None) -> dict[str, int]:
 def make_parser() -> argparse.ArgumentParser:
     """Of this script's options."""
     parser = parser_of(__doc__)
-    parser.add_argument("--images", type=int, default=6400)
-    parser.add_argument("--epochs", type=int, default=3, help="the fastest from the second on counts")
+    parser.add_argument("--images", type=positive, default=6400)
+    parser.add_argument("--epochs", type=positive, default=3, help="the fastest from the second on counts")
     parser.add_argument("--workers", type=int, default=DataConfig().workers)
     parser.add_argument("--seconds", type=float, default=60, help="in which waiting is measured")
     parser.add_argument("--step-seconds", type=float, help="of a step; by default those of training ResNet-50")

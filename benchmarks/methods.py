@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 
 import torch
-from common import Finding, parser_of, run
+from common import Finding, parser_of, positive, run
 from rich.console import Console
 from rich.table import Table
 
@@ -94,12 +94,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser = parser_of(__doc__)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
     parser.add_argument("--backbones", nargs="+", default=["resnet50", "resnet18", "mobilenet_v2"])
-    parser.add_argument("--height", type=int, default=144, help="pixels; 288 in most publications")
-    parser.add_argument("--width", type=int, default=72, help="pixels; 144 in most publications")
-    parser.add_argument("--identities", type=int, default=8, help="N, identities a batch")
-    parser.add_argument("--images", type=int, default=4, help="K, images of each identity and modality")
-    parser.add_argument("--classes", type=int, default=395, help="identities to train on")
-    parser.add_argument("--steps", type=int, default=5, help="measured after a warm-up")
+    parser.add_argument("--height", type=positive, default=144, help="pixels; 288 in most publications")
+    parser.add_argument("--width", type=positive, default=72, help="pixels; 144 in most publications")
+    parser.add_argument("--identities", type=positive, default=8, help="N, identities a batch")
+    parser.add_argument("--images", type=positive, default=4, help="K, images of each identity and modality")
+    parser.add_argument("--classes", type=positive, default=395, help="identities to train on")
+    parser.add_argument("--steps", type=positive, default=5, help="measured after a warm-up")
     parser.add_argument("--precision", default="auto")
     return parser
 

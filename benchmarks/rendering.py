@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from common import Finding, parser_of, run
+from common import Finding, parser_of, positive, run
 from rich.console import Console
 from rich.table import Table
 
@@ -36,8 +36,8 @@ def render(out: Path, config: SynthConfig, people: list[list[Shot]]) -> tuple[in
 def make_parser() -> argparse.ArgumentParser:
     """Of this script's options."""
     parser = parser_of(__doc__)
-    parser.add_argument("--people", type=int, default=10, help="measured, after the first")
-    parser.add_argument("--height", type=int, default=SIZES["paper"][0], help="of an image; it is half as wide")
+    parser.add_argument("--people", type=positive, default=10, help="measured, after the first")
+    parser.add_argument("--height", type=positive, default=SIZES["paper"][0], help="of an image; it is half as wide")
     parser.add_argument("--quick", action="store_true", help="one person, small, to see that it runs")
     return parser
 

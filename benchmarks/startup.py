@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from common import Finding, parser_of, run
+from common import Finding, parser_of, positive, run
 from rich.console import Console
 from rich.table import Table
 
@@ -34,7 +34,7 @@ def seconds(repeats: int, *arguments: str) -> float:
 def make_parser() -> argparse.ArgumentParser:
     """Of this script's options."""
     parser = parser_of(__doc__)
-    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--repeats", type=positive, default=10)
     parser.add_argument("--quick", action="store_true", help="once, and few commands, to see that it runs")
     return parser
 

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import torch
-from common import BenchmarkError, Finding, Seconds, machine, parser_of, ratio, run, take_turns, time_call
+from common import BenchmarkError, Finding, Seconds, machine, parser_of, positive, ratio, run, take_turns, time_call
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -280,7 +280,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Of this script's options."""
     parser = parser_of(__doc__)
     add_sizes(parser)
-    parser.add_argument("--steps", type=int, default=10, help="of each contestant")
+    parser.add_argument("--steps", type=positive, default=10, help="of each contestant")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(PAPERS))
     parser.add_argument("--no-usual", action="store_true", help="leave out the slowest contestant")
     parser.add_argument("--compile", action="store_true", help="the methods with --train.compile as well")
@@ -310,12 +310,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def add_sizes(parser: argparse.ArgumentParser) -> None:
     """Options that say what is trained."""
     parser.add_argument("--backbone", default="resnet50")
-    parser.add_argument("--height", type=int, default=288)
-    parser.add_argument("--width", type=int, default=144)
-    parser.add_argument("--identities", type=int, default=8, help="a batch")
-    parser.add_argument("--images", type=int, default=4, help="of each identity and modality in a batch")
-    parser.add_argument("--classes", type=int, default=395, help="identities to tell apart")
-    parser.add_argument("--widths", type=int, nargs=2, help="channels of the decoder's two blocks")
+    parser.add_argument("--height", type=positive, default=288)
+    parser.add_argument("--width", type=positive, default=144)
+    parser.add_argument("--identities", type=positive, default=8, help="a batch")
+    parser.add_argument("--images", type=positive, default=4, help="of each identity and modality in a batch")
+    parser.add_argument("--classes", type=positive, default=395, help="identities to tell apart")
+    parser.add_argument("--widths", type=positive, nargs=2, help="channels of the decoder's two blocks")
     parser.add_argument("--precision", default="auto")
 
 

@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
-from common import BenchmarkError, Finding, machine, parser_of, run
+from common import BenchmarkError, Finding, machine, parser_of, positive, run
 from rich.console import Console
 from rich.table import Table
 
@@ -98,10 +98,10 @@ def training(way: str, options: argparse.Namespace) -> Iterator[Callable[[], flo
 def make_parser() -> argparse.ArgumentParser:
     """Of this script's options."""
     parser = parser_of(__doc__)
-    parser.add_argument("--steps", type=int, default=5, help="in each process, after a first one")
+    parser.add_argument("--steps", type=positive, default=5, help="in each process, after a first one")
     parser.add_argument("--seconds", type=float, default=15, help="after which a process begins no further step")
     parser.add_argument("--busy", type=int, default=2, help="processes that keep cores busy")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of a step")
+    parser.add_argument("--threads", type=positive, default=os.cpu_count(), help="of a step")
     parser.add_argument("--precision", default="auto", help="auto asks the processor, also in a simulation of AVX2")
     parser.add_argument("--quick", action="store_true", help="one step of small images, to see that it runs")
     return parser

@@ -61,6 +61,27 @@ def test_a_difference_is_noticed(evaluation, monkeypatch, capsys):
     assert "differ by more than" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("startup", ["--repeats", "0"]),
+        ("export", ["run", "--turns", "0"]),
+        ("evaluation", ["--quick", "--dimensions", "0"]),
+        ("feedback", ["run", "--judged", "5", "-1"]),
+    ],
+)
+def test_numbers_below_1_are_one_sentence(benchmark, capsys, name, words):
+    with pytest.raises(SystemExit) as ended:
+        benchmark(name).main(words)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.endswith(f"'{words[-1]}' must be a whole number of at least 1\n")
+
+
+def test_loading_needs_an_epoch_that_is_not_the_first(benchmark, capsys):
+    assert benchmark("loading").main(["--epochs", "1"]) == 1
+    assert "--epochs 1: give at least 2" in capsys.readouterr().out
+
+
 def test_large(evaluation, monkeypatch, capsys):
     monkeypatch.setattr(
         evaluation, "TARGET_BYTES", float("inf")
