@@ -417,7 +417,8 @@ def module(tmp_path, monkeypatch):
 def test_classes_are_built_with_a_file_if_one_is_named(tmp_path):
     assert find_segmenter("embedded").file is None
     assert find_segmenter("somebodys:Constant").name == "constant"
-    assert find_segmenter(f"somebodys:Constant={tmp_path}/w.bin").file == tmp_path / "w.bin"
+    of_file = find_segmenter(f"somebodys:Constant={tmp_path}/w.bin")
+    assert (of_file.name, of_file.file) == ("constant=w.bin", tmp_path / "w.bin")
     assert find_segmenter("embedded=~/w.safetensors").file == Path.home() / "w.safetensors"
 
 

@@ -58,6 +58,8 @@ def _one(text: str) -> Segmenter:
         segmenter = kind() if file is None else kind(file)
         if not isinstance(getattr(segmenter, "name", None), str):
             raise CsviError(f"the segmenter {text} has no name: give its class a `name`, text that masks.json holds")
+        if file is not None and name not in CLASSES and not segmenter.name.endswith(f"={file.name}"):
+            segmenter.name += f"={file.name}"  # so that masks by two files are never mixed
         return segmenter
     except CsviError:
         raise
