@@ -28,7 +28,8 @@ def export_folder(model: Trained, out: Path, weights: str = "float32", repositor
 
     Args:
         model: what is exported.
-        out: the folder, new or empty, or with an export that is replaced.
+        out: the folder, new or empty, or with an export, which is replaced; but not if anything lies beside that, as
+            the results of csvi evaluate do, which would be of other weights.
         weights: what tensors of two axes and more are stored in, `float32` or `float16`; they are used in float32.
         repository: `owner/name` that the model card names.
 
