@@ -297,6 +297,7 @@ def test_an_empty_gallery_and_one_of_unknown_model_are_one_sentence(people, make
     assert "is empty: add images with csvi index add" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_folders_below_the_root_of_the_gallery_tell_cameras(people, baseline_run, uri, capsys):
     for camera, more in ((3, ["--root", str(people), "--run", str(baseline_run)]), (6, [])):
         assert main(["index", "add", str(people / f"cam{camera}"), "--gallery", uri, *more]) == 0
