@@ -303,7 +303,7 @@ def test_a_signal_to_all_processes_is_left_to_the_main_one(iterating):
 def test_loader_processes_end_with_a_main_one_that_is_killed(iterating):
     process, workers = iterating
     process.kill()
-    assert ended_within(20, workers)
+    assert ended_within(60, workers)  # they look for it every five seconds, on a machine that may be busy
 
 
 @pytest.mark.parametrize("training", [True, False])

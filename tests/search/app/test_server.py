@@ -228,6 +228,7 @@ def test_the_demo_is_run_and_indexed_once_and_opened(coseg_run, sysu_root, recor
     monkeypatch.setattr("csvi.search.fill.embedded_on", lambda *_: [])
     assert main(["app", "--demo"]) == 0
     monkeypatch.setenv("CSVI_PASSWORD", "long enough")
+    Path("elsewhere").mkdir()
     assert main(["app", "--gallery", "demo/gallery.db", "--root", "elsewhere", "--host", "0.0.0.0"]) == 0
     page, seen, _ = capsys.readouterr().out.splitlines()[-3:]
     assert page == "page: http://0.0.0.0:7860, log in as csvi; Ctrl-C closes it"
