@@ -6,7 +6,6 @@ the synthetic benchmark, and what was tried and gains nothing, is in docs/rankin
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,7 +16,6 @@ from csvi.data.views import Views
 from csvi.losses import batch_hard_triplet, hetero_center_loss
 from csvi.methods.caj import caj_views
 from csvi.methods.ddag import DDAG, MARGIN, DDAGSettings
-from csvi.methods.method import Published
 
 
 @dataclass
@@ -44,7 +42,7 @@ class Strong(DDAG):
     Settings = StrongSettings
     title = "strong"
     paper = "ours, after DDAG, CAJ and HC"
-    published: ClassVar[Published | None] = None
+    published = None
     settings: StrongSettings
 
     def views(self, data: DataConfig) -> Views:
