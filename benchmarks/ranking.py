@@ -13,7 +13,8 @@ OMP_NUM_THREADS=1, start it again with other methods once the first run trains, 
 
 What moves the order is asked by the same study under other conditions, with the learning rates chosen before:
 
-    python benchmarks/ranking.py OTHER --like OUT --seeds 0 --epochs 24      # or --rho 0.8 1, --size 96 48, --people
+    python benchmarks/ranking.py OTHER --like OUT --seeds 0 --epochs 24      # or --rho 0.8 1, --size 96 48,
+                                                                             # --cameras 1 4 6, --people
 """
 
 import argparse
@@ -35,6 +36,7 @@ from csvi.analysis.canvas import STYLE
 from csvi.analysis.ranking import FEWEST_METHODS, Agreement, Correlation, agreement
 from csvi.analysis.tables import SYNTHETIC, percent
 from csvi.config import Config, SynthConfig
+from csvi.data.sysu import MODALITIES
 from csvi.errors import CsviError
 from csvi.methods import find_method
 from csvi.progress import progress
@@ -65,6 +67,7 @@ class Study:
         rates: learning rates to choose from.
         like: another study, whose learning rates are taken instead.
         people: leave nothing in the images but the people, see `write_people`.
+        cameras: train and test on their images alone; empty for all.
     """
 
     out: Path
@@ -75,17 +78,25 @@ class Study:
     rates: Sequence[str]
     like: "Study | None" = None
     people: bool = False
+    cameras: Sequence[int] = ()
+
+    @property
+    def drawn(self) -> Path:
+        """The folder of the images of all cameras."""
+        return self.out / ("people" if self.people else "benchmark")
 
     @property
     def images(self) -> Path:
         """The folder of the images to train and test on."""
-        return self.out / ("people" if self.people else "benchmark")
+        return self.out / "-".join([self.drawn.name, *map(str, self.cameras)])
 
     def write_images(self) -> None:
         """Write the images that are not there yet."""
         write_benchmark(self.out / "benchmark", self.synth)
         if self.people:
-            write_people(self.out / "benchmark", self.images)
+            write_people(self.out / "benchmark", self.drawn)
+        if self.cameras:
+            link_cameras(self.drawn, self.images, self.cameras)
 
     @property
     def config(self) -> Config:
@@ -169,8 +180,22 @@ def write_people(benchmark: Path, out: Path) -> None:
             people = Image.composite(photo, Image.new(photo.mode, photo.size, "gray"), mask.convert("L"))
         with replacing(out / path) as partial:
             people.save(partial, format="jpeg", quality=95)
-    for name in ("masks", "exp", "README", "counts.json"):
-        if not (out / name).exists():
+    link(benchmark, out, ("masks", "exp", "README", "counts.json"))
+
+
+def link_cameras(benchmark: Path, out: Path, cameras: Sequence[int]) -> None:
+    """Link to the images of these cameras, and leave the folders of the others empty: they saw nobody."""
+    folders = {camera: f"cam{camera}" for camera in MODALITIES}
+    for camera in folders.keys() - set(cameras):
+        (out / folders[camera]).mkdir(parents=True, exist_ok=True)
+    link(benchmark, out, [*(folders[camera] for camera in cameras), "masks", "exp", "README"])
+
+
+def link(benchmark: Path, out: Path, names: Sequence[str]) -> None:
+    """Link from `out` to what has these names in a benchmark."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        if not (out / name).is_symlink():
             (out / name).symlink_to(benchmark / name)
 
 
@@ -300,6 +325,10 @@ def make_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--size", nargs=2, metavar=("HEIGHT", "WIDTH"), help="pixels; by default those of the settings")
     parser.add_argument("--people", action="store_true", help="people before plain grey, in training and test")
+    parser.add_argument(
+        "--cameras", nargs="+", type=int, choices=MODALITIES, default=(), metavar="CAMERA",
+        help="of SYSU-MM01's 1 to 6, of which 3 and 6 are infrared: train and test on the images of these alone",
+    )  # fmt: skip
     return parser
 
 
@@ -314,7 +343,7 @@ def study_of(options: argparse.Namespace) -> Study:
     synth = dataclasses.replace(synth, rho_min=options.rho[0], rho_max=options.rho[1])
     if options.size:
         base = with_settings(base, dict(zip(("data.height", "data.width"), options.size, strict=True)))
-    return Study(options.out.absolute(), synth, base, methods, seeds, rates, like, options.people)
+    return Study(options.out.absolute(), synth, base, methods, seeds, rates, like, options.people, options.cameras)
 
 
 def measure(options: argparse.Namespace, console: Console) -> list[Finding]:

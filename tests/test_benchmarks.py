@@ -21,6 +21,7 @@ from csvi.config import DataConfig
 from csvi.data import protocols_of
 from csvi.data.batch import Batch
 from csvi.data.records import ImageRecord, Modality
+from csvi.data.sysu import Sysu
 from csvi.errors import CsviError
 from csvi.masks.segmenter import Segmenter
 from csvi.runs import save_config
@@ -533,6 +534,18 @@ def test_people_before_grey(benchmark, sysu_root, tmp_path):
     assert abs(after - before)[mask == 255].mean() < 5
     assert abs(after - 128)[mask == 0].mean() < 5
     assert len(list((tmp_path / "people").glob("cam*/*/*"))) == len(list(root.glob("cam*/*/*")))
+
+
+def test_the_images_of_some_cameras(benchmark, sysu_root, tmp_path):
+    ranking = benchmark("ranking")
+    study = ranking.study_of(ranking.make_parser().parse_args([str(tmp_path), "--cameras", "1", "6", "4"]))
+    for _ in range(2):
+        ranking.link_cameras(sysu_root, study.images, study.cameras)
+    found, whole = (Sysu().read(folder) for folder in (study.images, sysu_root))
+    kept = [record for record in whole.test if record.camera in {1, 4, 6}]
+    assert [record.path.name for record in found.test] == [record.path.name for record in kept]
+    assert {record.camera for record in found.train} == {1, 4, 6}
+    assert Sysu().protocols(found.test, "seeded", study.images)
 
 
 @pytest.mark.long
