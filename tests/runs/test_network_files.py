@@ -6,15 +6,18 @@ import os
 import resource
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from csvi.data.batch import Batch
 from csvi.errors import CsviError
 from csvi.methods import build_method
+from csvi.model.net import EmbeddingNet
 from csvi.runs.network_files import has_method, load_method, load_net, read_classes, save_method
 from csvi.runs.settings import as_method
 
@@ -152,6 +155,28 @@ def test_sizes_that_config_json_makes_up_take_no_memory(tmp_path):
         with pytest.raises(CsviError, match=r"config\.json and model\.safetensors of .* are no network"):
             load_net(tmp_path)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 2**18  # KiB
+
+
+class ScaledNet(EmbeddingNet):
+    """A network with a buffer that no file holds, as some of timm's have."""
+
+    def __init__(self, method, height, width, dim):
+        super().__init__(method, height, width)
+        self.linear = nn.Linear(3, dim)
+        self.register_buffer("scale", torch.linspace(1, 2, dim), persistent=False)
+
+
+def test_buffers_that_no_file_holds_are_those_that_the_network_is_built_with(tmp_path, monkeypatch):
+    monkeypatch.setattr("csvi.runs.network_files.find_method", lambda name: SimpleNamespace(Net=ScaledNet))
+    net = ScaledNet("scaled", 8, 8, dim=4)
+    net.save_pretrained(tmp_path)
+    loaded = load_net(tmp_path)
+    assert torch.equal(loaded.scale, net.scale)
+    assert torch.equal(loaded.linear.weight, net.linear.weight)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(settings | {"dim": 10**15}))  # more memory than there is
+    with pytest.raises(CsviError, match=r"are no network: .*size mismatch"):
+        load_net(tmp_path)
 
 
 @pytest.mark.usefixtures("saved")

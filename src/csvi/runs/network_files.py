@@ -10,6 +10,7 @@ import json
 import logging
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,20 +39,20 @@ def save_method(method: Method, classes: Sequence[int], run: Path) -> None:
     Raises:
         CsviError: they cannot be written; the ones before are as they were.
     """
-    partial = run / ".saving"
+    saving = run / ".saving"
     try:
-        shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed
-        method.net.save_pretrained(partial)
-        save_file(_added(method), partial / METHOD, {"classes": json.dumps(list(classes))})
+        shutil.rmtree(saving, ignore_errors=True)  # left by a process that was killed
+        method.net.save_pretrained(saving)
+        save_file(_added(method), saving / METHOD, {"classes": json.dumps(list(classes))})
         for name in (MODEL, METHOD):  # which safetensors lets nobody but their owner read
             with contextlib.suppress(OSError):  # some file systems know no modes
-                shutil.copymode(partial / CONFIG, partial / name)
+                shutil.copymode(saving / CONFIG, saving / name)
         for name in (CONFIG, MODEL, METHOD):
-            put_in_place(partial / name, run / name)
+            put_in_place(saving / name, run / name)
     except (OSError, SafetensorError) as error:
         raise CsviError(f"cannot write the network to {run}: {in_one_line(error)}") from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(saving, ignore_errors=True)
 
 
 def load_net(run: str | Path) -> EmbeddingNet:
@@ -83,9 +84,15 @@ def read_net(folder: Path, ours: bool, run: str) -> EmbeddingNet:
             raise CsviError(
                 f"{run} is of the method {name}, which is not one of csvi: code that a model names is not run"
             )
+        build, state = partial(find_method(name).Net, **arguments), load_file(file)
         with torch.device("meta"):  # whatever sizes config.json names, memory is taken for what there is alone
-            net = find_method(name).Net(**arguments)
-        net.to_empty(device="cpu").load_state_dict(load_file(file))
+            net = build()
+        if dict(net.named_buffers()).keys() <= net.state_dict().keys():
+            net.to_empty(device="cpu")
+        else:  # buffers that no file holds have their values from where the network is built
+            net.load_state_dict(state, assign=True)  # raises if the sizes are not those of the weights
+            net = build()
+        net.load_state_dict(state)
         return net.eval()
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, MemoryError, SafetensorError) as error:
         raise CsviError(f"{CONFIG} and {MODEL} of {run} are no network: {in_one_line(error)}") from error
