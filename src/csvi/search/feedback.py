@@ -10,7 +10,8 @@ Retrieval, 2008, Section 9.1.1)."""
 def rocchio(query: np.ndarray, right: np.ndarray, wrong: np.ndarray) -> np.ndarray:
     """Move a query towards the mean of right embeddings and away from that of wrong ones; its length stays.
 
-    Rocchio's formula (1971): q' = α q + β mean(right) - γ mean(wrong).
+    Rocchio's formula (1971), q' = α q + β mean(right) - γ mean(wrong), of embeddings that are all brought to length 1
+    first: a gallery that compares by cosine keeps them so, and probes come as the network gives them.
 
     >>> rocchio(np.array([1.0, 0.0]), np.array([[0.0, 1.0]]), np.empty((0, 2)))  # (1, 0.75) of length 1
     array([0.8, 0.6])
@@ -21,14 +22,16 @@ def rocchio(query: np.ndarray, right: np.ndarray, wrong: np.ndarray) -> np.ndarr
         wrong: (w, dim), none or more.
 
     Returns:
-        (dim,); the query itself if nothing is said, or what was said leaves nothing of it.
+        (dim,); the query itself if nothing is said.
     """
-    if not (len(right) or len(wrong)):
-        return query
-    moved = QUERY * query
+    moved = QUERY * _unit(query)
     if len(right):
-        moved = moved + RIGHT * right.mean(0)
+        moved = moved + RIGHT * _unit(right).mean(0)
     if len(wrong):
-        moved = moved - WRONG * wrong.mean(0)
-    length = np.linalg.norm(moved)
-    return moved * (np.linalg.norm(query) / length) if length else query
+        moved = moved - WRONG * _unit(wrong).mean(0)
+    return np.linalg.norm(query) * _unit(moved) if len(right) or len(wrong) else query
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    """Bring vectors (..., dim) to length 1; those of length 0 stay."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), np.finfo(np.float32).tiny)

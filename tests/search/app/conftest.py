@@ -14,12 +14,15 @@ START = datetime(2024, 5, 1, 22, 30, tzinfo=UTC)
 
 
 class Apart(TorchEmbedder):
-    """The network of a run, but embeddings are random projections of pixels: those of two steps are all alike."""
+    """The network of a run, but embeddings are random projections of pixels: those of two steps are all alike.
+
+    They are as long as those of six parts.
+    """
 
     def embed_pixels(self, images, modality):
         pixels = images.reshape(len(images), -1) / 255 - 0.5
         projected = pixels @ np.random.default_rng(0).standard_normal((pixels.shape[1], 48))
-        return (projected / np.linalg.norm(projected, axis=1, keepdims=True)).astype(np.float32)
+        return (6**0.5 * projected / np.linalg.norm(projected, axis=1, keepdims=True)).astype(np.float32)
 
 
 @pytest.fixture(scope="session")
