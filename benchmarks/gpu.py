@@ -198,7 +198,7 @@ def study(options: argparse.Namespace) -> Rows:
         settings = {"data": data, "method": method, "train": train}
         named = [f"--{section}.{name}={value}" for section, of in settings.items() for name, value in of.items()]
         start = time.monotonic()
-        limit = f"--max-time={max(1, int(until - start))}s"
+        limit = f"--max_time={max(1, int(until - start))}s"
         whole = csvi("train", "--config", shipped_config("study"), "--method", "coseg+", *named, "--run", run, limit)
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         steps = max(line["step"] for line in lines)

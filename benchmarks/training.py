@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from csvi.analysis.reproduce import TABLE_3
+from csvi.catalogue import TABLE_3
 from csvi.config import Config, DataConfig, TrainConfig
 from csvi.data.batch import Batch, prepare
 from csvi.data.views import Views

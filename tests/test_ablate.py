@@ -13,7 +13,8 @@ import yaml
 
 from csvi.analysis import ablate as module
 from csvi.analysis.ablate import Variant, ablate, choose, is_done, run_once
-from csvi.analysis.reproduce import TABLE_3, reproduce
+from csvi.analysis.reproduce import reproduce
+from csvi.catalogue import TABLE_3
 from csvi.cli import main
 from csvi.config import SynthConfig, flatten
 from csvi.data import protocols_of, read_benchmark
@@ -330,7 +331,7 @@ def test_regdb_from_the_command_line_without_masks(small, tmp_path, capsys, capl
     small.data.root, small.data.identities, small.data.train_on = "", 4, "train+val"
     save_config(small, tmp_path / "small.yaml")
     assert yaml.safe_load((tmp_path / "small.yaml").read_text())["data"]["layout"] == "sysu"
-    arguments = ["reproduce", "regdb", f"--data={root}", f"--settings={tmp_path / 'small.yaml'}"]
+    arguments = ["reproduce", "regdb", f"--data.root={root}", f"--config={tmp_path / 'small.yaml'}"]
     assert main([*arguments, f"--out={tmp_path / 'out'}"]) == 0
     text = capsys.readouterr().out
     assert "only the Baseline can be trained" in caplog.text

@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 
 from csvi.cli import COMMANDS, main
-from csvi.commands.parser import Parser, add_config_option
+from csvi.commands.parser import Parser
 
 ROOT = Path(__file__).parents[1]
 PAGES = {
@@ -316,7 +316,6 @@ def _unknown_options(arguments: list[str]) -> str | None:
     if not any(word.startswith("--") for word in arguments):
         return None
     parser = Parser(prog="csvi")
-    add_config_option(parser)
     parser.arguments = arguments[1:]
     importlib.import_module(f"csvi.commands.{arguments[0]}").add_arguments(parser)
     given = [word.partition("=")[0] for word in parser.arguments if word.startswith("--")]

@@ -97,12 +97,11 @@ def _command(arguments: Sequence[str]) -> ModuleType:
 
 
 def _run(command: ModuleType, name: str, arguments: list[str]) -> int | None:
-    from csvi.commands.parser import Parser, add_config_option, refusing
+    from csvi.commands.parser import Parser, refusing
     from csvi.config import check_nulls
 
     parser = Parser(prog=name, description=command.SUMMARY)
     with refusing(parser):
-        add_config_option(parser)
         parser.arguments = arguments
         command.add_arguments(parser)
         if completes():

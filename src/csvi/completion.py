@@ -6,15 +6,11 @@ from collections.abc import Collection, Iterator
 from importlib.util import find_spec
 from typing import Any, Literal, get_args, get_origin
 
+from csvi.catalogue import METHODS
 from csvi.config import shipped_names
 
 OF_METHODS = {"--method", "--methods", "--variants"}
 """Options that take names of methods."""
-NAMES = (
-    "baseline", "select", "segment", "decode", "coseg", "baseline+", "coseg+", "strong", "agw", "hc", "hctri", "mtl",
-    "caj", "caj+", "ddag", "deen", "pmt", "mpanet",
-)  # fmt: skip
-"""The names of `csvi.methods.METHODS`, which can be told without torch."""
 
 
 def completes() -> bool:
@@ -48,7 +44,7 @@ def add_completers(parser: ArgumentParser) -> None:
         kind: Any = getattr(action, "_typehint", None)
         completer: Any = None
         if OF_METHODS & {*action.option_strings}:
-            completer = ChoicesCompleter(NAMES)  # type: ignore[arg-type]
+            completer = ChoicesCompleter(METHODS)
         elif "--config" in action.option_strings:
             completer = settings
         elif values := list(_values(kind)):

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 
 from csvi.analysis.gradients import Norms, batch_gradients, gradients, gradients_figure, gradients_table
-from csvi.analysis.reproduce import TABLE_3
+from csvi.catalogue import TABLE_3
 from csvi.data.batch import Batch
 from csvi.errors import CsviError
 from csvi.methods import find_method

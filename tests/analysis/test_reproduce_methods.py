@@ -59,11 +59,11 @@ def test_ours_beside_the_published(config, sysu_root, tmp_path, monkeypatch):
         (["sysu", "--methods", "agw", "--weights", "vit.pth"], "it must be METHOD=PATH"),
         (["sysu", "--methods", "agw", "--weights", "pmt=vit.pth"], "weights are given of pmt, which is not among"),
         (["sysu", "--methods", "agw", "--seeds", "0"], "0 seeds"),
-        (["sysu", "--methods", "agw", "--settings", "x.yaml"], "--settings is of the paper's tables"),
+        (["sysu", "--methods", "agw", "--config", "x.yaml"], "--config is of the paper's tables"),
     ],
 )
 def test_what_cannot_be_reproduced(arguments, says, tmp_path, capsys):
-    assert main(["reproduce", *arguments, "--data", str(tmp_path)]) != 0
+    assert main(["reproduce", *arguments, "--data.root", str(tmp_path)]) != 0
     assert says in capsys.readouterr().err
 
 

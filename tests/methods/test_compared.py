@@ -2,7 +2,7 @@
 
 import pytest
 
-from csvi.analysis.reproduce import TABLE_3 as VARIANTS
+from csvi.catalogue import TABLE_3 as VARIANTS
 from csvi.methods import find_method
 from csvi.methods.compared import COMPARED, METRICS, PARAMETERS
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from csvi.analysis.reproduce import TABLE_3
+from csvi.catalogue import TABLE_3
 from csvi.errors import CsviError
 from csvi.methods import find_method
 

@@ -39,7 +39,7 @@ def test_durations(text, expected):
 def test_what_is_no_duration(text, capsys):
     with pytest.raises(CsviError, match="no duration: write it as 90s, 30m, 2h or 1h30m"):
         seconds(text)
-    assert main(["train", f"--max-time={text}", "--data.root=nowhere"]) == 1
+    assert main(["train", f"--max_time={text}", "--data.root=nowhere"]) == 1
     message = capsys.readouterr().err
     assert "no duration" in message
     assert message.count("\n") == 1

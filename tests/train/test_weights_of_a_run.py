@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from csvi.analysis.reproduce import TABLE_3
+from csvi.catalogue import TABLE_3
 from csvi.config import MethodSettings
 from csvi.errors import CsviError
 from csvi.methods import METHODS, build_method, find_method

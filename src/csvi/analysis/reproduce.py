@@ -10,6 +10,7 @@ import torch
 from csvi.analysis.ablate import Variant, ablate, run_once
 from csvi.analysis.ablation_table import NOT_TO_THE_LETTER, in_words
 from csvi.analysis.tables import SYNTHETIC, percent
+from csvi.catalogue import TABLE_3
 from csvi.config import Config, departures
 from csvi.data import find_layout, read_benchmark
 from csvi.data.check import check_dataset
@@ -24,8 +25,6 @@ from csvi.runs.statistics import mean_of
 from csvi.writing import replacing
 
 log = logging.getLogger(__name__)
-
-TABLE_3 = ("baseline", "select", "segment", "decode", "coseg")
 
 
 def reproduce(dataset: str, config: Config, out: Path, seeds: int = 1, anyway: bool = False) -> Path:

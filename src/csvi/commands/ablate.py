@@ -4,19 +4,19 @@ from typing import Any
 
 from jsonargparse import Namespace
 
+from csvi.catalogue import TABLE_3
 from csvi.commands.parser import Parser, add_run_settings
 from csvi.commands.train import config_of
 from csvi.paths import expanded
 
 SUMMARY = "Train variants with several seeds, compare them: Tables 3 and 4. Stops and resumes."
-TABLE_3 = ["baseline", "select", "segment", "decode", "coseg", "coseg+"]
 
 
 def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--variants",
         nargs="+",
-        default=TABLE_3,
+        default=[*TABLE_3, "coseg+"],
         help="METHOD[:SETTING=VALUE,...]; the first is what others are compared with",
     )
     parser.add_argument("--seeds", type=int, default=3, help="runs of each variant")

@@ -16,6 +16,8 @@ set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 METHOD = "one of csvi methods, or module:Class"
 """Help of `--method`."""
+CONFIG = "YAML file of settings, or one of csvi's by its name (sysu, methods/agw)"
+"""Help of `--config`."""
 
 
 class Parser(ArgumentParser):
@@ -51,12 +53,6 @@ def refusing(parser: ArgumentParser) -> Iterator[None]:
         parser.error(f"cannot make out the arguments: {error}")
 
 
-def add_config_option(parser: Parser) -> None:
-    """Add --config, a file of settings."""
-    which = "YAML file of settings, or one of csvi's by its name (sysu, methods/agw)"
-    parser.add_argument("--config", action=_ConfigFile, help=f"{which}; give it first, options after it override it")
-
-
 class _ConfigFile(ActionConfigFile):
     def __call__(self, parser: Any, settings: Any, file: Any, option: str | None = None) -> None:
         """Apply a file of settings; errors name the file, which those of jsonargparse do not."""
@@ -73,11 +69,12 @@ class _ConfigFile(ActionConfigFile):
 
 
 def add_run_settings(parser: Parser) -> None:
-    """Add every setting of a run, those of its method among them.
+    """Add --config and every setting of a run, those of its method among them.
 
     The method is the one that `--method NAME` names, or else the `--config` file. Help for no method in particular
     imports none, and so no torch.
     """
+    parser.add_argument("--config", action=_ConfigFile, help=f"{CONFIG}; give it first, options after it override it")
     parser.arguments = [_spelled_out(argument) for argument in parser.arguments]
     parser.method = _named_method(parser.arguments)
     if parser.method is None and {"--help", "-h"} & set(parser.arguments):

@@ -2,8 +2,8 @@
 
 from jsonargparse import Namespace
 
-from csvi.commands.parser import Parser
-from csvi.config import shipped_config
+from csvi.commands.parser import CONFIG, Parser
+from csvi.config import settings_file, shipped_config
 from csvi.errors import CsviError
 from csvi.paths import expanded
 
@@ -12,9 +12,9 @@ SUMMARY = "The paper's Tables 1 to 4 on its datasets, or methods of the field, b
 
 def add_arguments(parser: Parser) -> None:
     parser.add_argument("dataset", choices=["sysu", "regdb", "llcm"])
-    parser.add_argument("--data", required=True, help="folder of the dataset")
+    parser.add_argument("--data.root", required=True, help="folder of the dataset")
     parser.add_argument(
-        "--masks", help="folder of masks; by default DATA/masks (the paper's are predictions of its ref. 8)"
+        "--data.masks", help="folder of masks; by default ROOT/masks (the paper's are predictions of its ref. 8)"
     )
     parser.add_argument(
         "--methods", nargs="+", metavar="METHOD", help="these instead of the paper's tables, see csvi methods"
@@ -22,7 +22,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--weights", nargs="+", metavar="METHOD=PATH", default=[], help="initial weights of these --methods"
     )
-    parser.add_argument("--settings", help="YAML file; by default configs/sysu.yaml, regdb.yaml. See letter.yaml")
+    parser.add_argument("--config", help=f"of the paper's tables: {CONFIG}; by default that of the dataset")
     parser.add_argument("--seeds", type=int, default=1, help="runs of each variant, or fold")
     parser.add_argument("--anyway", action="store_true", help="continue although csvi check finds problems")
     parser.add_argument("--out", default="runs/reproduction", help="folder to write")
@@ -35,15 +35,15 @@ def run(settings: Namespace) -> None:
 
     s, out = settings, expanded(settings.out)
     if s.methods:
-        if s.settings:
-            raise CsviError("--settings is of the paper's tables: --methods have those of configs/methods")
+        if s.config:
+            raise CsviError("--config is of the paper's tables: --methods have those of configs/methods")
         configs = configs_of(s.methods, s.dataset, dict(_pair(text) for text in s.weights))
-        file = reproduce_methods(s.dataset, configs, s.data, out, s.masks, s.seeds, s.anyway)
+        file = reproduce_methods(s.dataset, configs, s.data.root, out, s.data.masks, s.seeds, s.anyway)
     else:
         if s.dataset == "llcm":
             raise CsviError("the paper has no figures of LLCM: name methods to train with --methods, see csvi methods")
-        config = load_config(expanded(s.settings) if s.settings else shipped_config(s.dataset))
-        config.data.root, config.data.masks = s.data, s.masks or config.data.masks
+        config = load_config(settings_file(s.config) if s.config else shipped_config(s.dataset))
+        config.data.root, config.data.masks = s.data.root, s.data.masks or config.data.masks
         file = reproduce(s.dataset, config, out, s.seeds, s.anyway)
     print(f"{file.read_text()}\nwritten: {file}")
 

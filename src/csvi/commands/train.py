@@ -18,7 +18,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--run", help="folder of the run; by default runs/DATASET-BACKBONE-METHOD-SEED")
     parser.add_argument("--resume", help="auto: resume where RUN stopped; or the path of a checkpoint")
     parser.add_argument(
-        "--max-time", help="stop before so long (90s, 30m, 2h, 1h30m), all of it saved, with exit status 75"
+        "--max_time", help="stop before so long (90s, 30m, 2h, 1h30m), all of it saved, with exit status 75"
     )
 
 

@@ -3,31 +3,10 @@
 A method of somebody else needs no line here: name it as `module:Class` (docs/extending.md).
 """
 
+from csvi.catalogue import METHODS
 from csvi.config import Config
 from csvi.methods.method import Method, Published
 from csvi.plugins import find
-
-METHODS = {
-    "baseline": "csvi.methods.baseline:Baseline",
-    "select": "csvi.methods.select:Select",
-    "segment": "csvi.methods.segment:Segment",
-    "decode": "csvi.methods.decode:Decode",
-    "coseg": "csvi.methods.coseg:CoSeg",
-    "baseline+": "csvi.methods.baseline_plus:BaselinePlus",
-    "coseg+": "csvi.methods.coseg_plus:CoSegPlus",
-    "strong": "csvi.methods.strong:Strong",
-    "agw": "csvi.methods.agw:AGW",
-    "hc": "csvi.methods.hc:HC",
-    "hctri": "csvi.methods.hctri:HcTri",
-    "mtl": "csvi.methods.mtl:MTL",
-    "caj": "csvi.methods.caj:CAJ",
-    "caj+": "csvi.methods.caj:CAJPlus",
-    "ddag": "csvi.methods.ddag:DDAG",
-    "deen": "csvi.methods.deen:DEEN",
-    "pmt": "csvi.methods.pmt:PMT",
-    "mpanet": "csvi.methods.mpanet:MPANet",
-}
-"""Name → class."""
 
 
 def find_method(name: str) -> type[Method]:

@@ -15,7 +15,7 @@ from csvi.methods.method import Published
 from csvi.methods.pretrained import PretrainedMethod, PretrainedSettings
 from csvi.model.net import PartNet
 
-TABLE_3 = f"{PAPER}, Table 3"
+SOURCE = f"{PAPER}, Table 3"
 
 
 @dataclass
@@ -66,7 +66,7 @@ class Baseline(PretrainedMethod):
     title = "Baseline"
     paper = PAPER
     published: ClassVar[Published | None] = Published(
-        TABLE_3, {"sysu": {"all-search single-shot": {"R1": 63.22, "R10": 94.02, "mAP": 59.97}}}
+        SOURCE, {"sysu": {"all-search single-shot": {"R1": 63.22, "R10": 94.02, "mAP": 59.97}}}
     )
     settings: BaselineSettings
     net: PartNet

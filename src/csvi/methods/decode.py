@@ -9,7 +9,7 @@ from torch import Tensor
 from csvi.config import check_range, setting
 from csvi.data.batch import Batch
 from csvi.errors import CsviError
-from csvi.methods.baseline import TABLE_3, Baseline, BaselineSettings
+from csvi.methods.baseline import SOURCE, Baseline, BaselineSettings
 from csvi.methods.method import Published
 from csvi.model.mask_decoder import MaskDecoder
 
@@ -45,7 +45,7 @@ class Decode(Baseline):
     title = "Baseline+Decoder"
     needs_masks = True
     published: ClassVar[Published | None] = Published(
-        TABLE_3, {"sysu": {"all-search single-shot": {"R1": 65.86, "R10": 95.24, "mAP": 62.02}}}
+        SOURCE, {"sysu": {"all-search single-shot": {"R1": 65.86, "R10": 95.24, "mAP": 62.02}}}
     )
     settings: DecodeSettings
 

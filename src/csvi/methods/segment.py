@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from csvi.data.batch import Batch
-from csvi.methods.baseline import TABLE_3
+from csvi.methods.baseline import SOURCE
 from csvi.methods.decode import Decode, DecodeSettings
 from csvi.methods.method import Published
 from csvi.model.blocks import convolution_block
@@ -79,7 +79,7 @@ class Segment(Decode):
     Settings = SegmentSettings
     Net = GuidedNet
     title = "Baseline+Seg_ReID"
-    published = Published(TABLE_3, {"sysu": {"all-search single-shot": {"R1": 67.25, "R10": 95.38, "mAP": 64.29}}})
+    published = Published(SOURCE, {"sysu": {"all-search single-shot": {"R1": 67.25, "R10": 95.38, "mAP": 64.29}}})
     net: GuidedNet
 
     def build_decoder(self, channels: int) -> MaskDecoder:

@@ -9,7 +9,7 @@ from csvi.config import setting
 from csvi.data.batch import Batch
 from csvi.errors import CsviError
 from csvi.losses import mask_target
-from csvi.methods.baseline import TABLE_3, Baseline, BaselineSettings
+from csvi.methods.baseline import SOURCE, Baseline, BaselineSettings
 from csvi.methods.method import Published
 from csvi.model.net import PartNet
 from csvi.model.two_stream import Modalities, Route
@@ -87,7 +87,7 @@ class Select(Baseline):
     Net = SelectNet
     title = "Baseline+Sel"
     needs_masks = True
-    published = Published(TABLE_3, {"sysu": {"all-search single-shot": {"R1": 64.05, "R10": 93.96, "mAP": 60.32}}})
+    published = Published(SOURCE, {"sysu": {"all-search single-shot": {"R1": 64.05, "R10": 93.96, "mAP": 60.32}}})
     settings: SelectSettings
     net: SelectNet
 

@@ -1,0 +1,25 @@
+"""The methods of the package by name: what help and completion tell, and so without torch."""
+
+METHODS = {
+    "baseline": "csvi.methods.baseline:Baseline",
+    "select": "csvi.methods.select:Select",
+    "segment": "csvi.methods.segment:Segment",
+    "decode": "csvi.methods.decode:Decode",
+    "coseg": "csvi.methods.coseg:CoSeg",
+    "baseline+": "csvi.methods.baseline_plus:BaselinePlus",
+    "coseg+": "csvi.methods.coseg_plus:CoSegPlus",
+    "strong": "csvi.methods.strong:Strong",
+    "agw": "csvi.methods.agw:AGW",
+    "hc": "csvi.methods.hc:HC",
+    "hctri": "csvi.methods.hctri:HcTri",
+    "mtl": "csvi.methods.mtl:MTL",
+    "caj": "csvi.methods.caj:CAJ",
+    "caj+": "csvi.methods.caj:CAJPlus",
+    "ddag": "csvi.methods.ddag:DDAG",
+    "deen": "csvi.methods.deen:DEEN",
+    "pmt": "csvi.methods.pmt:PMT",
+    "mpanet": "csvi.methods.mpanet:MPANet",
+}
+"""Name → class."""
+TABLE_3 = ("baseline", "select", "segment", "decode", "coseg")
+"""The rows of the paper's Table 3, in its order."""
