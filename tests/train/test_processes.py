@@ -186,6 +186,8 @@ def test_processes_and_micro_batches_go_together(train_together, tiny_trunk):
 def embed_shares(fabric, folder):
     """Embed the images in the folder, divided among the ranks, and others that are fewer than the ranks."""
     net, image, modality = torch.load(folder / "images.pt", weights_only=False)
+    for buffer in net.buffers():
+        buffer += fabric.global_rank  # as after a training step
     given = []
 
     def load(batches):

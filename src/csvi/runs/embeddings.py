@@ -63,7 +63,8 @@ def embed_together(
 ) -> Tensor:
     """Embed all images, divided among the processes by batches; each has them all afterwards, in their order.
 
-    Process r of W embeds the batches r, r + W, and so on, which it alone loads; one process embeds them all.
+    Process r of W embeds the batches r, r + W, and so on, which it alone loads; one process embeds them all. The
+    network gets the buffers of the first process: after a training step each has batch norms of its own images.
 
     Args:
         net, fabric, flip: see `embed`.
@@ -77,6 +78,8 @@ def embed_together(
     batches = [order[i : i + EVALUATION_BATCH] for i in order[::EVALUATION_BATCH]]
     shares = [batches[rank::world_size] for rank in range(world_size)]
     own = shares[fabric.global_rank]  # empty where there are fewer batches than processes
+    for buffer in net.buffers() if world_size > 1 else ():
+        distributed.broadcast(buffer, 0)
     embedded = embed(net, load(own), fabric, flip) if own else None
     if world_size == 1:
         assert embedded is not None
