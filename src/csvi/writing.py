@@ -2,31 +2,73 @@
 
 import contextlib
 import errno
+import glob
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 from csvi.errors import CsviError
 
 NO_FOLDERS = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF}
 """Errors of file systems that cannot sync a folder."""
+ABANDONED = 3600
+"""Seconds without a change, after which an unfinished file is that of a process that was killed."""
 
 
 @contextlib.contextmanager
 def replacing(file: Path, keep: Path | None = None) -> Iterator[Path]:
     """Give a path to write to, which takes the place of `file` when the block ends and is removed when the block fails.
 
+    The path is of this call alone, so that several processes may write the same file: the last one's stays. It lies
+    beside the file and is hidden, `.NAME.….partial`; those that killed processes have left go an hour later.
+
     The file before, if there is one, is renamed to `keep`. Raises `CsviError` if it cannot be written; it then stays.
     """
-    partial = file.with_name(f".{file.name}.partial")  # always the same, so that what a kill leaves is written over
     try:
-        yield partial
-        put_in_place(partial, file, keep)
+        with placing(file, keep) as partial:
+            yield partial
     except OSError as error:
         raise CsviError(f"cannot write {file}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def placing(file: Path, keep: Path | None = None, sync: bool = True) -> Iterator[Path]:
+    """Do what `replacing` does, but raise an `OSError` as it is.
+
+    Without `sync`, for files of which there are many and each can be made again, nothing waits for the disk, and what
+    killed processes have left stays: a power cut may leave a file of length 0, see `written_at`.
+    """
+    begin = f".{file.name[:40]}."  # names are at most 255 bytes long
+    if sync:
+        _remove_abandoned(file.parent, begin)
+    partial = file.with_name(f"{begin}{uuid4().hex}.partial")
+    try:
+        yield partial
+        if sync:
+            put_in_place(partial, file, keep)
+        else:
+            partial.replace(file)
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def written_at(file: Path) -> float | None:
+    """Time when a file was written, in seconds; None if it is not there, or of length 0 as after a power cut."""
+    try:
+        stat = file.stat()
+    except OSError:
+        return None
+    return stat.st_mtime if stat.st_size else None
+
+
+def _remove_abandoned(folder: Path, begin: str) -> None:
+    for partial in folder.glob(f"{glob.escape(begin)}*.partial"):
+        with contextlib.suppress(OSError):  # gone since, or not ours to remove
+            if time.time() - partial.stat().st_mtime > ABANDONED:
+                partial.unlink()
 
 
 def put_in_place(partial: Path, file: Path, keep: Path | None = None) -> None:

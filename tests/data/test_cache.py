@@ -240,7 +240,7 @@ def test_a_cache_is_on_the_disk_before_it_has_its_name(root, records, folder, mo
     seen = []
     monkeypatch.setattr(os, "fsync", lambda _: seen.extend(file.name for file in folder.iterdir()))
     cache = cached_images(root, records, at(folder))
-    assert re.fullmatch(rf"{cache.file.name}\.[0-9a-f]{{32}}\.part", seen[0])
+    assert re.fullmatch(rf"\.{cache.file.name}\.[0-9a-f]{{32}}\.partial", seen[0])
     assert seen[1:] == [cache.file.name]  # the folder's turn
 
 
@@ -318,7 +318,7 @@ def age(file, days):
 def test_what_is_not_used_for_long_goes_when_the_next_is_written(root, records, folder, caplog):
     old, used, young = (cached_images(root, records[:n], at(folder)).file for n in (1, 2, 3))
     others = [folder / "images.npy", folder / "notes.txt", folder / "images-of-mine.npy"]
-    left_behind = folder / f"{old.name}.{'0' * 32}.part"
+    left_behind = folder / f".{old.name}.{'0' * 32}.partial"
     for file in (*others, left_behind):
         file.touch()
     for file in (old, used, left_behind, *others):

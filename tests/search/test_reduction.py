@@ -105,7 +105,7 @@ def test_dimensions_that_cannot_be_are_refused_before_anything_is_embedded(run, 
 
 def test_a_run_folder_that_cannot_be_written_is_one_sentence(run, embeddings, monkeypatch):
     file = run / "reduction-5.safetensors"
-    (run / f".{file.name}.partial").mkdir()
+    file.mkdir()
     with pytest.raises(CsviError, match=rf"cannot write {file}: "):
         Reduction.fit(embeddings, 5).save(file, "ab")
     monkeypatch.setattr("csvi.export.reduction.embed", None)  # nothing is embedded in vain

@@ -68,7 +68,7 @@ def test_interrupted_run_is_completed_to_the_same_bytes(tiny, tmp_path, monkeypa
 
     def put_until_interrupted(path: Path, content: bytes) -> None:
         if len(written) == 50:
-            path.with_name(path.name + ".part").write_bytes(content[:100])
+            path.write_bytes(b"")  # as a power cut may leave it
             raise KeyboardInterrupt
         written.append(path)
         put(path, content)

@@ -11,7 +11,6 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 
@@ -23,14 +22,14 @@ from csvi.data.records import ImageRecord, Modality
 from csvi.errors import CsviError
 from csvi.paths import expanded, open_file
 from csvi.progress import in_threads
-from csvi.writing import put_in_place
+from csvi.writing import placing
 
 log = logging.getLogger(__name__)
 
 DAYS = 30
 """Days after which a cache that nobody opened is removed, when another one is written."""
 
-NAME = re.compile(r"(images|masks)-[0-9a-f]{24}\.npy(\.[0-9a-f]{32}\.part)?")
+NAME = re.compile(r"\.?(images|masks)-[0-9a-f]{24}\.npy(\.[0-9a-f]{32}\.partial)?")
 """Names of our files: the folder may hold others."""
 
 UNREAD, EMPTY = 1, 2
@@ -187,16 +186,12 @@ def _open_or_fill(
         bad.clear()
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_unused(target.parent)
-        partial = target.with_name(f"{name}.{uuid4().hex}.part")
-        try:
+        with placing(target) as partial:  # another process may be faster; it writes the same
             _fill(partial, shape, decoded)
             check()
             cache = CachedPixels(partial, shape, dict(sorted(bad.items())))
-            put_in_place(partial, target)  # another process may have been faster; it wrote the same
-            cache.file = target
-            return cache
-        finally:
-            partial.unlink(missing_ok=True)
+        cache.file = target
+        return cache
     except OSError as error:
         raise CsviError(
             f"cannot write the image cache in {target.parent} ({error}): choose another with --data.cache"

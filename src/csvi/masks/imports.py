@@ -26,6 +26,7 @@ from csvi.masks.make import check_folder, check_names, claim, write_mask
 from csvi.masks.stacks import Stack, check_order, images_beside, in_order, is_of_masks, mask_stacks
 from csvi.paths import expanded, reason
 from csvi.progress import in_threads
+from csvi.writing import written_at
 
 RARE = 0.05
 """Files of a pattern, in parts of those of another one, below which they are no second set of masks."""
@@ -112,7 +113,7 @@ def import_masks(source: Path, out: Path, data: DataConfig, layout: str | None =
 
     def convert(theirs: Theirs) -> bool:
         file = out / PurePosixPath(theirs.record.path).with_suffix(".png")
-        if file.is_file() and file.stat().st_mtime >= theirs.changed:
+        if (written_at(file) or 0) >= theirs.changed:
             return False
         width, height = readable[theirs.record].size
         write_mask(theirs.read().resized(height, width, values), file)

@@ -32,7 +32,7 @@ from csvi.masks.quality import GOOD, Prediction, Scores, predict
 from csvi.masks.segmenter import Segmenter
 from csvi.progress import in_threads, progress
 from csvi.ray_engine import RayEngine
-from csvi.writing import replacing
+from csvi.writing import placing, replacing, written_at
 
 BATCH = 64
 DOUBTFUL, LIST, FACTS = "doubtful", "masks.csv", "masks.json"
@@ -185,9 +185,8 @@ def _of_batch(batch: Sequence[ImageRecord], crops: Crops, out: Path, segmenter: 
 def write_mask(mask: np.ndarray, file: Path) -> None:
     """Write a mask, (height, width) uint8, as a file that is whole at every instant."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.partial")
-    Image.fromarray(mask).save(partial, "PNG")
-    partial.replace(file)
+    with placing(file, sync=False) as partial:
+        Image.fromarray(mask).save(partial, "PNG")
 
 
 def _cells(line: Line) -> list[str]:
@@ -239,16 +238,8 @@ def check_folder(out: Path, maker: str, images: Path) -> None:
 
 def _is_there(out: Path, line: Line, images: Path) -> bool:
     """Whether an image has its mask, and was not replaced since."""
-    made = None if line.mask is None else _changed(out / line.mask)
-    return made is not None and (_changed(images / line.path) or 0) <= made
-
-
-def _changed(file: Path) -> float | None:
-    """When a file was written, in seconds; None if it is not there."""
-    try:
-        return file.stat().st_mtime
-    except OSError:
-        return None
+    made = None if line.mask is None else written_at(out / line.mask)
+    return made is not None and (written_at(images / line.path) or 0) <= made
 
 
 def check_names(records: Sequence[ImageRecord]) -> None:

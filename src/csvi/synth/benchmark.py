@@ -19,6 +19,7 @@ from csvi.errors import CsviError
 from csvi.progress import progress
 from csvi.signals import held_back, leave_to_the_main_process
 from csvi.synth.plan import Plan, Shot, generator
+from csvi.writing import placing, written_at
 
 BENCHMARK_VERSION = 1
 """Raised with every change that changes a pixel: results compare only within a version."""
@@ -134,7 +135,7 @@ def claim(out: Path, stamp: str) -> None:
     if out.exists() and not out.is_dir():
         raise CsviError(f"{out} is a file; name a folder for the benchmark.")
     known = out / "README"
-    if out.is_dir() and any(out.iterdir()):
+    if out.is_dir() and not all(file.name.startswith(".") for file in out.iterdir()):  # as a kill may leave
         if not known.is_file() or not known.read_bytes().startswith(OURS.encode()):
             raise CsviError(f"{out} holds something else than a synthetic benchmark; name an empty or a new folder.")
         if stamp not in known.read_text():
@@ -146,14 +147,13 @@ def claim(out: Path, stamp: str) -> None:
 def put(path: Path, content: bytes) -> None:
     """Write a file completely or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    part.replace(path)
+    with placing(path, sync=False) as partial:
+        partial.write_bytes(content)
 
 
 def render_all(out: Path, settings: Settings, shots: list[Shot], processes: int) -> None:
     """Render the shots that are not there yet, an identity at a time."""
-    missing = [shot for shot in shots if not ((out / shot.path).exists() and (out / shot.mask).exists())]
+    missing = [shot for shot in shots if not (written_at(out / shot.path) and written_at(out / shot.mask))]
     people = [list(group) for _, group in groupby(missing, key=lambda shot: shot.identity)]
     for _ in progress(render_people(out, settings, people, processes), "rendering people", total=len(people)):
         pass
