@@ -289,6 +289,14 @@ def test_a_run_of_other_images_or_masks_is_not_taken_for_done(config, coseg_run,
         run_once(config, coseg_run)
 
 
+@pytest.mark.parametrize("several", [{"devices": 2}, {"nodes": 2}])
+def test_several_processes_train_no_run_of_an_ablation(small, tmp_path, several):
+    config = dataclasses.replace(small, **several)
+    with pytest.raises(CsviError, match=r"train in one process: leave devices and nodes at 1, or first train .*run "):
+        run_once(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def assert_beside_the_paper(text, layout, method):
     """Every row of the paper's table, setting by setting, then its model, then ours."""
     ours = find_method("coseg").published.metrics[layout]

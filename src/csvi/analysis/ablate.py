@@ -176,10 +176,19 @@ def choose(config: Config, variant: Variant, grid: Mapping[str, Sequence[Any]], 
 
 
 def run_once(config: Config, run: Path, options: Options = AS_USUAL) -> Evaluation:
-    """Train and evaluate a run, or resume it, or find that it is done; options as of `Run.open`."""
+    """Train and evaluate a run, or resume it, or find that it is done; options as of `Run.open`.
+
+    Raises:
+        CsviError: it is not done, and several processes would train it: each of them would go on to evaluate it.
+    """
     if is_done(config, run, options):
         log.info("done already: %s", run)
         return Evaluation.load(_evaluated(run, options))
+    if config.devices * config.nodes > 1:
+        raise CsviError(
+            f"csvi ablate and csvi reproduce train in one process: leave devices and nodes at 1, or first train {run} "
+            "with csvi train and evaluate it with csvi evaluate"
+        )
     log.info("training %s", run)
     train(config, run, resume="auto")
     opened = Run.open(run, options)
