@@ -144,7 +144,7 @@ def test_help_of_a_method_shows_its_settings(method, command, capsys):
     assert ("(Eq. 3)" in shown) == ("--method.share_classifier" in shown)
     assert "--data.height" in shown
     assert ("--method.segmentation_weight" in shown) == hasattr(find_method(method).Settings(), "segmentation_weight")
-    assert ("--method.weights_from" in shown) == (method == "coseg")
+    assert ("--method.weights_from" in shown) == (method in {"coseg", "coseg+"})
 
 
 def test_help_shows_how_a_method_is_named_and_errors_point_to_its_settings(capsys):

@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from csvi.data.batch import Batch
+from csvi.errors import CsviError
 from csvi.losses import identity_mask_loss, mask_loss
 from csvi.methods.coseg import CCWG, CoSeg, cross_modality_centers
 from csvi.methods.coseg_plus import CoSegPlus
@@ -251,6 +252,12 @@ def test_weight_of_the_head(built, batch):
     torch.testing.assert_close(part["coseg/segmentation"], whole["coseg/segmentation"])
 
 
+def test_no_other_images_have_a_center(features):
+    labels = torch.zeros(len(features), dtype=torch.long)
+    with pytest.raises(CsviError, match="must be one of own, leave-one-out, other-modality"):
+        cross_modality_centers(features, labels, labels, "Own")
+
+
 def test_the_extra_head_has_parameters_of_its_own(built):
     method = built()
     own = {id(p) for p in method.head.parameters()}
@@ -262,7 +269,7 @@ def test_coseg_plus_without_what_is_ours_but_the_weights_is_coseg_with_those_of_
     literal, plus = built(weights_from="other-modality"), built("coseg+", contrast_weight=0.0, decoder="paper")
     plus.load_state_dict(literal.state_dict())
     assert_terms(plus(batch, 0), literal(batch, 0))
-    assert not hasattr(CoSegPlus.Settings(), "weights_from")  # there is nothing to choose
+    assert CoSegPlus.Settings().weights_from == "other-modality"
     assert any(term != built()(batch, 0)[name] for name, term in literal(batch, 0).items())
 
 

@@ -140,7 +140,7 @@ def test_settings_are_changed_by_their_names():
 def test_another_method_takes_the_settings_that_it_has():
     config = Config(CoSeg.Settings(parts=3, widths=(8, 4), activation="sigmoid", weights_from="leave-one-out"))
     plus = with_settings(config, {"method.name": "coseg+", "method.parts": "2"})
-    assert plus.method == CoSegPlus.Settings(parts=2, widths=(8, 4), activation="sigmoid")
+    assert plus.method == CoSegPlus.Settings(parts=2, widths=(8, 4), activation="sigmoid", weights_from="leave-one-out")
     assert with_settings(config, {"method.name": "baseline"}).method == Baseline.Settings(parts=3)
     assert as_method(config.method, "coseg") == config.method
 

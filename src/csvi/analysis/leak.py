@@ -115,7 +115,7 @@ def measure(run: str, method: CoSeg, seen: Sequence[IdentityImages], seed: int =
     right = {weights: _shares(torch.cat(names) == label, modality) for weights, names in named.items()}
     return Leak(
         run=run,
-        weights_from=method.weights_from,
+        weights_from=method.settings.weights_from,
         reads_weights=method.settings.weights_to != "decoder",
         identities=len(seen),
         images=len(label),

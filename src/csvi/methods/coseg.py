@@ -6,21 +6,26 @@ from the cross-modality center of that identity (Eq. 10-19).
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from csvi.config import check_range, setting
 from csvi.data.batch import Batch
+from csvi.errors import CsviError
 from csvi.methods.compared import PAPER
 from csvi.methods.decode import Decode, DecodeSettings
 from csvi.methods.method import Published
 from csvi.model.mask_decoder import MaskDecoder
 from csvi.model.parts import PartHead
 
+Source = Literal["own", "leave-one-out", "other-modality"]
+SOURCES = get_args(Source)
+Activation = Literal["none", "sigmoid"]
 
-def cross_modality_centers(features: Tensor, identity: Tensor, modality: Tensor, source: str = "own") -> Tensor:
+
+def cross_modality_centers(features: Tensor, identity: Tensor, modality: Tensor, source: Source = "own") -> Tensor:
     """Compute for each image the center of its identity, halfway between its visible and infrared images (Eq. 10, 11).
 
     With K visible and K infrared images this is Eq. 10 to the letter; where the numbers differ each modality still
@@ -36,7 +41,12 @@ def cross_modality_centers(features: Tensor, identity: Tensor, modality: Tensor,
 
     Returns:
         (B, C1).
+
+    Raises:
+        CsviError: no such source.
     """
+    if source not in SOURCES:
+        raise CsviError(f"source is {source!r}: it must be one of {', '.join(SOURCES)}")
     same, same_modality = identity[:, None] == identity, modality[:, None] == modality
     if source == "leave-one-out":
         same = same & ~torch.eye(len(identity), dtype=torch.bool, device=identity.device)
@@ -59,7 +69,7 @@ class CCWG(nn.Module):
         bias: initial bias of the fully connected layer.
     """
 
-    def __init__(self, channels: int, activation: str = "none", source: str = "own", bias: float = 1.0):
+    def __init__(self, channels: int, activation: Activation = "none", source: Source = "own", bias: float = 1.0):
         super().__init__()
         self.source = source
         self.fc = nn.Linear(channels, channels)
@@ -74,10 +84,14 @@ class CCWG(nn.Module):
 
 
 @dataclass
-class BranchSettings(DecodeSettings):
-    """Settings of the Baseline, the decoder and the co-segmentation branch (Section 3.2), of `coseg` and `coseg+`."""
+class CoSegSettings(DecodeSettings):
+    """Settings of the Baseline, of the decoder and of the co-segmentation branch (Section 3.2)."""
 
-    activation: Literal["none", "sigmoid"] = "none"
+    name: str = "coseg"
+    weights_from: Source = "own"
+    """Images of the identity whose center gives an image its weights (Eq. 10): all, as in the paper; all but the image
+    itself; or those of the other modality."""
+    activation: Activation = "none"
     """Activation of the weights of Eq. 12; the paper has none."""
     ccwg_bias: float = setting(1.0, letter=None)
     """Initial bias of the FC of Eq. 12, of which the paper says nothing. From 1 nearly all channels pass as they are at
@@ -97,20 +111,10 @@ class BranchSettings(DecodeSettings):
         check_range(self, -100, 100, "ccwg_bias")
 
 
-@dataclass
-class CoSegSettings(BranchSettings):
-    """Settings of the Baseline, of the decoder and of the co-segmentation branch (Section 3.2)."""
-
-    name: str = "coseg"
-    weights_from: Literal["own", "leave-one-out", "other-modality"] = "own"
-    """Images of the identity whose center gives an image its weights (Eq. 10): all, as in the paper; all but the image
-    itself; or those of the other modality."""
-
-
 class CoSeg(Decode):
     """CCWG, selection, decoder and the extra part head on the selected features (Section 3.2)."""
 
-    Settings: ClassVar[type[BranchSettings]] = CoSegSettings
+    Settings: ClassVar[type[CoSegSettings]] = CoSegSettings
     title = "Baseline+CoSeg_ReID"
     published: ClassVar[Published | None] = Published(
         f"{PAPER}, Tables 1, 2 and 4",
@@ -128,9 +132,9 @@ class CoSeg(Decode):
         },
         parameters=(52.6, 32.1),
     )
-    settings: BranchSettings
+    settings: CoSegSettings
 
-    def __init__(self, settings: BranchSettings, identities: int, height: int, width: int):
+    def __init__(self, settings: CoSegSettings, identities: int, height: int, width: int):
         super().__init__(settings, identities, height, width)
         if settings.head:
             self.head = PartHead(
@@ -140,14 +144,8 @@ class CoSeg(Decode):
 
     def build_decoder(self, channels: int) -> MaskDecoder:
         """Build CCWG and the decoder on what it selects."""
-        self.ccwg = CCWG(channels, self.settings.activation, self.weights_from, self.settings.ccwg_bias)
+        self.ccwg = CCWG(channels, self.settings.activation, self.settings.weights_from, self.settings.ccwg_bias)
         return super().build_decoder(channels)
-
-    @property
-    def weights_from(self) -> str:
-        """Images whose center gives an image its weights, see `cross_modality_centers`."""
-        assert isinstance(self.settings, CoSegSettings)
-        return self.settings.weights_from
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The terms of Eq. 18."""

@@ -15,14 +15,16 @@ from csvi.config import check_range
 from csvi.data.batch import Batch
 from csvi.losses import center_contrast
 from csvi.methods.compared import PAPER
-from csvi.methods.coseg import BranchSettings, CoSeg
+from csvi.methods.coseg import CoSeg, CoSegSettings, Source
 
 
 @dataclass
-class CoSegPlusSettings(BranchSettings):
-    """Settings of `coseg` but for whose the weights are, and the weight of the contrast."""
+class CoSegPlusSettings(CoSegSettings):
+    """Settings of `coseg`, two of them with another default, and the weight of the contrast."""
 
     name: str = "coseg+"
+    weights_from: Source = "other-modality"
+    """See `coseg`."""
     decoder: Literal["paper", "lean"] = "lean"
     """See `decode`. As good as the paper's here (docs/results.md), with a seventh of its arithmetic for a ResNet-50."""
     contrast_weight: float = 5.0
@@ -43,7 +45,6 @@ class CoSegPlus(CoSeg):
     title = "coseg+"
     paper = "ours, after " + PAPER
     published = None
-    weights_from = "other-modality"
     settings: CoSegPlusSettings
 
     def terms(self, features: Tensor, batch: Batch, step: int) -> dict[str, Tensor]:
