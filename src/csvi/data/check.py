@@ -98,42 +98,43 @@ def check_dataset(
     masks = None if masks is None else expanded(masks)
     if not root.is_dir():
         raise CsviError(f"{root} is not a folder: give the folder of a dataset")
-    name = layout or recognise(root)
-    if name is None:
-        layouts = ", ".join(f"{name} ({find_layout(name).title})" for name in LAYOUTS)
-        holds = ", ".join(folder_names(root)[:5]) or "no folders"
-        advice = advice_on(root) or f"it holds {holds}; name its layout with --data.layout, {layouts}"
-        raise CsviError(f"{root} looks like no dataset that csvi knows: {advice}")
+    name = layout or _recognised(root)
     of_dataset = find_layout(name)
     check_layout(root, name)
-    benchmarks, problems, notes = _read(root, name, masks)
+    benchmarks, unreadable, absent = _read(root, name, masks)
     splits = list(_splits(benchmarks, _expected(root, of_dataset)))
     records = {r.path: r for benchmark in benchmarks for split in benchmark.splits.values() for r in split}
-    looks = look_at_all(root, records.values(), decode, ray)
-
-    problems += _wrong_counts(splits, of_dataset)
-    problems += [Finding(look.trouble, short_path(root, f), look.message) for f, look in looks.items() if look.trouble]
-    problems += _not_there(root, of_dataset, records)
-    problems += masks_of_other_size(root, records.values(), looks)
-    bad_masks, empty_masks = wrong_masks(root, records.values(), looks, mask_values)
-    problems += bad_masks
-    training = benchmarks[0].train or list(records.values())
-    depths, wrong_depths, odd_depths = depths_of(root, records.values(), training, looks, ranges)
-    problems += wrong_depths
-    notes += odd_depths
+    images = records.values()
+    looks = look_at_all(root, images, decode, ray)
+    bad_masks, empty_masks = wrong_masks(root, images, looks, mask_values)
+    training = benchmarks[0].train or list(images)
+    depths, wrong_depths, odd_depths = depths_of(root, images, training, looks, ranges)
     searched = [finding for benchmark in benchmarks for finding in searches(benchmark)]
-    problems += [finding for finding in searched if finding.kind == "nothing to score"]
     beside, unlisted = _beside(root, benchmarks, records)
-    problems += unlisted
-    notes += [finding for benchmark in benchmarks for finding in alike(benchmark)]
-    notes += [finding for finding in searched if finding.kind != "nothing to score"]
-    notes += duplicates(root, benchmarks, records, looks)
-    notes += [finding for benchmark in benchmarks for finding in one_modality(benchmark)]
-    notes += [finding for benchmark in benchmarks for finding in distractors(benchmark)]
-    notes += without_mask(root, records.values(), masks)
-    notes += empty_masks
-    notes += beside
-    cameras = Counter((record.modality, record.camera) for record in records.values())
+    problems = [
+        *unreadable,
+        *_wrong_counts(splits, of_dataset),
+        *(Finding(look.trouble, short_path(root, f), look.message) for f, look in looks.items() if look.trouble),
+        *_not_there(root, of_dataset, records),
+        *masks_of_other_size(root, images, looks),
+        *bad_masks,
+        *wrong_depths,
+        *(finding for finding in searched if finding.kind == "nothing to score"),
+        *unlisted,
+    ]
+    notes = [
+        *absent,
+        *odd_depths,
+        *(finding for benchmark in benchmarks for finding in alike(benchmark)),
+        *(finding for finding in searched if finding.kind != "nothing to score"),
+        *duplicates(root, benchmarks, records, looks),
+        *(finding for benchmark in benchmarks for finding in one_modality(benchmark)),
+        *(finding for benchmark in benchmarks for finding in distractors(benchmark)),
+        *without_mask(root, images, masks),
+        *empty_masks,
+        *beside,
+    ]
+    cameras = Counter((record.modality, record.camera) for record in images)
     return Check(
         layout=name,
         title=benchmarks[0].name,
@@ -143,12 +144,22 @@ def check_dataset(
         splits=splits,
         cameras={m.name.lower(): {c: n for (of, c), n in sorted(cameras.items()) if of == m} for m in Modality},
         images=len(records),
-        masks=sum(record.mask is not None for record in records.values()),
+        masks=sum(record.mask is not None for record in images),
         depths=depths,
         problems=problems,
         notes=notes,
         camera_names=dict(benchmarks[0].cameras),
     )
+
+
+def _recognised(root: Path) -> str:
+    name = recognise(root)
+    if name is None:
+        layouts = ", ".join(f"{name} ({find_layout(name).title})" for name in LAYOUTS)
+        holds = ", ".join(folder_names(root)[:5]) or "no folders"
+        advice = advice_on(root) or f"it holds {holds}; name its layout with --data.layout, {layouts}"
+        raise CsviError(f"{root} looks like no dataset that csvi knows: {advice}")
+    return name
 
 
 def _read(root: Path, name: str, masks: Path | None) -> tuple[list[Benchmark], list[Finding], list[Finding]]:
