@@ -9,6 +9,7 @@ import torch
 
 from csvi.config import DataConfig
 from csvi.data import read_benchmark
+from csvi.data.records import DISTRACTOR
 from csvi.errors import CsviError
 from csvi.evaluate import Refinement
 from csvi.runs import Options, Run, evaluate_run
@@ -159,6 +160,19 @@ def test_masks_by_identity_are_the_methods_own(coseg_run):
         torch.testing.assert_close(masks, expected[:, 0].detach())
         assert masks.shape == (12, 48, 24)
     assert seen == [14, 20]
+
+
+def test_masks_of_distractors_and_of_many_images_are_predicted_in_small_batches(coseg_run, monkeypatch):
+    monkeypatch.setattr("csvi.runs.run.TOGETHER", 6)
+    run = Run.open(coseg_run)
+    test = [dataclasses.replace(r, identity=DISTRACTOR) if r.identity == 20 else r for r in run.benchmark.test]
+    run.benchmark = dataclasses.replace(run.benchmark, test=test)
+    found = list(run.masks_by_identity({14, DISTRACTOR}))
+    people = [[test[i] for i in index] for index, _ in found]
+    assert [[r.identity for r in records] for records in people] == [[DISTRACTOR]] * 12 + [[14] * 6] * 2
+    assert all(sum(r.modality for r in records) == 2 for records in people[12:])  # infrared ones, of 4 among 12
+    assert len({r.path for records in people for r in records}) == 24
+    assert list(run.masks_by_identity(set())) == []
 
 
 def test_names_of_files_say_what_is_not_as_usual(coseg_run):

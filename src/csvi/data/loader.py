@@ -213,7 +213,8 @@ def evaluation_loader(
     images = cached_images(root, records, data)
     masks_of = cached_masks(root, records, data, data.without_mask == "train") if masks else None
     order = range(len(records))
-    batches = batches or [order[i : i + EVALUATION_BATCH] for i in order[::EVALUATION_BATCH]]
+    if batches is None:
+        batches = [order[i : i + EVALUATION_BATCH] for i in order[::EVALUATION_BATCH]]
     workers = data.workers if torch.cuda.is_available() else 0
     dataset = ImageDataset(records, images, masks_of, without_mask=masks_of.bad if masks_of else ())
     return batch_loader(dataset, batches, workers, persistent=False)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import re
 from collections.abc import Collection, Iterator, Sequence
@@ -24,6 +25,7 @@ from csvi.data.files import fingerprint
 from csvi.data.images import read_image
 from csvi.data.loader import evaluation_loader, loader_errors
 from csvi.data.masks import read_mask
+from csvi.data.records import DISTRACTOR
 from csvi.data.training_set import TrainingSet, training_records
 from csvi.errors import CsviError
 from csvi.evaluate import GalleryDraw, Refinement
@@ -42,6 +44,8 @@ Module = TypeVar("Module", bound=nn.Module)
 
 FLIP = "flip averaging"
 EVALUATION = "evaluation.json"
+TOGETHER = 256
+"""Images of an identity whose masks are predicted together, at most."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -342,13 +346,19 @@ class Run:
     def masks_by_identity(self, only: Collection[int] | None = None) -> Iterator[tuple[list[int], Tensor]]:
         """Predict the masks of test images, of all identities or some; a method may look at an identity's together.
 
-        Yields the numbers of each identity's test images, and their probabilities of person: (images, H, W) float32.
+        Distractors are many people, each seen alone. An identity of more than `TOGETHER` images is divided into parts,
+        in which both modalities have their share.
+
+        Yields the numbers of the test images of a part, and their probabilities of person: (images, H, W) float32.
         """
         members: dict[int, list[int]] = {}
         for i, record in enumerate(self.benchmark.test):
             if only is None or record.identity in only:
                 members.setdefault(record.identity, []).append(i)
-        batches = list(members.values())
+        batches = [[i] for i in members.pop(DISTRACTOR, [])]
+        for index in members.values():
+            parts = math.ceil(len(index) / TOGETHER)
+            batches += [index[part::parts] for part in range(parts)]
         loader = evaluation_loader(self.benchmark.root, self.benchmark.test, self.data, batches)
         with loader_errors():
             for index, batch in zip(batches, progress(loader, "Predicting masks", len(batches)), strict=True):
