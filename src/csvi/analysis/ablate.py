@@ -88,56 +88,46 @@ def ablate(
         CsviError: as training and evaluation do; and a grid without val identities or validation to choose by, or of a
             setting that no variant has.
     """
-    grid = grid or {}
-    if seeds < 1:
-        raise CsviError(f"{seeds} seeds: at least one is needed")
-    if empty := [name for name, values in grid.items() if not values]:
-        raise CsviError(f"the grid has no values of {empty[0]} to choose from")
-    if grid:
-        _check_validated(config)
-    parsed = [Variant.parse(text) for text in variants]
-    if unknown := set(grid) - {name for variant in parsed for name in flatten(variant.applied(config, 0))}:
-        raise CsviError(f"unknown setting {min(unknown)!r} in the grid: no variant has it, see csvi train --help")
+    grid, parsed = grid or {}, [Variant.parse(text) for text in variants]
+    _check_asked(config, parsed, seeds, grid)
     choices = [choose(config, variant, grid, out) for variant in parsed]
     runs = [[out / str(choice.best) / str(seed) for seed in range(seeds)] for choice in choices]
     for choice, of_variant in zip(choices, runs, strict=True):
         for seed, run in enumerate(of_variant):
             run_once(choice.best.applied(config, seed), run)
-    rows: list[VariantResult] = []
     groups = [[Evaluation.load(run) for run in of_variant] for of_variant in runs]
-    baseline = groups[0]
-    for choice, of_variant, evaluations in zip(choices, runs, groups, strict=True):
-        rows.append(
-            VariantResult(
-                variant=str(choice.variant),
-                method=choice.best.method,
-                settings=dict(choice.best.settings),
-                departures=departures(choice.best.applied(config, 0)),
-                runs=[str(run) for run in of_variant],
-                metrics={
-                    name: mean_of([evaluation.protocols[0].metrics[name].mean for evaluation in evaluations])
-                    for name in ("R1", "R10", "mAP", "mINP")
-                },
-                differences=difference_of_groups(baseline, evaluations) if rows else {},
-                masks=[evaluation.masks for evaluation in evaluations],
-                validation=[read_metrics(run, "val/R1") for run in of_variant],
-                cost=_cost(choice.best, config, out),
-            )
+    rows = [
+        VariantResult(
+            variant=str(choice.variant),
+            method=choice.best.method,
+            settings=dict(choice.best.settings),
+            departures=departures(choice.best.applied(config, 0)),
+            runs=[str(run) for run in of_variant],
+            metrics={
+                name: mean_of([evaluation.protocols[0].metrics[name].mean for evaluation in evaluations])
+                for name in ("R1", "R10", "mAP", "mINP")
+            },
+            differences={} if evaluations is groups[0] else difference_of_groups(groups[0], evaluations),
+            masks=[evaluation.masks for evaluation in evaluations],
+            validation=[read_metrics(run, "val/R1") for run in of_variant],
+            cost=_cost(choice.best, config, out),
         )
-    result = baseline[0].protocols[0]
+        for choice, of_variant, evaluations in zip(choices, runs, groups, strict=True)
+    ]
     named: dict[str, list[Evaluation]] = {}
     for row, group in zip(rows, groups, strict=True):
         if papers_name(row):
             named.setdefault(row.method, group)
     has_both = {"decode", "coseg"} <= named.keys()
+    first = groups[0][0]
     return write_ablation(
         out,
         Ablation(
-            benchmark=baseline[0].benchmark,
-            synthetic=baseline[0].synthetic,
-            protocol=result.protocol,
-            gallery=result.gallery,
-            identities=len(result.by_identity.identity),
+            benchmark=first.benchmark,
+            synthetic=first.synthetic,
+            protocol=first.protocols[0].protocol,
+            gallery=first.protocols[0].gallery,
+            identities=len(first.protocols[0].by_identity.identity),
             seeds=seeds,
             backbone=getattr(config.method, "backbone", ""),
             rows=rows,
@@ -145,6 +135,17 @@ def ablate(
             tried=[trial for choice in choices for trial in choice.tried],
         ),
     )
+
+
+def _check_asked(config: Config, variants: Sequence[Variant], seeds: int, grid: Mapping[str, Sequence[Any]]) -> None:
+    if seeds < 1:
+        raise CsviError(f"{seeds} seeds: at least one is needed")
+    if empty := [name for name, values in grid.items() if not values]:
+        raise CsviError(f"the grid has no values of {empty[0]} to choose from")
+    if grid:
+        _check_validated(config)
+    if unknown := set(grid) - {name for variant in variants for name in flatten(variant.applied(config, 0))}:
+        raise CsviError(f"unknown setting {min(unknown)!r} in the grid: no variant has it, see csvi train --help")
 
 
 @dataclass(frozen=True)
