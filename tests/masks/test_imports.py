@@ -251,6 +251,17 @@ def test_what_is_there_is_not_written_again_unless_their_file_is_newer(root, tmp
     assert_are(out, masks | {"cam1/0003/0001": np.rot90(person(3), 2)})
 
 
+def test_masks_of_other_files_of_one_folder_are_refused(root, tmp_path):
+    theirs, out = tmp_path / "theirs", tmp_path / "out"
+    masks = masks_like(root, theirs, "{}_a.png")
+    masks_like(root, theirs, "{}_b.png", of=lambda mask: np.rot90(mask, 2).astype(np.uint8) * 255)
+    imported(theirs, root, out, "*_a.png")
+    with pytest.raises(CsviError, match=r"was written with visible masks from \*_a\.png, not \*_b\.png: take the same"):
+        imported(theirs, root, out, "*_b.png")
+    assert_are(out, masks)
+    assert imported(theirs, root, out, "*_a.png").new == 0
+
+
 def test_a_folder_of_other_masks_is_left_alone(root, tmp_path):
     theirs, out = tmp_path / "theirs", tmp_path / "out"
     masks_like(root, theirs)
@@ -371,6 +382,9 @@ def test_each_array_may_be_given_by_itself(root, tmp_path):
     assert len(pixels_in(tmp_path / "out")) == 24
     assert imported(tmp_path / "theirs/train_IR_img_mask.npy", root, tmp_path / "out").new == 12
     assert_are(tmp_path / "out", masks)
+    other = shutil.copy(tmp_path / "theirs/train_RGB_img_mask.npy", tmp_path / "theirs/train_RGB_other_mask.npy")
+    with pytest.raises(CsviError, match=r"visible masks from train_RGB_img_mask\.npy, not train_RGB_other_mask\.npy: "):
+        imported(other, root, tmp_path / "out")
 
 
 def test_arrays_of_train_alone_are_told_by_their_length(root, tmp_path):

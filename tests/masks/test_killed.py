@@ -51,7 +51,7 @@ def start(crops, out):
 
 
 def contents(out):
-    return {file.relative_to(out): file.read_bytes() for file in sorted(out.rglob("*")) if file.is_file()}
+    return {file.relative_to(out): file.read_bytes() for file in sorted(out.rglob("[!.]*")) if file.is_file()}
 
 
 @pytest.mark.slow

@@ -5,6 +5,9 @@ import dataclasses
 import json
 import os
 import shutil
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ from csvi.data.crops import NO_CAMERA, Crops, read_crops
 from csvi.data.images import TroubleReading
 from csvi.data.records import DISTRACTOR, Modality
 from csvi.errors import CsviError
-from csvi.masks.make import DOUBTFUL, LIST, UNREADABLE, make_masks, read_list
+from csvi.masks.make import DOUBTFUL, LIST, UNREADABLE, check_names, make_masks, read_list
 from csvi.masks.pictures import write_least_sure
 from csvi.masks.segmenter import Segmenter
 from csvi.masks.tables import print_made
@@ -157,6 +160,68 @@ def test_images_that_differ_in_their_suffix_alone_are_refused(crops, tmp_path):
     again = read_crops(crops.data)
     with pytest.raises(CsviError, match="the same mask"):
         make_masks(again, tmp_path / "masks", Middle())
+
+
+def test_two_unicode_forms_of_one_name_are_one_name(crops):
+    both = [dataclasses.replace(crops.records[0], path=path) for path in ("caf\u00e9.jpg", "cafe\u0301.png")]
+    with pytest.raises(CsviError, match="the same mask"):
+        check_names(both)
+
+
+def test_masks_of_images_read_in_another_range_are_refused(crops, tmp_path):
+    def read_in(visible, infrared):
+        return dataclasses.replace(crops, ranges={"visible_range": visible, "infrared_range": infrared})
+
+    make_masks(read_in("auto", "7500,8400"), tmp_path / "masks", Middle())
+    with pytest.raises(CsviError, match="was written with infrared_range 7500,8400, not 0,255: take the same, or name"):
+        make_masks(read_in("auto", "0,255"), tmp_path / "masks", Middle())
+    make_masks(read_in("0,1023", "auto"), tmp_path / "masks", Middle())  # of other images
+    facts = json.loads((tmp_path / "masks/masks.json").read_text())
+    assert facts["read"] == {"infrared_range": "7500,8400", "visible_range": "0,1023"}
+
+
+def test_what_is_known_of_an_image_now_is_listed(crops, tmp_path):
+    out = tmp_path / "masks"
+    make_masks(crops, out, Middle())
+    other = [dataclasses.replace(crops.records[0], modality=Modality.VISIBLE), *crops.records[1:]]
+    known = dataclasses.replace(crops, records=other, cameras={NO_CAMERA: "north"})
+    assert make_masks(known, out, Middle()).new == 1  # which may be read in another range then
+    assert {line.camera for line in read_list(out)} == {"north"}
+    assert read_list(out)[0].modality == "visible"
+
+
+def test_of_an_image_that_was_replaced_no_older_mask_is_left(crops, tmp_path):
+    out, image = tmp_path / "masks", crops.root / "day0/0.png"
+    make_masks(crops, out, Middle())
+    Image.new("RGB", (32, 64), "white").save(image)
+    os.utime(image, (time.time() + 5,) * 2)
+    make_masks(crops, out, Middle())
+    assert (out / DOUBTFUL / "day0/0.png").is_file()
+    assert not (out / "day0/0.png").exists()
+    image.write_bytes(b"nothing")
+    os.utime(image, (time.time() + 10,) * 2)
+    make_masks(crops, out, Middle())
+    assert not (out / DOUBTFUL / "day0/0.png").exists()
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from csvi.lock import locked
+with locked(Path(sys.argv[1]), "", "", ""):
+    print("locked", flush=True)
+    input()
+"""
+
+
+def test_a_folder_that_another_process_writes_is_named(crops, tmp_path):
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "masks")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(CsviError, match=f"masks is being written by process {other.pid} on .*: wait for it"):
+            make_masks(crops, tmp_path / "masks", Middle())
+        other.communicate("\n")
+    assert make_masks(crops, tmp_path / "masks", Middle()).new == 6
 
 
 def test_the_least_sure_masks_are_shown(crops, tmp_path):

@@ -263,7 +263,7 @@ def attach_masks(
     if not folder.is_dir():
         return dict(splits)
     found: dict[str, dict[str, list[Path]]] = {}
-    images = Counter(map(_without_suffix, {record.path for records in splits.values() for record in records}))
+    images = Counter(map(without_suffix, {record.path for records in splits.values() for record in records}))
 
     def with_mask(record: ImageRecord) -> ImageRecord:
         if masks is None and record.mask:
@@ -275,7 +275,7 @@ def attach_masks(
             for name in image_names(place):
                 found[parent].setdefault(one_form(PurePath(name).stem), []).append(place / name)
         named = found[parent].get(one_form(path.stem), [])
-        return replace(record, mask=named[0]) if len(named) == images[_without_suffix(record.path)] == 1 else record
+        return replace(record, mask=named[0]) if len(named) == images[without_suffix(record.path)] == 1 else record
 
     attached = {split: [with_mask(record) for record in records] for split, records in splits.items()}
     every = [record for records in attached.values() for record in records]
@@ -287,7 +287,8 @@ def attach_masks(
     return attached
 
 
-def _without_suffix(path: str) -> str:
+def without_suffix(path: str) -> str:
+    """Cut the suffix off the path of an image, in one Unicode form: what images share that would have the same mask."""
     return one_form(str(PurePosixPath(path).with_suffix("")))
 
 

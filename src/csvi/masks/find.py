@@ -35,7 +35,7 @@ def find_segmenter(names: str) -> Segmenter:
     """
     each = [_one(name.strip()) for name in names.split(",")]
     found = each[0] if len(each) == 1 else Several(each)
-    found.named = names
+    found.spec = names
     return found
 
 

@@ -22,7 +22,7 @@ from csvi.data.masks import Mask, MaskLook, judge_masks
 from csvi.data.names import one_form
 from csvi.data.records import ImageRecord, Modality
 from csvi.errors import CsviError
-from csvi.masks.make import check_folder, check_names, claim, write_mask
+from csvi.masks.make import check_folder, check_names, claimed, write_mask
 from csvi.masks.stacks import Stack, check_order, images_beside, in_order, is_of_masks, mask_stacks
 from csvi.paths import expanded, reason
 from csvi.progress import in_threads
@@ -53,6 +53,8 @@ class Found:
     """Files that are the mask of no image."""
     notes: list[str]
     """Sentences on how sure it is that masks and images belong together."""
+    read: dict[str, str]
+    """What the masks of each modality are read from, see `claimed`."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,8 @@ def import_masks(source: Path, out: Path, data: DataConfig, layout: str | None =
 
     Args:
         source: folder of mask files or of arrays, or one array.
-        out: folder of masks to write; a new one, or one that was begun from the same source.
+        out: folder of masks to write; a new one, or one that was begun from the same source; another array of it may
+            add masks of the other modality.
         data: root of the images, the fold of it that arrays are of, and what marks a person in the masks.
         layout: of the images, by default the one that they look like, if any.
         files: pattern of the names of mask files, as `*_mask.png`; others are passed over.
@@ -97,7 +100,7 @@ def import_masks(source: Path, out: Path, data: DataConfig, layout: str | None =
     if not source.exists():
         raise CsviError(f"{source} is not there: give a folder of masks, or an array of them (.npy)")
     maker = f"the import of {source.parent if source.is_file() else source}, read as {values}"
-    check_folder(out, maker, expanded(data.root))
+    check_folder(out, maker, expanded(data.root), {})
     crops = read_crops(data, layout, without=[source, out])
     found = _find(source, out, crops, data, files)
     check_names([theirs.record for theirs in found.masks])
@@ -120,9 +123,8 @@ def import_masks(source: Path, out: Path, data: DataConfig, layout: str | None =
         return True
 
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        claim(out, maker, crops.root)
-        new = sum(in_threads(convert, [m for m in found.masks if m.record in readable], "Converting masks"))
+        with claimed(out, maker, crops.root, found.read):
+            new = sum(in_threads(convert, [m for m in found.masks if m.record in readable], "Converting masks"))
     except OSError as error:
         raise CsviError(f"cannot write masks into {out}: {reason(error)}") from error
     return Imported(
@@ -167,12 +169,16 @@ def _find(source: Path, out: Path, crops: Crops, data: DataConfig, files: str) -
         if stacks:
             return _in_stacks(stacks, crops, data)
     chosen = [file for file in there if fnmatch(file.name, files)]
-    found = _in_tree(chosen, crops.records)
-    if not found.masks:
+    masks, spare = _in_tree(chosen, crops.records)
+    if not masks:
         example = crops.records[0].path
         instead = other_mask(source, example, any_name=True) or f"found no {files} in its place"
         raise CsviError(f"no mask of any image in {source}, whose tree must be that of the images: {instead}")
-    return found
+    return Found(masks, spare, [], {_source_of(theirs.record.modality): files for theirs in masks})
+
+
+def _source_of(modality: Modality) -> str:
+    return f"{modality.name.lower()} masks from"
 
 
 def _in_stacks(stacks: Mapping[Modality, Path], crops: Crops, data: DataConfig) -> Found:
@@ -180,7 +186,7 @@ def _in_stacks(stacks: Mapping[Modality, Path], crops: Crops, data: DataConfig) 
     if crops.layout is None:
         raise CsviError(f"{crops.root} is no dataset, and arrays name no images: write each mask to a file")
     benchmark = read_benchmark(replace(data, layout=crops.layout))
-    masks, notes = [], []
+    masks, notes, read = [], [], {}
     for modality, file in stacks.items():
         stack = Stack(file)
         records = in_order(stack, benchmark, modality)
@@ -194,9 +200,10 @@ def _in_stacks(stacks: Mapping[Modality, Path], crops: Crops, data: DataConfig) 
                 f"{name} are taken to be in the order of public code, which nothing could be compared with: "
                 "look at some, or put the array of images beside them"
             )
+        read[_source_of(modality)] = file.name if data.fold == 1 else f"{file.name} (fold {data.fold})"
         changed = file.stat().st_mtime
         masks += [Theirs(r, stack.name(i), _reader_of(stack, i), changed) for i, r in enumerate(records)]
-    return Found(masks, [], notes)
+    return Found(masks, [], notes, read)
 
 
 def _reader_of(stack: Stack, i: int) -> Callable[[], Mask]:
@@ -211,10 +218,13 @@ class _Pattern(NamedTuple):
     after: str
 
 
-def _in_tree(files: Sequence[Path], records: Sequence[ImageRecord]) -> Found:
+def _in_tree(files: Sequence[Path], records: Sequence[ImageRecord]) -> tuple[list[Theirs], list[str]]:
     """Give each file its image: in folders of the same names, below any others, by a name around the image's own.
 
     Of several images that a file may be named after it is that for which most other files are named alike.
+
+    Returns:
+        The masks, and the files that are the mask of no image.
 
     Raises:
         CsviError: two files are the mask of one image, and neither is a rare exception.
@@ -241,7 +251,7 @@ def _in_tree(files: Sequence[Path], records: Sequence[ImageRecord]) -> Found:
         chosen[record] = first
     spare = sorted(set(files) - set(chosen.values()))
     masks = [Theirs(r, str(file), _opener(file), file.stat().st_mtime) for r, file in chosen.items()]
-    return Found(masks, list(map(str, spare)), [])
+    return masks, list(map(str, spare))
 
 
 def _opener(file: Path) -> Callable[[], Mask]:

@@ -14,8 +14,8 @@ class Segmenter:
 
     name: str
     """Name in files and tables."""
-    named = ""
-    """What `find_segmenter` has built it from."""
+    spec = ""
+    """What `find_segmenter` has built it from, and builds it from again in a worker of Ray."""
     sureness: float = 0.0
     """Least sureness of a mask that is used, see `csvi.masks.quality`; it belongs to the weights."""
     usual: float = 0.0
