@@ -77,6 +77,14 @@ def test_a_model_is_not_tested_on_people_it_was_trained_on(root, untrained, tmp_
     assert evaluate_run(Run.open(folder)).fold == 2
     with pytest.raises(CsviError, match="was trained on fold 2, whose people are tested in fold 1"):
         Run.open(folder, Options(fold=1))
+    copied = shutil.copytree(root, tmp_path / "copied")
+    with pytest.raises(CsviError, match="was trained on fold 2, whose people are tested in fold 1"):
+        Run.open(folder, Options(root=str(copied), fold=1))
+    image = copied / read_benchmark(DataConfig(root=str(copied), layout="regdb", fold=2)).test[0].path
+    image.write_bytes(image.read_bytes() + b"\0")  # other people, as far as can be told
+    assert Run.open(folder, Options(root=str(copied), fold=3)).file_of("evaluation.json").name == (
+        "evaluation-on-copied-fold-3.json"
+    )
 
 
 def test_a_dataset_of_one_fold_has_no_second(coseg_run):

@@ -147,10 +147,12 @@ class Run:
         data = options.applied_to(config.data)
         folds = range(1, find_layout(data.layout).folds + 1)  # another fold is refused when the dataset is read
         if data.layout == config.data.layout and data.fold != config.data.fold and data.fold in folds:
-            raise CsviError(
-                f"{path} was trained on fold {config.data.fold}, whose people are tested in fold {data.fold}: "
-                "evaluate it on its own, without --data.fold"
-            )
+            of_own_fold = cls(str(path), options, dataclasses.replace(data, fold=config.data.fold), config)
+            if not of_own_fold.elsewhere:  # of another dataset the folds are other people
+                raise CsviError(
+                    f"{path} was trained on fold {config.data.fold}, whose people are tested in fold {data.fold}: "
+                    "evaluate it on its own, without --data.fold"
+                )
         return cls(str(path), options, data, config)
 
     @classmethod
