@@ -7,15 +7,14 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from csvi.data.batch import MEAN, STD
 from csvi.errors import CsviError
 from csvi.masks.external import Description, Input, ModelFile, Output
 from csvi.masks.runtimes import Graph, Port
-from csvi.model.weights import read_state_dict
+from csvi.model.weights import download, read_state_dict
 
 HEIGHT, WIDTH = 512, 256
 """Size in pixels that crops are brought to; the networks saw images of 520 and 800 pixels with people of any size."""
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's pixels."""
 
 
 def torchvision_segmenter(name: str, file: Path | None = None) -> ModelFile:
@@ -28,7 +27,11 @@ def torchvision_segmenter(name: str, file: Path | None = None) -> ModelFile:
         CsviError: the weights are missing, damaged, or those of another network.
     """
     weights = torchvision.models.get_model_weights(name).DEFAULT
-    state = _downloaded(name) if file is None else read_state_dict(file)
+    if file is None:
+        instead = f"get {weights.url} elsewhere and give the file, --segmenter {name}=FILE"
+        state = download(weights, f"the weights of {name}", instead)
+    else:
+        state = read_state_dict(file)
     categories = weights.meta["categories"]
     person = categories.index("person")
     of_masks = name.startswith("maskrcnn")
@@ -97,17 +100,3 @@ class MaskOfPerson(nn.Module):
         if not candidates.any():
             return image.new_zeros(1, 1, height, width)
         return found["masks"][candidates.argmax()][None]
-
-
-def _downloaded(name: str) -> dict[str, Tensor]:
-    weights = torchvision.models.get_model_weights(name).DEFAULT
-    try:
-        return weights.get_state_dict(progress=False, check_hash=True, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError) as error:  # URLError is an OSError; a broken download a RuntimeError
-        raise CsviError(
-            f"could not download the weights of {name} ({error}): get {weights.url} elsewhere and give the file, "
-            f"--segmenter {name}=FILE"
-        ) from error
-    except Exception as error:  # the file of an earlier download is not what was downloaded
-        cache = Path(torch.hub.get_dir()) / "checkpoints"
-        raise CsviError(f"the weights of {name} in {cache} are damaged: remove that file") from error

@@ -13,6 +13,7 @@ import torchvision
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torchvision.models import WeightsEnum
 
 from csvi.errors import CsviError
 from csvi.model.trunk import check_trunk
@@ -64,16 +65,28 @@ def _download(backbone: str) -> dict[str, Tensor]:
         )
     name = "vit_b_16" if is_transformer(backbone) else backbone
     weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1  # those of the paper's time
+    instead = "give a file with --method.weights PATH, or start from scratch with --method.weights none"
+    return download(weights, f"the ImageNet weights of {backbone}", instead)
+
+
+def download(weights: WeightsEnum, what: str, instead: str) -> dict[str, Tensor]:
+    """Download a state dict of torchvision, or read it from the cache, and run no code in it.
+
+    Args:
+        weights: torchvision's.
+        what: they are, for errors.
+        instead: what else can be done without a network.
+
+    Raises:
+        CsviError: they cannot be downloaded, or what is in the cache is damaged.
+    """
     try:
-        return weights.get_state_dict(progress=False, check_hash=True, map_location="cpu", weights_only=True)
+        return dict(weights.get_state_dict(progress=False, check_hash=True, map_location="cpu", weights_only=True))
     except (OSError, RuntimeError) as error:  # URLError is an OSError; a broken download a RuntimeError
-        raise CsviError(
-            f"could not download the ImageNet weights of {backbone} ({error}): "
-            "give a file with --method.weights PATH, or start from scratch with --method.weights none"
-        ) from error
+        raise CsviError(f"could not download {what} ({error}): {instead}") from error
     except Exception as error:  # the file of an earlier download is not what was downloaded
         cache = Path(torch.hub.get_dir()) / "checkpoints"
-        raise CsviError(f"the ImageNet weights of {backbone} in {cache} are damaged: remove that file") from error
+        raise CsviError(f"{what} in {cache} are damaged: remove that file") from error
 
 
 def _packaged(backbone: str) -> dict[str, Tensor]:
