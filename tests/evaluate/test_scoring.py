@@ -223,6 +223,9 @@ def test_trials_with_queries_of_their_own():
     alone = [evaluate_protocol(Protocol("p", Rules(), "all", [trial]), embeddings, records) for trial in trials]
     for name, spread in together.metrics.items():
         assert spread.trials == [result.metrics[name].mean for result in alone]
+        sums, queries = together.by_identity.sums[name], together.by_identity.queries
+        assert spread.mean == pytest.approx(sum(sums) / sum(queries), rel=1e-12)  # trials weigh the same in both
+        assert spread.low < spread.mean < spread.high
     assert together.queries == len(visible[::2])
     assert together.gallery_images == len(infrared[::2])
 
@@ -352,6 +355,14 @@ def test_camera_pairs_that_the_protocol_forbids_are_left_out():
         evaluate_protocol(camera_pairs(protocol, records)[3, 2], embeddings, records)
     found = [(pair.query, pair.gallery) for pair in evaluate_camera_pairs(protocol, embeddings, records)]
     assert found == [(3, 1), (3, 4), (3, 5), (6, 1), (6, 2), (6, 4), (6, 5)]
+
+
+def test_a_protocol_is_left_out_where_a_trial_of_it_has_no_answer(caplog):
+    records = [ImageRecord(f"{i}.jpg", i // 2, 1, INFRARED if i % 2 else VISIBLE) for i in range(6)]
+    whole, without = Trial([1, 3, 5], [0, 2, 4]), Trial([1], [2, 4])
+    protocols = [Protocol(f"with {len(trials)}", Rules(), "all", trials) for trials in ([whole], [whole, without])]
+    assert len(evaluate_protocols(protocols, some_embeddings(records, ties=False), records)) == 1
+    assert "with 2 is left out: in 1 of its 2 trials no query has an image of its identity" in caplog.text
 
 
 def test_a_single_camera_pair_is_none():

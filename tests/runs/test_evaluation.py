@@ -468,7 +468,7 @@ def test_load_what_is_printed(good, plain, tmp_path):
         {"queries": [1]},
         {"queries": [0] * PEOPLE},
         {"queries": [True] * PEOPLE},
-        {"queries": [1.5] * PEOPLE},
+        {"queries": [0.5] * PEOPLE},
         {"queries": [10**400] * PEOPLE},
         {"identity": [], "queries": [], "sums": {name: [] for name in ("R1", "mAP", "mINP")}},
         {"sums": {"R1": [1.0] * PEOPLE}},

@@ -52,8 +52,8 @@ class ByIdentity:
     """The contribution of each query identity; from it come intervals, and paired differences between models."""
 
     identity: list[int]
-    queries: list[int]
-    """Queries counted, over all trials."""
+    queries: list[float]
+    """Queries counted, over all trials. Trials weigh the same: one with half as many queries counts each twice."""
     sums: dict[str, list[float]]
     """Metric → its sum over those queries; the mean over the queries of all identities is the metric."""
 
@@ -113,7 +113,8 @@ def evaluate_protocols(
         if len(scored) == len(scores):
             results.append(_result(protocol, scored, identity, refinement))
         else:
-            log.warning("%s is left out: no query has an image of its identity in the gallery", protocol.name)
+            where = f"in {len(scores) - len(scored)} of its {len(scores)} trials " if scored else ""
+            log.warning("%s is left out: %sno query has an image of its identity in the gallery", protocol.name, where)
     if not results:
         raise NothingToScoreError("no query has an image of its identity in the gallery: nothing to score")
     return results
@@ -267,12 +268,14 @@ def _by_identity(trials: Iterable[tuple[NDArray[np.int64], Ranks]]) -> ByIdentit
     identity, ranks = zip(*trials, strict=True)
     together = Ranks.join(ranks)
     counted = together.first.numpy() > 0
+    valid = np.array([int((of_trial.first > 0).sum()) for of_trial in ranks])
+    weight = np.repeat(valid.max() / valid, valid)  # 1 where all trials count as many
     names, group = np.unique(np.concatenate(identity)[counted], return_inverse=True)
     return ByIdentity(
         names.tolist(),
-        np.bincount(group).tolist(),
+        np.bincount(group, weight).tolist(),
         {
-            name: np.bincount(group, weights=values.numpy()[counted]).tolist()
+            name: np.bincount(group, weight * values.numpy()[counted]).tolist()
             for name, values in together.metrics.items()
         },
     )

@@ -221,7 +221,7 @@ def _check_equal(name: str, one: object, two: object) -> None:
 
 def _total(
     group: Sequence[Evaluation], protocol: str, folds: Iterable[int], metrics: Sequence[str]
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Sums over the evaluations of a group, identities fold by fold: (identities, metrics) and (identities,)."""
     sums, queries = [], []
     for fold in folds:
