@@ -21,7 +21,7 @@ def mean_and_std(values: Sequence[float]) -> tuple[float, float]:
 
 
 def bootstrap(
-    sums: NDArray[np.float64], queries: NDArray[np.float64], seed: int = 0
+    sums: NDArray[np.float64], queries: NDArray[np.number], seed: int = 0
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """95 % percentile interval of the mean over queries: low and high, (metrics,) each.
 
@@ -38,7 +38,7 @@ def bootstrap(
 
 def paired_difference(
     sums: tuple[NDArray[np.float64], NDArray[np.float64]],
-    queries: tuple[NDArray[np.float64], NDArray[np.float64]],
+    queries: tuple[NDArray[np.number], NDArray[np.number]],
     seed: int = 0,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Second minus first mean of the same identities, and its 95 % interval: three arrays (metrics,).
