@@ -187,8 +187,11 @@ def test_cameras_may_have_names(root):
     assert [r.camera for r in everyone(benchmark)] == [2, 1, 2]
     assert benchmark.cameras == {1: "3", 2: "gate"}
     assert benchmark.name_of_camera(2) == "gate"
-    numbered = table(root, header, "a.jpg,1,07,visible", "b.jpg,1,7,infrared")
-    assert [(r.camera, numbered.name_of_camera(r.camera)) for r in everyone(numbered)] == [(7, "cam7")] * 2
+    numbered = table(root, header, "a.jpg,1,07,visible", "b.jpg,1,8,infrared")
+    assert [(r.camera, numbered.name_of_camera(r.camera)) for r in everyone(numbered)] == [(7, "cam7"), (8, "cam8")]
+    alike = table(root, header, "a.jpg,1,07,visible", "b.jpg,1,7,infrared")  # two, as of crops; csvi check names them
+    assert [r.camera for r in everyone(alike)] == [1, 2]
+    assert alike.cameras == {1: "07", 2: "7"}
 
 
 def test_names_that_are_numbers_are_kept(root):

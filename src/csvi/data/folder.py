@@ -102,9 +102,8 @@ class Folder(Layout):
         _check_splits(lines, root)
         number = numbers_of({one_form(line.identity) for line in lines} - {*DISTRACTORS}, 0)
         number |= dict.fromkeys(DISTRACTORS, DISTRACTOR)
-        cameras = {line.camera for line in lines}
-        numbered = all(map(is_number, cameras))
-        camera = {name: int(name) for name in cameras} if numbered else numbers_of(cameras, 1)
+        camera = numbers_of({line.camera for line in lines}, 1)
+        numbered = all(is_number(name) and int(name) == n for name, n in camera.items())
         records: dict[str, list[ImageRecord]] = {split: [] for split in SPLITS}
         for line in lines:
             identity = number[one_form(line.identity)]
