@@ -16,10 +16,11 @@ from csvi.cli import main
 from csvi.config import DataConfig
 from csvi.data import read_benchmark
 from csvi.data.crops import read_crops
+from csvi.data.records import Modality
 from csvi.errors import CsviError
 from csvi.masks.imports import import_masks
 from csvi.masks.make import make_masks, write_mask
-from csvi.masks.stacks import Stack
+from csvi.masks.stacks import Stack, mask_stacks
 
 SIZE = 32, 64
 """Width and height of the images."""
@@ -387,6 +388,16 @@ def test_each_array_may_be_given_by_itself(root, tmp_path):
         imported(other, root, tmp_path / "out")
 
 
+def test_the_name_of_an_array_says_its_modality_as_names_of_folders_do(tmp_path):
+    names = {"lwir_mask.npy": Modality.INFRARED, "train-Colour-masks.npy": Modality.VISIBLE}
+    for name, modality in names.items():
+        (tmp_path / name).touch()
+        assert mask_stacks(tmp_path / name) == {modality: tmp_path / name}
+    (tmp_path / "rgb_ir_mask.npy").touch()  # both
+    with pytest.raises(CsviError, match="does not say whether rgb or ir"):
+        mask_stacks(tmp_path / "rgb_ir_mask.npy")
+
+
 def test_arrays_of_train_alone_are_told_by_their_length(root, tmp_path):
     masks = public_arrays(root, tmp_path / "theirs", splits=("train",))
     imported(tmp_path / "theirs", root, tmp_path / "out")
@@ -539,7 +550,7 @@ def test_values_that_are_no_grey_leave_single_masks_out(root, tmp_path):
 @pytest.mark.parametrize(
     ("names", "sentence"),
     [
-        (["faces.npy"], "says neither rgb nor ir"),
+        (["faces.npy"], "does not say whether rgb or ir"),
         (["rgb_mask.npy", "visible_mask.npy"], "may both be the visible masks"),
     ],
 )

@@ -9,7 +9,7 @@ from torch import Tensor
 from csvi.data import ImageRecord
 from csvi.data.cache import EMPTY, cached_masks
 from csvi.data.masks import read_mask
-from csvi.data.records import DISTRACTOR
+from csvi.data.sampler import paired_images
 from csvi.errors import CsviError
 from csvi.methods.decode import Decode
 from csvi.runs import Run
@@ -29,12 +29,8 @@ def same_test_images(runs: Sequence[Run]) -> list[ImageRecord]:
 
 
 def both_modalities(records: Sequence[ImageRecord]) -> dict[int, tuple[list[int], list[int]]]:
-    """Map each person that has both modalities to the indices of the visible and of the infrared images."""
-    members: dict[int, tuple[list[int], list[int]]] = {}
-    for i, record in enumerate(records):
-        if record.identity != DISTRACTOR:
-            members.setdefault(record.identity, ([], []))[record.modality].append(i)
-    return {identity: both for identity, both in sorted(members.items()) if all(both)}
+    """Find the images of people, see `paired_images`; the smallest identity first."""
+    return dict(sorted(paired_images(records).items()))
 
 
 def images_with_person(run: Run) -> list[ImageRecord]:

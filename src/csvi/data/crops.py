@@ -42,7 +42,7 @@ TABLES = {".csv", ".tsv", ".txt"}
 COLUMNS = ("camera", "time", "modality", "track")
 """Columns that a table may have beside `path`."""
 SPECTRA = {name: modality for modality in Modality for name in (modality.name.lower(), *FOLDERS[modality.name.lower()])}
-"""Name of a folder, in small letters → modality of the images in it."""
+"""Name of a folder, or word in that of an array, in small letters → modality of the images in it."""
 BY_FOLDER, BY_COLOURS = "by its folder", "by its colours"
 """What a modality is known by that nobody said."""
 CAMERA = re.compile(r"cam(?:era)?(?:[ _-](\w+)|(\d\w*))", re.IGNORECASE)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from csvi.config import MaskValues
-from csvi.data.images import BadImage, upright_image
+from csvi.data.images import BadImage, is_deep, upright_image
 
 FAULTS = {
     "labels": "look like the part labels of a human parser",
@@ -80,7 +80,7 @@ class Mask:
 
     def __init__(self, file: Path, image: Image.Image | None = None):
         self.file, self.image = file, upright_image(file) if image is None else image
-        if self.image.mode not in MODES and not _is_deep(self.image):
+        if self.image.mode not in MODES and not is_deep(self.image):
             raise BadImage(file, f"has colours of a kind that no mask is of ({self.image.mode})")
 
     def person(self, values: MaskValues) -> np.ndarray:
@@ -130,7 +130,7 @@ class Mask:
         return MaskLook(highest, faults, frozenset(empty))
 
     def _grey(self) -> np.ndarray:
-        if not _is_deep(self.image):
+        if not is_deep(self.image):
             return np.asarray(self.image.convert("L"))
         pixels = np.asarray(self.image)
         if pixels.dtype.kind not in "iu" or pixels.min() < 0 or pixels.max() > 65_535:
@@ -239,7 +239,7 @@ def _levels(image: Image.Image, step: int) -> tuple[int, int, bool]:
         The number of values, or colours; the highest value, 0 of colours; and whether there are more than greys.
     """
     values, coloured = _plain(image)[..., ::step, ::step], False
-    if image.mode not in ("1", "L", "LA") and not _is_deep(image):
+    if image.mode not in ("1", "L", "LA") and not is_deep(image):
         colours = _channels(image)[:, ::step, ::step]
         coloured = bool((np.ptp(colours, axis=0) > 32).mean() > 0.02)  # compression leaves less on grey
     highest = int(np.nan_to_num(values.max(), posinf=0))
@@ -260,7 +260,7 @@ def _plain(image: Image.Image) -> np.ndarray:
     """Values as they are in the file, without alpha: (height, width), or (3, height, width) of colours."""
     if image.mode in ("LA", "PA"):
         return np.asarray(image)[..., 0]
-    if image.mode in ("1", "L", "P") or _is_deep(image):
+    if image.mode in ("1", "L", "P") or is_deep(image):
         return np.asarray(image)
     return _channels(image)
 
@@ -272,13 +272,9 @@ def _channels(image: Image.Image) -> np.ndarray:
 
 def _alpha(image: Image.Image) -> np.ndarray | None:
     """Opacity (height, width) uint8, be it a channel, of the palette's entries or of one value; None without any."""
-    if _is_deep(image) or not image.has_transparency_data:
+    if is_deep(image) or not image.has_transparency_data:
         return None
     return np.asarray(image.convert("RGBA").getchannel("A"))
-
-
-def _is_deep(image: Image.Image) -> bool:
-    return image.mode == "F" or image.mode.startswith("I")
 
 
 def _corners(person: np.ndarray) -> float:

@@ -13,17 +13,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from csvi.data.crops import SPECTRA
 from csvi.data.images import BadImage, TroubleReading
 from csvi.data.records import Benchmark, ImageRecord, Modality
 from csvi.errors import CsviError, in_one_line
 from csvi.paths import status_of
 from csvi.progress import in_threads
 
-WORDS = {
-    Modality.VISIBLE: {"rgb", "visible", "vis", "color", "colour"},
-    Modality.INFRARED: {"ir", "infrared", "nir", "thermal"},
-}
-"""Words in a file's name that say its modality."""
 IMAGES = {Modality.VISIBLE: "train_rgb_resized_img.npy", Modality.INFRARED: "train_ir_resized_img.npy"}
 """Names of the arrays of images."""
 ORDERS: dict[str, Callable[[ImageRecord], int]] = {
@@ -102,8 +98,8 @@ def mask_stacks(source: Path) -> dict[Modality, Path]:
     """
     files = [source] if source.is_file() else sorted(source.glob("*.npy"))
     found: dict[Modality, Path] = {}
-    for modality, words in WORDS.items():
-        named = [file for file in files if words & _words(file) and "label" not in _words(file)]
+    for modality in Modality:
+        named = [file for file in files if _modality_of(file) == modality and "label" not in _words(file)]
         masks = [file for file in named if is_of_masks(file)] or named
         if len(masks) > 1:
             raise CsviError(
@@ -111,8 +107,14 @@ def mask_stacks(source: Path) -> dict[Modality, Path]:
             )
         found |= dict.fromkeys([modality], *masks) if masks else {}
     if source.is_file() and not found:
-        raise CsviError(f"the name of {source} says neither rgb nor ir: rename it, as train_rgb_mask.npy")
+        raise CsviError(f"the name of {source} does not say whether rgb or ir: rename it, as train_rgb_mask.npy")
     return found
+
+
+def _modality_of(file: Path) -> Modality | None:
+    """The modality that a file's name says; None if it says none, or both."""
+    said = {SPECTRA[word] for word in _words(file) if word in SPECTRA}
+    return said.pop() if len(said) == 1 else None
 
 
 def is_of_masks(file: Path) -> bool:
@@ -151,16 +153,13 @@ def images_beside(stack: Path, root: Path, modality: Modality) -> Path | None:
     return next((place for place in places if place.is_file() and place != stack), None)
 
 
-def check_order(
-    images: Stack, records: Sequence[ImageRecord], load: Callable[[ImageRecord], Image.Image], most: int = COMPARED
-) -> int:
+def check_order(images: Stack, records: Sequence[ImageRecord], load: Callable[[ImageRecord], Image.Image]) -> int:
     """Compare images with an array of them; returns how many.
 
     Args:
         images: the array.
         records: the images, in the order that is to be checked.
         load: opens one, as RGB and upright.
-        most: how many are compared.
 
     Raises:
         CsviError: the array holds another number of images, or other ones, or the same in another order.
@@ -170,7 +169,7 @@ def check_order(
             f"{images.file} holds {len(images):,} images and the masks beside it are {len(records):,}: "
             "they are not of one preprocessing"
         )
-    places = _evenly(len(records), most)
+    places = _evenly(len(records))
 
     def is_right(i: int) -> bool:
         there = _coarse(images.image(i))
@@ -204,9 +203,9 @@ def _coarse(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("RGB").resize(COARSE, Image.Resampling.BOX), np.float32).mean(2)
 
 
-def _evenly(count: int, most: int = COMPARED) -> list[int]:
-    """At most so many places in an array, evenly spaced."""
-    return [int(i) for i in np.linspace(0, count - 1, min(most, count)).round()]
+def _evenly(count: int) -> list[int]:
+    """Places in an array of so many images, evenly spaced: all, or `COMPARED`."""
+    return [int(i) for i in np.linspace(0, count - 1, min(COMPARED, count)).round()]
 
 
 def _words(file: Path) -> set[str]:
