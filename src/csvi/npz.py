@@ -9,13 +9,12 @@ from csvi.errors import CsviError
 from csvi.paths import open_file
 
 
-def read_arrays(file: Path, needed: Mapping[str, str], others: bool = False) -> dict[str, np.ndarray]:
+def read_arrays(file: Path, needed: Mapping[str, str]) -> dict[str, np.ndarray]:
     """Read arrays of plain values, and unpickle none.
 
     Args:
         file: .npz.
         needed: name of an array that it must hold → its shape in words, as `(n, d)`.
-        others: read what else it holds, too.
 
     Raises:
         CsviError: there is no such file, it is damaged or none of this kind, or an array is missing.
@@ -26,7 +25,7 @@ def read_arrays(file: Path, needed: Mapping[str, str], others: bool = False) -> 
             if not isinstance(arrays, np.lib.npyio.NpzFile) or not needed.keys() <= set(arrays.files):
                 *first, last = (f"`{name}` {shape}" for name, shape in needed.items())
                 raise CsviError(f"{file} lacks an array: it must hold {', '.join(first)} and {last}")
-            found = {name: arrays[name] for name in (arrays.files if others else needed)}
+            found = {name: arrays[name] for name in needed}
             if not all(isinstance(array, np.ndarray) for array in found.values()):
                 raise ValueError("bytes that are no .npy")
             return found

@@ -15,29 +15,29 @@ GAP, LABEL = 4, 14
 """Pixels between pictures, and of a line of text below them."""
 TINT = np.array([255, 40, 90])
 """Colour of what is marked as person."""
+SAMPLES, LEAST_SURE = 40, 24
+"""Samples in their picture, in four rows, and least sure masks in theirs, in six."""
 
 
-def write_samples(people: People, file: Path, seed: int, count: int = 40, columns: int = 10) -> None:
+def write_samples(people: People, file: Path, seed: int) -> None:
     """Write a PNG of randomised samples, each above its mask."""
     cells = []
-    for i in range(count):
+    for i in range(SAMPLES):
         picture, mask = draw_sample(people, np.random.default_rng((seed, i)))
         cells.append(np.concatenate([picture, np.repeat(mask[..., None], 3, axis=2)]))
-    _save(_grid(cells, [], columns), file)
+    _save(_grid(cells, [], SAMPLES // 4), file)
 
 
-def write_least_sure(lines: Sequence[Line], crops: Crops, out: Path, count: int = 24, columns: int = 8) -> Path:
+def write_least_sure(lines: Sequence[Line], crops: Crops, out: Path) -> Path:
     """Write MASKS/least-sure.png: the images of the least sure masks, as they are and tinted by their mask.
 
     Args:
         lines: what is known of each mask.
         crops: their images.
         out: the folder of masks.
-        count: how many are shown.
-        columns: how many stand side by side.
     """
     known = {line.path: line for line in lines if line.scores is not None}
-    order = sorted((r for r in crops.records if r.path in known), key=lambda r: _sureness(known[r.path]))[:count]
+    order = sorted((r for r in crops.records if r.path in known), key=lambda r: _sureness(known[r.path]))[:LEAST_SURE]
     cells, labels = [], []
     for record in order:
         line = known[record.path]
@@ -48,7 +48,7 @@ def write_least_sure(lines: Sequence[Line], crops: Crops, out: Path, count: int 
         cells.append(np.concatenate([np.asarray(image), tinted.astype(np.uint8)], axis=1))
         labels.append(f"{_sureness(line):.2f} {line.verdict} {'/'.join(PurePosixPath(line.path).parts[-2:])}")
     file = out / "least-sure.png"
-    _save(_grid(cells, labels, columns // 2), file)
+    _save(_grid(cells, labels, LEAST_SURE // 6), file)
     return file
 
 

@@ -4,8 +4,6 @@ A figure's surfaces are cut where an interpolated value of its vertices changes 
 sleeve), so that the edge of a garment is a smooth line whatever the mesh beneath it.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from csvi.compiled import compiled
@@ -17,18 +15,6 @@ AROUND = ((0.0, 1.0), (0.7, 0.7), (1.0, 0.0), (0.7, -0.7), (0.0, -1.0), (-0.7, -
 
 PLAIN, HOOPS, PINSTRIPES, SPLIT, PATCH, CHECK = range(6)
 """Patterns of a fabric; see `pattern_share`."""
-
-
-@dataclass(frozen=True)
-class Light:
-    """Light that falls on a figure, linear, as red, green and blue (infrared cameras see three times the same)."""
-
-    direction: (
-        np.ndarray
-    )  # (3,) unit vector to the main light: x to the right of the image, y away from the camera, z up
-    key: np.ndarray  # (3,)
-    sky: np.ndarray  # (3,) from above
-    ground: np.ndarray  # (3,) from below
 
 
 @compiled(inline="always")

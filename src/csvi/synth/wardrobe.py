@@ -218,11 +218,13 @@ class Tailor:
 
 
 Triple = tuple[float, float, float] | np.ndarray
+RINGS = 10
+"""Rings of triangles of an ellipsoid, each of twice as many corners."""
 
 
-def blob(center: Triple, half: Triple, squareness: float = 1.0, rings: int = 10) -> tuple[np.ndarray, np.ndarray]:
+def blob(center: Triple, half: Triple, squareness: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """An ellipsoid, squarer as `squareness` falls towards 0: vertices (n, 3) and triangles (m, 3)."""
-    polar, around = np.linspace(0, np.pi, rings + 1), np.linspace(0, 2 * np.pi, 2 * rings, endpoint=False)
+    polar, around = np.linspace(0, np.pi, RINGS + 1), np.linspace(0, 2 * np.pi, 2 * RINGS, endpoint=False)
     theta, phi = (grid.ravel() for grid in np.meshgrid(polar, around, indexing="ij"))
 
     def curve(values: np.ndarray) -> np.ndarray:
@@ -231,8 +233,8 @@ def blob(center: Triple, half: Triple, squareness: float = 1.0, rings: int = 10)
     ball = np.stack(
         [curve(np.sin(theta)) * curve(np.cos(phi)), curve(np.sin(theta)) * curve(np.sin(phi)), curve(np.cos(theta))], 1
     )
-    i, j = (grid.ravel() for grid in np.meshgrid(np.arange(rings), np.arange(2 * rings), indexing="ij"))
-    n = 2 * rings
+    i, j = (grid.ravel() for grid in np.meshgrid(np.arange(RINGS), np.arange(2 * RINGS), indexing="ij"))
+    n = 2 * RINGS
     a, b, c, d = i * n + j, i * n + (j + 1) % n, (i + 1) * n + j, (i + 1) * n + (j + 1) % n
     triangles = np.concatenate([np.stack([a, c, b], 1), np.stack([b, c, d], 1)])
     return np.asarray(center) + ball * np.asarray(half), triangles
