@@ -1,12 +1,15 @@
 """The way the threads of a step wait for each other, and how many read files."""
 
+import math
 import os
+
+from csvi.machine import usable_cores
 
 WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
 """Environment variables that say how threads wait, of which the user's are left as they are."""
 SPIN = "10000"
 
-_cores = os.cpu_count() or 1
+_limit: int | None = None
 
 
 def let_threads_sleep() -> None:
@@ -20,11 +23,11 @@ def let_threads_sleep() -> None:
 
 
 def cores() -> int:
-    """Number of threads that read files at once: one for each core, unless `limit_cores` has set another."""
-    return _cores
+    """Number of threads that read files at once: one a core that may be used, unless `limit_cores` has set another."""
+    return math.ceil(usable_cores()) if _limit is None else _limit
 
 
 def limit_cores(count: int) -> None:
     """Let this process read files in so many threads, as one of several on this machine."""
-    global _cores
-    _cores = count
+    global _limit
+    _limit = count

@@ -17,7 +17,6 @@ from csvi.evaluate import Refinement, evaluate_protocols, refine, score
 from csvi.evaluate.metrics import euclidean
 from csvi.evaluate.refine import (
     NO_REFINEMENT,
-    available_bytes,
     expanded_queries,
     refined_distances,
     reranked_distances,
@@ -139,15 +138,15 @@ def test_embeddings_of_one_point_are_reranked_without_nan():
 def test_reranking_that_memory_does_not_suffice_for_is_refused_beforehand(monkeypatch):
     query, gallery = some(15, 30)
     need = reranking_bytes(15, 30, 8, 8, 21)
-    monkeypatch.setattr(refine, "available_bytes", lambda: need)
+    monkeypatch.setattr(refine, "available_memory", lambda: need)
     expected = reranked_distances(query, gallery, 20, 6, 0.3)
-    monkeypatch.setattr(refine, "available_bytes", lambda: need - 1)
+    monkeypatch.setattr(refine, "available_memory", lambda: need - 1)
     monkeypatch.setattr(refine, "_squared_distances", None)  # nothing is computed
     with pytest.raises(CsviError, match=r"^re-ranking 15 queries and 30 gallery images compares all of these 45 "):
         refined_distances(query, gallery, NONE, Refinement(rerank=True))
     refined_distances(query, gallery, NONE, NO_REFINEMENT)  # which holds no such thing
     monkeypatch.undo()
-    monkeypatch.setattr(refine, "available_bytes", lambda: None)  # nobody knows
+    monkeypatch.setattr(refine, "available_memory", lambda: None)  # nobody knows
     assert torch.equal(reranked_distances(query, gallery, 20, 6, 0.3), expected)
 
 
@@ -182,20 +181,6 @@ def test_memory_that_reranking_needs(queries, gallery, dtype):
     peak = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     size = getattr(torch, dtype).itemsize
     assert 0.85 < reranking_bytes(queries, gallery, 64, size, 21) / peak < 2.2
-
-
-def test_available_memory(monkeypatch):
-    available = available_bytes()
-    assert available is None or available > 2**26
-    monkeypatch.setattr(refine.Path, "read_text", lambda self: "MemTotal: 9 kB\nMemAvailable:   3 kB\n")
-    assert available_bytes() == 3072
-    monkeypatch.setattr(refine.Path, "read_text", lambda self: "MemTotal: 9 kB\n")
-    monkeypatch.setattr(refine.os, "sysconf", {"SC_PHYS_PAGES": 5, "SC_PAGE_SIZE": 4096}.__getitem__, raising=False)
-    assert available_bytes() == 20480
-    monkeypatch.setattr(refine.os, "sysconf", lambda name: -1)
-    assert available_bytes() is None
-    monkeypatch.delattr(refine.os, "sysconf")
-    assert available_bytes() is None
 
 
 def test_embeddings_of_length_0():

