@@ -174,6 +174,10 @@ def test_position_embeddings_of_the_same_grid_stay():
     net, state = small(), of_timm(patches=6)
     net.load_pretrained(state)
     assert torch.equal(net.pos_embed, state["pos_embed"])
+    net = small(52, 112)  # 4 x 9 patches, as many as 6 x 6
+    before = net.pos_embed.detach().clone()
+    net.load_pretrained(net.state_dict())
+    assert torch.equal(net.pos_embed, before)
 
 
 BROKEN = {

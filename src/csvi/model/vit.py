@@ -143,14 +143,15 @@ class VisionTransformer(nn.Module):
     def load_pretrained(self, state: Mapping[str, Tensor]) -> None:
         """Fill all layers from a state dict with the names of timm (vit_base_patch16_224) or torchvision (vit_b_16).
 
-        Its classifier is ignored. A square grid of position embeddings is resized.
+        Its classifier is ignored. A square grid of position embeddings is resized, unless it has as many patches as
+        this network: then it is taken for a grid of this shape.
 
         Raises:
             CsviError: a tensor is missing, is of another shape or has no place.
         """
         state = {_name_in_timm(name): tensor for name, tensor in state.items()}
         positions = state.get("pos_embed")
-        if positions is not None and positions.dim() == 3:
+        if positions is not None and positions.dim() == 3 and positions.shape != self.pos_embed.shape:
             side = math.isqrt(max(0, positions.shape[1] - 1))
             if side and side**2 == positions.shape[1] - 1:
                 state["pos_embed"] = resized_positions(positions, (side, side), self.grid)
