@@ -319,6 +319,6 @@ def test_what_repetitions_may_differ_in():
     other = Config(Baseline.Settings(backbone="resnet18"), data=DataConfig(height=32), train=TrainConfig(epochs=3))
     assert differing_settings([first, repetition, other]) == [
         "method.name", "method.backbone", "method.segmentation_weight", "method.decoder", "method.mask_channels",
-        "method.activation", "method.ccwg_bias", "method.weights_to", "method.head", "method.head_weight",
-        "method.detach", "method.weights_from", "data.height", "train.epochs",
+        "method.weights_from", "method.activation", "method.ccwg_bias", "method.weights_to", "method.head",
+        "method.head_weight", "method.detach", "data.height", "train.epochs",
     ]  # fmt: skip
