@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from csvi.errors import CsviError
 from csvi.losses import hetero_center_loss, identity_loss, identity_mask_loss, mask_loss, mask_target
 
 # Three identities, in no order: 0 has 2 visible and 3 infrared images, 1 has 3 and 1, 2 has 1 and 2.
@@ -50,6 +51,13 @@ def test_hetero_center_loss_is_eq_6_to_8(squared, normalize, reduction):
     expected = literal_center_loss(x, squared, normalize, reduction)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
     torch.testing.assert_close(*(torch.autograd.grad(loss, x)[0] for loss in (found, expected)))
+
+
+@pytest.mark.parametrize("choice", [{"reduction": "Mean"}, {"distance": "L1"}])
+def test_hetero_center_loss_refuses_what_it_does_not_know(choice):
+    ((name, value),) = choice.items()
+    with pytest.raises(CsviError, match=f"^{name} is '{value}': it must be one of "):
+        hetero_center_loss(torch.ones(4, 3), torch.arange(4) // 2, torch.arange(4) % 2, **choice)
 
 
 def test_hetero_center_loss_does_not_depend_on_the_order_of_images():

@@ -4,12 +4,13 @@ A center is a mean of features, over the images of an identity in one modality o
 each identity counts once, however many images it has. Distances are Euclidean, and not squared unless a loss says so.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from csvi.errors import CsviError
 from csvi.losses.loss import (
     FLOOR,
     averages,
@@ -21,6 +22,9 @@ from csvi.losses.loss import (
     row_means,
 )
 
+Reduction = Literal["sum", "mean"]
+Distance = Literal["l2", "l1", "cosine"]
+
 
 @full_precision
 def hetero_center_loss(
@@ -29,9 +33,9 @@ def hetero_center_loss(
     modality: Tensor,
     squared: bool = False,
     normalize: bool = False,
-    reduction: str = "sum",
+    reduction: Reduction = "sum",
     margin: float = 0.0,
-    distance: Literal["l2", "l1", "cosine"] = "l2",
+    distance: Distance = "l2",
 ) -> Tensor:
     """Distance between the two modality centers of each identity, summed over the parts (Eq. 6-8, 16).
 
@@ -46,7 +50,13 @@ def hetero_center_loss(
             and `cosine`, 1 - the cosine of the two centers; these are never squared.
 
     Identities with one modality only do not count; without any other the loss is 0.
+
+    Raises:
+        CsviError: no such reduction or distance.
     """
+    for name, value, known in (("reduction", reduction, Reduction), ("distance", distance, Distance)):
+        if value not in get_args(known):
+            raise CsviError(f"{name} is {value!r}: it must be one of {', '.join(get_args(known))}")
     if normalize:
         features = F.normalize(features, dim=-1)
     share, first, counts = _modalities(identity, modality, features.dtype)
