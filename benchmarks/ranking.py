@@ -170,7 +170,7 @@ def rate_of(variant: Variant) -> str:
 
 def write_people(benchmark: Path, out: Path) -> None:
     """Copy a benchmark with everything but the people grey, by its exact masks; what is there already is kept."""
-    images = sorted(path for path in benchmark.glob("cam*/*/*") if path.is_file())
+    images = sorted(benchmark.glob("cam*/*/*.jpg"))
     for image in progress(images, "leaving out what is behind people"):
         path = image.relative_to(benchmark)
         if (out / path).exists():

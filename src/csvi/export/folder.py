@@ -9,6 +9,7 @@ from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from csvi.data.files import is_of_system
 from csvi.errors import CsviError, in_one_line
 from csvi.export.card import model_card
 from csvi.export.graph import embed_with, largest_difference
@@ -41,7 +42,8 @@ def export_folder(model: Trained, out: Path, weights: str = "float32", repositor
     """
     if weights not in STORED:
         raise CsviError(f"weights of safetensors are stored in {' or '.join(STORED)}, not in {weights}")
-    other = sorted({file.name for file in out.iterdir()} - {CONFIG, MODEL, CARD}) if out.is_dir() else []
+    there = {file.name for file in out.iterdir() if not is_of_system(file.name)} if out.is_dir() else set()
+    other = sorted(there - {CONFIG, MODEL, CARD})
     if other or (out.exists() and not out.is_dir()):
         holds = f"holds {other[0]}, which no export has" if other else "is no folder"
         raise CsviError(f"{out} {holds}: name an empty or a new folder")
