@@ -382,6 +382,33 @@ def test_embeddings_stay_in_32_bits_where_16_would_change_a_metric(baseline_run,
     assert torch.equal(read_embeddings(folder / "embeddings.npz", paths), huge)
 
 
+@pytest.mark.parametrize("options", [Options(), Options(gallery="official"), Options(refinement=Refinement(expand=1))])
+def test_all_rankings_are_of_the_protocols_that_are_asked_for_and_none_is_computed_twice(
+    baseline_run, tmp_path, monkeypatch, options
+):
+    folder, asked = shutil.copytree(baseline_run, tmp_path / "run"), []
+    (folder / "embeddings.npz").unlink()
+
+    def some_protocols(benchmark, split, gallery):
+        return [replace(protocol, gallery=gallery or "seeded") for protocol in protocols_of(benchmark, split, trials=2)]
+
+    def evaluate_these(protocols, embeddings, images, refinement):
+        asked.append((protocols[0].gallery, refinement))
+        return evaluate_protocols(protocols, embeddings, images, refinement)
+
+    monkeypatch.setattr("csvi.runs.evaluation.protocols_of", some_protocols)
+    monkeypatch.setattr("csvi.runs.evaluation.evaluate_protocols", evaluate_these)
+    run = Run.open(folder, options)
+    evaluation = evaluate_run(run)
+    gallery, plain = options.gallery or "seeded", Refinement()
+    assert asked == [(gallery, plain)] * 2 + [(gallery, options.refinement)] * (options.refinement != plain)
+    expected = evaluate_protocols(
+        some_protocols(run.benchmark, "test", options.gallery), run.embeddings, run.benchmark.test, options.refinement
+    )
+    assert evaluation.protocols == expected
+    assert evaluation.seconds["ranking"] > 0
+
+
 @pytest.mark.slow
 def test_a_damaged_file_of_embeddings_is_written_anew(baseline_run, tmp_path, counted):
     folder = shutil.copytree(baseline_run, tmp_path / "run")

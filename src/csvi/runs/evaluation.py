@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +22,8 @@ from csvi.data.cache import CachedPixels, cached_masks
 from csvi.data.files import fingerprint
 from csvi.errors import CsviError
 from csvi.evaluate.mask_iou import best_constant_mask, mask_iou
-from csvi.evaluate.refine import NO_REFINEMENT
+from csvi.evaluate.protocols import Protocol
+from csvi.evaluate.refine import NO_REFINEMENT, Refinement
 from csvi.evaluate.scoring import CameraPair, Result, evaluate_camera_pairs, evaluate_protocols
 from csvi.model.weights import METHOD, MODEL, fingerprint_of
 from csvi.paths import as_argument, expanded
@@ -34,6 +36,8 @@ log = logging.getLogger(__name__)
 
 HARMLESS = 1e-4
 """Change of a metric, a fraction, up to which embeddings are kept in 16 bits."""
+Ranked = tuple[list[Result], float]
+"""Results of protocols, and the seconds that they took."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +97,8 @@ class Evaluation:
             path: of a run, whose evaluation.json it is, or of such a file.
 
         Raises:
-            CsviError: there is none, or it is none, or holds several, or is of another version, or of other weights
-                than the run has now.
+            CsviError: the file does not exist, is not an evaluation, holds several, or is of another version or of
+                other weights than the run has now.
         """
         path = expanded(path)
         file = path / EVALUATION if path.is_dir() else path
@@ -162,18 +166,21 @@ def evaluate_run(run: Run) -> Evaluation:
         CsviError: the dataset lacks something that its protocols need, or an image or a mask cannot be read.
     """
     benchmark, options = run.benchmark, run.options
-    protocols_of(benchmark, "test", options.gallery)  # what cannot be asked is found before anything is embedded
+    protocols = protocols_of(benchmark, "test", options.gallery)  # what cannot be asked is found before embedding
     true = _true_masks(run)  # and so are masks that are none
-    embeddings, seconds = run.kept_embeddings(), 0.0
+    embeddings, seconds, ranked = run.kept_embeddings(), 0.0, None
     run.fabric.broadcast(embeddings is None)  # to the processes that embed a share
     if embeddings is None:
         start = time.perf_counter()
         embeddings = run.embed()
         seconds = time.perf_counter() - start
-        embeddings = _as_short_as_harmless(embeddings, benchmark)
+        embeddings, ranked = _as_short_as_harmless(embeddings, protocols, benchmark)
     run.embeddings = embeddings
+    if ranked is None or options.refinement != NO_REFINEMENT:
+        ranked = _rank(embeddings, protocols, benchmark, options.refinement)
     masks = {} if true is None else _evaluate_masks(run, true)
-    evaluation = _evaluate(embeddings, benchmark, options, run.path, evaluation_key(run), seconds, masks)
+    key = evaluation_key(run)
+    evaluation = _evaluation(embeddings, protocols, ranked, benchmark, options, run.path, key, seconds, masks)
     return dataclasses.replace(evaluation, weights=fingerprint_of(run.folder) if run.folder else "")
 
 
@@ -265,11 +272,21 @@ def evaluate_features(file: str | os.PathLike[str], options: Options) -> Evaluat
         raise CsviError("--flip averages while embedding and these are embeddings already: leave it away")
     benchmark = read_benchmark(options.applied_to(DataConfig()))
     embeddings = read_embeddings(expanded(file), [record.path for record in benchmark.test])
-    return _evaluate(embeddings, benchmark, options, str(file), "", 0.0, {})
+    protocols = protocols_of(benchmark, "test", options.gallery)
+    ranked = _rank(embeddings, protocols, benchmark, options.refinement)
+    return _evaluation(embeddings, protocols, ranked, benchmark, options, str(file), "", 0.0, {})
 
 
-def _evaluate(
+def _rank(embeddings: Tensor, protocols: Sequence[Protocol], benchmark: Benchmark, refinement: Refinement) -> Ranked:
+    start = time.perf_counter()
+    results = evaluate_protocols(protocols, embeddings, benchmark.test, refinement)
+    return results, time.perf_counter() - start
+
+
+def _evaluation(
     embeddings: Tensor,
+    protocols: Sequence[Protocol],
+    ranked: Ranked,
     benchmark: Benchmark,
     options: Options,
     model: str,
@@ -277,10 +294,7 @@ def _evaluate(
     seconds: float,
     masks: dict[str, MaskResult],
 ) -> Evaluation:
-    protocols = protocols_of(benchmark, "test", options.gallery)
-    start = time.perf_counter()
-    results = evaluate_protocols(protocols, embeddings, benchmark.test, options.refinement)
-    ranking = time.perf_counter() - start
+    results, ranking = ranked
     pairs = []
     if options.refinement == NO_REFINEMENT:  # which looks at the whole gallery, and not at one camera of it
         pairs = evaluate_camera_pairs(protocols[0], embeddings, benchmark.test)
@@ -303,19 +317,25 @@ def _evaluate(
     )
 
 
-def _as_short_as_harmless(embeddings: Tensor, benchmark: Benchmark) -> Tensor:
-    """Round embeddings to 16 bits if that changes no metric of the default protocols by more than `HARMLESS`."""
+def _as_short_as_harmless(
+    embeddings: Tensor, protocols: Sequence[Protocol], benchmark: Benchmark
+) -> tuple[Tensor, Ranked]:
+    """Round embeddings to 16 bits if that changes no metric of the protocols by more than `HARMLESS`.
+
+    Returns:
+        the embeddings, and their ranking without refinements.
+    """
+    full = _rank(embeddings, protocols, benchmark, NO_REFINEMENT)
     short = embeddings.half().float()
     if not short.isfinite().all():
-        return embeddings
-    protocols = protocols_of(benchmark, "test")
-    full, rounded = (evaluate_protocols(protocols, values, benchmark.test) for values in (embeddings, short))
+        return embeddings, full
+    rounded = _rank(short, protocols, benchmark, NO_REFINEMENT)
     worst = max(
         abs(one.metrics[name].mean - other.metrics[name].mean)
-        for one, other in zip(full, rounded, strict=True)
+        for one, other in zip(full[0], rounded[0], strict=True)
         for name in one.metrics
     )
-    return short if worst <= HARMLESS else embeddings
+    return (short, rounded) if worst <= HARMLESS else (embeddings, full)
 
 
 def _true_masks(run: Run) -> CachedPixels | None:
