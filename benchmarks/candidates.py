@@ -4,7 +4,7 @@
 
 In the paper every image is decoded under the weights of its own identity, so that the mask loss never asks them to tell
 one person from another. Each of these asks that, in training only: what is kept is the Baseline's network. The last
-control of `Cells`, `whole`, was as good as any and is a part of `coseg+` and `baseline+` since (docs/results.md).
+control of `Cells`, `whole`, was as good as any and is a part of `coseg+` and `baseline+` since (docs/results-tried.md).
 """
 
 from dataclasses import dataclass

@@ -25,7 +25,7 @@ from csvi.signals import ENDING, handled, terminate
 Seconds = dict[str, list[float]]
 """Of each contestant, turn by turn."""
 SEGMENTATION_WEIGHT = {"segment": "20", "decode": "60", "coseg": "60", "coseg+": "60"}
-"""Method → its weight of the segmentation loss, as docs/results.md chose it with exact masks."""
+"""Method → its weight of the segmentation loss, as docs/results-tried.md chose it with exact masks."""
 
 
 def machine() -> str:

@@ -26,7 +26,7 @@ class CoSegPlusSettings(CoSegSettings):
     weights_from: Source = "other-modality"
     """See `coseg`."""
     decoder: Literal["paper", "lean"] = "lean"
-    """See `decode`. As good as the paper's here (docs/results.md), with a seventh of its arithmetic for a ResNet-50."""
+    """See `decode`. As good as the paper's here (docs/results-tried.md), with 1/7 of its arithmetic (ResNet-50)."""
     contrast_weight: float = 5.0
     """Weight of the contrast of the shared features' means (`csvi.losses.center_contrast`); 0 leaves it out."""
 
@@ -38,7 +38,7 @@ class CoSegPlusSettings(CoSegSettings):
 class CoSegPlus(CoSeg):
     """Co-segmentation with weights w from the other modality, a lean decoder, and a contrast across modalities.
 
-    Of what was tried, this was the best on the val identities (docs/results.md). It costs nothing at test.
+    Of what was tried, this was the best on the val identities (docs/results-tried.md). It costs nothing at test.
     """
 
     Settings = CoSegPlusSettings

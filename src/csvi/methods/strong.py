@@ -1,7 +1,7 @@
 """What helps, put together (ours): DDAG on CAJ's views, and metric losses of the feature that is compared at test.
 
 DDAG's metric loss is of another feature than its test compares, and of another distance. What each ingredient gains on
-the synthetic benchmark, and what was tried and gains nothing, is in docs/ranking.md.
+the synthetic benchmark is in docs/ranking.md, and what gains nothing in docs/results-tried.md.
 """
 
 import math
