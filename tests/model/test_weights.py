@@ -12,8 +12,10 @@ import torchvision
 from safetensors.torch import save_file
 
 from csvi.errors import CsviError
+from csvi.methods.baseline import Baseline
+from csvi.model import weights
 from csvi.model.two_stream import TwoStream
-from csvi.model.weights import initial_weights
+from csvi.model.weights import initial_weights, read_state_dict
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,16 @@ def test_weights_from_a_file(tmp_path, name):
     loaded = initial_weights("resnet18", str(tmp_path / name))
     assert loaded.keys() == state.keys()
     assert all(torch.equal(loaded[key], state[key]) for key in state)
+
+
+@pytest.mark.parametrize("name", ["conv1.weight", "backbone.visible.0.weight"])
+def test_a_file_of_weights_is_read_once(tmp_path, monkeypatch, name):
+    file, read = tmp_path / "weights.pth", []
+    torch.save({name: torch.zeros(2)}, file)
+    monkeypatch.setattr(weights, "read_state_dict", lambda path: read.append(path) or read_state_dict(path))
+    settings = Baseline.Settings(backbone="resnet18", weights=str(file))
+    assert Baseline.pretrained(settings).keys() == {name if name.startswith("conv1") else f"net.{name}"}
+    assert read == [file]
 
 
 def test_missing_file_is_named(tmp_path):

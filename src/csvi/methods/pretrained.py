@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from csvi.config import MethodSettings, TrainConfig, check_range
 from csvi.methods.method import Method
 from csvi.model.net import FeatureNet
-from csvi.model.weights import OF_NET, initial_weights
+from csvi.model.weights import NAMED, OF_NET, initial_weights
+from csvi.paths import expanded
 
 
 @dataclass
@@ -47,7 +48,9 @@ class PretrainedMethod(Method):
     @classmethod
     def pretrained(cls, settings: PretrainedSettings) -> dict[str, Tensor] | None:
         """Fetch the initial weights of the backbone, or all of a trained run."""
-        return super().pretrained(settings) or initial_weights(settings.backbone, settings.weights)
+        if settings.weights not in NAMED and expanded(settings.weights).is_dir():
+            return super().pretrained(settings)
+        return initial_weights(settings.backbone, settings.weights)
 
     def load_pretrained(self, state: dict[str, Tensor]) -> None:
         """Fill both streams and the shared layers; from a run all that fits."""

@@ -41,7 +41,8 @@ def initial_weights(backbone: str, source: str) -> dict[str, Tensor] | None:
         backbone: name in torchvision, or of a transformer, see `build_vit`; for vit_base torchvision's is vit_b_16.
         source: `imagenet` (torchvision's download or its cache), `packaged` (mobilenet_v2 from csvi[demo]),
             `none`, or the path of a state dict: .safetensors, or .pth read without running any code in it. It may lie
-            in the file as `state_dict`, `model` or the like, and its names may have a prefix such as `module.`.
+            in the file as `state_dict`, `model` or the like, and its names may have a prefix such as `module.`. What a
+            run has trained is named as `trained_weights` does.
 
     Raises:
         CsviError: there is no such backbone, or its weights are missing or unreadable.
@@ -54,7 +55,8 @@ def initial_weights(backbone: str, source: str) -> dict[str, Tensor] | None:
         return _download(backbone)
     if source == "packaged":
         return _packaged(backbone)
-    return _bare(read_state_dict(expanded(source)), backbone)
+    state = read_state_dict(expanded(source))
+    return _as_in_method(state) or _bare(state, backbone)
 
 
 def _download(backbone: str) -> dict[str, Tensor]:
@@ -120,8 +122,13 @@ def trained_weights(source: str) -> dict[str, Tensor] | None:
         kept = read_state_dict(model_file(path))
         added = read_state_dict(path / METHOD) if (path / METHOD).is_file() else {}
         return added | {OF_NET + name: tensor for name, tensor in kept.items()}
-    state = {name.removeprefix("module."): tensor for name, tensor in read_state_dict(path).items()}
-    if not any(f".{part}." in name for name in state for part in ("visible", "shared")):  # of a single-stream network
+    return _as_in_method(read_state_dict(path))
+
+
+def _as_in_method(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """Name the tensors of a two-stream network as a method that has it does; None if they are of another."""
+    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    if not any(f".{part}." in name for name in state for part in ("visible", "shared")):
         return None
     whole = any(name.startswith(OF_NET) for name in state)
     return state if whole else {OF_NET + name: tensor for name, tensor in state.items()}
