@@ -177,5 +177,7 @@ def test_too_few_images(runs, with_test):
     visible = with_test(runs[0], [r for r in runs[0].benchmark.test if r.modality == Modality.VISIBLE])
     with pytest.raises(CsviError, match="two test images of each modality"):
         person_shares([visible])
-    with pytest.raises(CsviError, match="no images to draw"):
+    with pytest.raises(
+        CsviError, match=r"no test identity of .* has visible and infrared images: give another --data\.root"
+    ):
         heatmaps_figure([visible])

@@ -217,7 +217,8 @@ def heatmaps_figure(
     chosen = random.Random(seed)
     members = both_modalities(records)
     if not members:
-        raise CsviError(f"there are no images to draw: {rows} of each modality, of {len(members)} identities")
+        root = runs[0].benchmark.root
+        raise CsviError(f"no test identity of {root} has visible and infrared images: give another --data.root")
     identities = chosen.sample(list(members), min(2 * rows, len(members)))
     modalities = [m for m in Modality for _ in range(rows)]
     drawn = [chosen.choice(members[one][m]) for one, m in zip(cycle(identities), modalities, strict=False)]
