@@ -393,7 +393,7 @@ def read_settings(file: Path) -> dict[str, Any]:
     """Read a YAML file: name → value, or section → names and values, none checked; an empty section is left out.
 
     Raises:
-        CsviError: it is none.
+        CsviError: the file does not exist, cannot be read, or is not a configuration of csvi.
     """
     if not file.is_file():
         raise CsviError(f"no such file: {file}")

@@ -200,7 +200,7 @@ def _some(names: Collection[str]) -> str:
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read tensors by name onto the CPU, and run no code in the file; raises `CsviError` if it is none of that kind."""
+    """Read tensors by name onto the CPU, and run no code in the file; raises `CsviError` if it holds something else."""
     if not path.is_file():
         raise CsviError(f"no such file of weights: {path}")
     try:

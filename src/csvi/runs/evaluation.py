@@ -141,7 +141,7 @@ class Evaluation:
             raise ValueError("what it says of each identity is damaged")
 
     def result(self, protocol: str | None = None) -> Result:
-        """Pick the result under a protocol, by default the first; raises `CsviError` if there is none."""
+        """Pick the result under a protocol, by default the first; raises `CsviError` if it was not evaluated."""
         results = {result.protocol: result for result in self.protocols}
         protocol = protocol or next(iter(results))
         if protocol not in results:

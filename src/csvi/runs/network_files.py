@@ -63,7 +63,8 @@ def load_net(run: str | Path) -> EmbeddingNet:
             model of the Hub must be of a method of the package: no code that it names is imported.
 
     Raises:
-        CsviError: there is none, or its files do not fit each other.
+        CsviError: the folder holds no trained network or the Hub has no such model, or its files do not fit each
+            other.
     """
     return read_net(*located(run), str(run))
 

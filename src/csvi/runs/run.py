@@ -136,7 +136,8 @@ class Run:
             options: by default the dataset that the run was trained on, as its protocols say.
 
         Raises:
-            CsviError: it is none, or of another fold than is asked for.
+            CsviError: `path` is neither the folder of a run nor a model, its files are damaged, a model alone is given
+                no root to be tested on, or another fold of the run's own dataset is asked for.
         """
         folder = expanded(path)
         path = folder if folder.is_dir() else path
