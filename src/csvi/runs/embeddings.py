@@ -136,8 +136,8 @@ def read_embeddings(file: Path, paths: Sequence[str]) -> Tensor:
         paths: of images, relative to the root of their dataset.
 
     Raises:
-        CsviError: the file does not exist or holds no such arrays, lacks an image, names one twice or a path outside the
-            root.
+        CsviError: the file does not exist, holds no such arrays, lacks an image, or names one twice or a path outside
+            the root.
     """
     arrays = read_arrays(file, {"embedding": "(n, d)", "path": "(n,)"})
     embedding, path = arrays["embedding"], arrays["path"]
