@@ -129,8 +129,9 @@ def _score(
     trials = [(protocol.rules, trial) for protocol in protocols for trial in protocol.trials]
     by_query: dict[tuple[int, ...], list[int]] = {}
     for t, (_, trial) in enumerate(trials):
-        by_query.setdefault(tuple(trial.query), []).append(t)
-    found: dict[int, Scored | None] = {}
+        if len(trial.query) and len(trial.gallery):
+            by_query.setdefault(tuple(trial.query), []).append(t)
+    found: dict[int, Scored | None] = dict.fromkeys(range(len(trials)))
     for query, members in by_query.items():
         given = (
             [trials[t] for t in members],

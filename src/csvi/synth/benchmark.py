@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -19,6 +18,7 @@ from csvi.errors import CsviError
 from csvi.progress import progress
 from csvi.signals import held_back, leave_to_the_main_process
 from csvi.synth.plan import Plan, Shot, generator
+from csvi.threads import cores
 from csvi.writing import placing, written_at
 
 BENCHMARK_VERSION = 1
@@ -113,7 +113,7 @@ def write_benchmark(out: Path, config: SynthConfig) -> None:
         put(out / "README", readme(plan, stamp).encode())
         for path, content in files.items():
             put(out / path, content)
-        render_all(out, settings, plan.shots, config.processes or os.cpu_count() or 1)
+        render_all(out, settings, plan.shots, config.processes or cores())
     except OSError as error:
         raise CsviError(f"{out}: cannot write the benchmark ({error.strerror or error}).") from error
     except BrokenProcessPool as error:
