@@ -66,6 +66,32 @@ def test_one_process_of_a_job_is_one_process(job, monkeypatch):
     assert make_fabric("32-true").world_size == 1
 
 
+ON_TWO = {
+    "SLURM_NTASKS": "2",
+    "SLURM_NTASKS_PER_NODE": "1",
+    "SLURM_NNODES": "2",
+    "SLURM_NODEID": "0",
+    "SLURM_LOCALID": "0",
+}
+
+
+@pytest.mark.parametrize("job", [{}, {"MASTER_ADDR": "first"}, ON_TWO])
+def test_machines_that_nobody_starts_are_not_waited_for(job, monkeypatch):
+    for variable, value in ({"SLURM_JOB_NAME": "mine", "SLURM_JOB_ID": "7", "SLURM_PROCID": "0"} | job).items():
+        monkeypatch.setenv(variable, value)
+    with pytest.raises(CsviError, match=r"^--nodes 2 needs torchrun or srun, .*docs/scaling\.md"):
+        make_fabric("32-true", nodes=2)
+
+
+@pytest.mark.parametrize(
+    "started", [SRUN | ON_TWO, TORCHRUN, {"MASTER_ADDR": "first", "MASTER_PORT": "29500", "NODE_RANK": "1"}]
+)
+def test_machines_that_somebody_starts_are_set_up(started, monkeypatch):
+    for variable, value in started.items():
+        monkeypatch.setenv(variable, value)
+    assert make_fabric("32-true", nodes=2) is not None
+
+
 FAULTS = """
 import resource, sys
 import torch

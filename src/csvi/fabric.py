@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import LightningEnvironment
+from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
 
 from csvi.errors import CsviError
 
@@ -19,7 +19,8 @@ def make_fabric(precision: str = "auto", devices: int = 1, nodes: int = 1, tf32:
     With `tf32` 32-bit matrix products of this process may be TF32's from now on.
 
     Raises:
-        CsviError: there are fewer devices, or SLURM or torchrun started another number of processes.
+        CsviError: there are fewer devices, SLURM or torchrun started another number of processes, or nobody started
+            those of several machines.
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # we say ourselves what was chosen
     starter, started = _started_by()
@@ -37,6 +38,13 @@ def make_fabric(precision: str = "auto", devices: int = 1, nodes: int = 1, tf32:
         fabric = Fabric(devices=devices, num_nodes=nodes, precision=kind, plugins=plugins)  # type: ignore[arg-type]
     except (RuntimeError, ValueError) as error:
         raise CsviError(f"cannot use {devices} devices on {nodes} machines: {' '.join(str(error).split())}") from error
+    environment = getattr(fabric.strategy, "cluster_environment", None)
+    by_hand = {"MASTER_ADDR", "NODE_RANK"} <= os.environ.keys()  # what Lightning asks of a launcher of one's own
+    if nodes > 1 and not (starter or by_hand) and isinstance(environment, (LightningEnvironment, SLURMEnvironment)):
+        raise CsviError(
+            f"--nodes {nodes} needs torchrun or srun, which start csvi on every machine, see docs/scaling.md: this "
+            "process would wait for the others for ever"
+        )
     fabric.strategy.precision.convert_input = _as_it_is  # type: ignore[method-assign]
     return fabric
 
