@@ -82,10 +82,29 @@ def test_what_is_given_goes_before_what_an_image_looks_like(folder):
         crops_of(folder, infrared_cameras=["3", "7"])
 
 
-def test_folders_of_masks_are_no_crops(folder):
-    write(folder / "masks" / "c.png")
+def test_folders_of_masks_are_no_crops(folder, caplog):
+    write(folder / "out" / "c.png")
     assert len(crops_of(folder).records) == 5
-    assert len(crops_of(folder, without=[folder / "masks", folder]).records) == 4
+    assert len(crops_of(folder, without=[folder / "out", folder]).records) == 4
+    write(folder / "site" / "cam1" / "x.jpg")
+    write(folder / "site" / "masks" / "cam1" / "x.png")
+    write(folder / "masks" / "someone.png")
+    with caplog.at_level("INFO", "csvi"):
+        paths = {r.path for r in crops_of(folder).records}
+    assert len(paths) == 7
+    assert {"site/cam1/x.jpg", "masks/someone.png"} < paths  # the latter is no image's mask
+    assert caplog.messages == [f"{folder / 'site/masks'}: left out, as person masks of the images beside it: 1"]
+
+
+@pytest.mark.parametrize("missing", ["exp", "cam1"])
+def test_a_dataset_that_lacks_a_folder_is_not_taken_for_a_heap_of_crops(missing, tmp_path):
+    for name in {"exp", *(f"cam{camera}" for camera in range(1, 7))} - {missing}:
+        write(tmp_path / name / "0001" / "0001.png")
+    with pytest.raises(CsviError, match=rf"looks like SYSU-MM01 without {missing}: copy it there; or, if"):
+        crops_of(tmp_path)
+    assert len(crops_of(tmp_path, infrared_cameras=["3"]).records) == 6
+    write(tmp_path / "cam7" / "x.png")  # which SYSU-MM01 has not
+    assert len(crops_of(tmp_path).records) == 7
 
 
 def test_a_table_says_what_it_likes(folder):

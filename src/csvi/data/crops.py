@@ -10,6 +10,7 @@ A folder or a table may leave the rest to be found: the camera by a folder `cam3
 """
 
 import dataclasses
+import logging
 import os
 import re
 from collections import Counter
@@ -22,10 +23,10 @@ from PIL import Image
 
 from csvi.config import RANGES, DataConfig
 from csvi.data.depth import levels_of, measured_ranges
-from csvi.data.files import is_image_name, walk
+from csvi.data.files import folder_names, image_names, is_image_name, walk, without_suffix
 from csvi.data.folder import FOLDERS
 from csvi.data.images import load_image
-from csvi.data.layout import find_layout, read_benchmark, recognise
+from csvi.data.layout import LAYOUTS, find_layout, read_benchmark, recognise
 from csvi.data.names import one_form
 from csvi.data.records import DISTRACTOR, ImageRecord, Modality
 from csvi.data.tables import modality_of, numbers_of, read_table, time_of
@@ -47,6 +48,12 @@ BY_FOLDER, BY_COLOURS = "by its folder", "by its colours"
 """What a modality is known by that nobody said."""
 CAMERA = re.compile(r"cam(?:era)?(?:[ _-](\w+)|(\d\w*))", re.IGNORECASE)
 """Name of a folder of a camera: cam3, camera_north; not campus."""
+MASKS = "masks"
+"""Name of a folder of person masks."""
+TELLING = 5
+"""Folders of a layout that, together, hardly anything else has."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +114,7 @@ def read_crops(
 
     The modality of an image is the one given here, or its dataset's, or that of the table's column, or of its camera,
     or of the first of its folders that is named after one, or told by its colours: infrared if its channels are alike.
+    In a folder that looks like no dataset, person masks that mirror the images, in a folder `masks`, are no crops.
 
     Args:
         data: root (a folder, or a table), masks and ranges; ranges that are `auto` are measured.
@@ -120,7 +128,8 @@ def read_crops(
 
     Raises:
         CsviError: there is no such folder or table, no image in it, an unknown camera, or its reader finds something
-            wrong; or a dataset, which says itself what its images are, is given with a modality or infrared cameras, a
+            wrong; or it seems to be a dataset that lacks a folder, and neither modality nor infrared cameras are given;
+            or a dataset, which says itself what its images are, is given with a modality or infrared cameras, a
             table with a layout, or infrared cameras with a modality.
     """
     source = expanded(data.root).absolute()
@@ -140,6 +149,8 @@ def read_crops(
             raise CsviError(f"{root} is laid out as {find_layout(name).title}, which says which images are infrared")
         crops = _of_dataset(root, data, name)
     else:
+        if not (table or modality is not None or infrared_cameras):
+            _check_whole(root)
         place = PurePosixPath(os.path.normpath(root))
         above = place.relative_to(top) if top and place.is_relative_to(top) else PurePosixPath()
         lines = list(_of_table(source, above) if table else _of_folder(root, outside, above))
@@ -170,11 +181,45 @@ def _of_dataset(root: Path, data: DataConfig, layout: str) -> Crops:
     return Crops(root, layout, list(records.values()), data, cameras, {"by the dataset": len(records)})
 
 
+def _check_whole(root: Path) -> None:
+    """Raises `CsviError` if a folder has all folders of a layout that has many but one: a dataset, and not crops."""
+    names = folder_names(root)
+    for layout in map(find_layout, LAYOUTS):
+        missing = [folder for folder in layout.folders if folder not in names]
+        if len(layout.folders) < TELLING or len(missing) != 1:
+            continue
+        other_cameras = any(CAMERA.fullmatch(name) for name in names if name not in layout.folders)
+        if not other_cameras and not any(image_names(root / folder) for folder in layout.folders):
+            raise CsviError(
+                f"{root} looks like {layout.title} without {missing[0]}: copy it there; or, if these are crops of your "
+                "own, say which are infrared, with --infrared_cameras, --modality or a table (.csv)"
+            )
+
+
 def _of_folder(root: Path, without: Collection[Path], above: PurePosixPath) -> Iterator[_Line]:
-    for file in walk(root):
-        if is_image_name(file.name) and not any(map(file.is_relative_to, without)):
-            path = PurePosixPath(file.relative_to(root))
+    files = (file for file in walk(root) if is_image_name(file.name) and not any(map(file.is_relative_to, without)))
+    paths = [PurePosixPath(file.relative_to(root)) for file in files]
+    mirrors = _mirrors(paths)
+    for folder, count in mirrors.items():
+        log.info("%s: left out, as person masks of the images beside it: %d", root / folder, count)
+    for path in paths:
+        if not any(map(path.is_relative_to, mirrors)):
             yield _Line(str(path), _camera_of(above / path))
+
+
+def _mirrors(paths: Collection[PurePosixPath]) -> dict[PurePosixPath, int]:
+    """Folders of person masks → images: most of them are named as an image beside the folder, but for the suffix."""
+    within: dict[PurePosixPath, list[PurePosixPath]] = {}
+    for path in paths:
+        if MASKS in path.parent.parts:
+            tree = PurePosixPath(*path.parts[: path.parts.index(MASKS) + 1])
+            within.setdefault(tree, []).append(tree.parent / path.relative_to(tree))
+    names = {without_suffix(str(path)) for path in paths} if within else set()
+    return {
+        tree: len(images)
+        for tree, images in within.items()
+        if 2 * sum(without_suffix(str(image)) in names for image in images) > len(images)
+    }
 
 
 def _of_table(file: Path, above: PurePosixPath) -> Iterator[_Line]:
