@@ -78,6 +78,9 @@ def test_what_a_killed_writer_left_goes_an_hour_later(tmp_path):
         os.utime(file, (time.time() - 3700,) * 2)
     write(tmp_path / "a[1]")
     assert {file.name for file in tmp_path.iterdir()} == {"a[1]", young.name, of_another.name}
+    with replacing(tmp_path / "a[1]", alone=True) as partial:
+        partial.touch()
+    assert {file.name for file in tmp_path.iterdir()} == {"a[1]", of_another.name}
 
 
 def test_a_name_may_be_as_long_as_the_system_takes(tmp_path):

@@ -18,23 +18,24 @@ ABANDONED = 3600
 
 
 @contextlib.contextmanager
-def replacing(file: Path, keep: Path | None = None) -> Iterator[Path]:
+def replacing(file: Path, keep: Path | None = None, alone: bool = False) -> Iterator[Path]:
     """Give a path to write to, which takes the place of `file` when the block ends and is removed when the block fails.
 
     The path is of this call alone, so that several processes may write the same file: the last one's stays. It lies
-    beside the file and is hidden, `.NAME.….partial`; those that killed processes have left go an hour later.
+    beside the file and is hidden, `.NAME.….partial`; those that killed processes have left go an hour later, or at once
+    if this process is `alone` in writing the file.
 
     The file before, if there is one, is renamed to `keep`. Raises `CsviError` if it cannot be written; it then stays.
     """
     try:
-        with placing(file, keep) as partial:
+        with placing(file, keep, alone) as partial:
             yield partial
     except OSError as error:
         raise CsviError(f"cannot write {file}: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager
-def placing(file: Path, keep: Path | None = None, sync: bool = True) -> Iterator[Path]:
+def placing(file: Path, keep: Path | None = None, alone: bool = False, sync: bool = True) -> Iterator[Path]:
     """Do what `replacing` does, but raise an `OSError` as it is.
 
     Without `sync`, for files of which there are many and each can be made again, nothing waits for the disk, and what
@@ -42,7 +43,7 @@ def placing(file: Path, keep: Path | None = None, sync: bool = True) -> Iterator
     """
     begin = f".{file.name[:40]}."  # names are at most 255 bytes long
     if sync:
-        _remove_abandoned(file.parent, begin)
+        _remove_abandoned(file.parent, begin, 0 if alone else ABANDONED)
     partial = file.with_name(f"{begin}{uuid4().hex}.partial")
     try:
         yield partial
@@ -64,10 +65,10 @@ def written_at(file: Path) -> float | None:
     return stat.st_mtime if stat.st_size else None
 
 
-def _remove_abandoned(folder: Path, begin: str) -> None:
+def _remove_abandoned(folder: Path, begin: str, seconds: float) -> None:
     for partial in folder.glob(f"{glob.escape(begin)}*.partial"):
         with contextlib.suppress(OSError):  # gone since, or not ours to remove
-            if time.time() - partial.stat().st_mtime > ABANDONED:
+            if time.time() - partial.stat().st_mtime >= seconds:
                 partial.unlink()
 
 

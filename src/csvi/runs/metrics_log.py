@@ -52,7 +52,7 @@ class MetricsLog:
         self.file = None if run is None else run / "metrics.jsonl"
         if self.file and self.file.exists():
             kept = "".join(_lines_up_to(step, validated, self.file))
-            with replacing(self.file) as partial:
+            with replacing(self.file, alone=True) as partial:
                 partial.write_text(kept)
         self.board = None if run is None else _open_board(run, step + 1)
         self.batch_size = batch_size

@@ -69,7 +69,7 @@ def save_checkpoint(
     }
     if averaged is not None:
         state["averaged"] = averaged.state_dict()
-    with replacing(run / CHECKPOINT, keep=run / PREVIOUS) as partial:
+    with replacing(run / CHECKPOINT, keep=run / PREVIOUS, alone=True) as partial:
         try:
             torch.save(state, partial)  # not fabric.save: it goes through the folder of temporary files
         except RuntimeError as error:  # of what writing failed in torch, which does not say why

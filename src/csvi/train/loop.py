@@ -430,7 +430,7 @@ def _list_images(training_set: TrainingSet, reasons: Mapping[int, str], file: Pa
         file.unlink(missing_ok=True)
         return
     records = training_set.records
-    with replacing(file) as partial:
+    with replacing(file, alone=True) as partial:
         partial.write_text(json.dumps({records[i].path: why for i, why in reasons.items()}, indent=1) + "\n")
     log.warning("%s of %s training images %s, listed in %s", f"{len(reasons):,}", f"{len(records):,}", what, file)
 

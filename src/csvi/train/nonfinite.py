@@ -93,7 +93,7 @@ class NonFinite:
             "images": self.images(step),
         }
         try:
-            with replacing(self.file) as partial:
+            with replacing(self.file, alone=True) as partial:
                 partial.write_text(json.dumps(found, indent=1) + "\n")
         except CsviError as error:
             return f" ({error})"
