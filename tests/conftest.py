@@ -1,5 +1,6 @@
 """A small dataset in SYSU-MM01's layout, and settings that train on it in seconds."""
 
+import os
 import pickle
 
 import numpy as np
@@ -20,6 +21,7 @@ from csvi.train.loop import train
 SPLITS = {"train": range(1, 9), "val": range(9, 13), "test": range(13, 21)}
 
 torch.set_num_threads(1)  # layers this small only wait for each other's threads
+os.environ["OMP_NUM_THREADS"] = "1"  # those of processes that tests start, too
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses

@@ -346,8 +346,14 @@ def test_a_file_of_settings_that_is_none(content, why, sysu_root, tmp_path, caps
     assert len(message) < 1000
 
 
-@pytest.mark.parametrize("name", flatten(Config(find_method("coseg").Settings())))
-@pytest.mark.parametrize("value", ["null", "[[1], 2, 3]"])
+SETTINGS = flatten(Config(find_method("coseg").Settings()))
+OF_EACH_TYPE = {type(value): name for name, value in SETTINGS.items()}.values()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [*((name, "null") for name in SETTINGS), *((name, "[[1], 2, 3]") for name in OF_EACH_TYPE)],
+)
 def test_null_or_a_list_where_a_value_is_needed_is_one_sentence(name, value, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("csvi.train.loop.train", lambda *_: None)
     section, _, key = name.rpartition(".")

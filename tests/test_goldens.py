@@ -197,7 +197,10 @@ def goldens():
 
 @pytest.mark.parametrize(
     ("variant", "dtype", "literal"),
-    [pytest.param(*case, marks=[pytest.mark.slow] if case[1] == "float64" else []) for case in CASES],
+    [
+        pytest.param(*case, marks=() if case[1] == "float32" else pytest.mark.long if case[2] else pytest.mark.slow)
+        for case in CASES
+    ],
 )
 def test_two_steps_are_as_they_were(goldens, variant, dtype, literal):
     found, golden = two_steps(variant, DTYPES[dtype], literal), goldens["steps"][case(variant, dtype, literal)]

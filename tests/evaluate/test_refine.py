@@ -175,7 +175,10 @@ print(run(int(sys.argv[1]), int(sys.argv[2])) - before)
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
-@pytest.mark.parametrize(("queries", "gallery", "dtype"), [(2500, 2500, "float32"), (300, 3500, "float64")])
+@pytest.mark.parametrize(
+    ("queries", "gallery", "dtype"),
+    [(2500, 2500, "float32"), pytest.param(300, 3500, "float64", marks=pytest.mark.long)],
+)
 def test_memory_that_reranking_needs(queries, gallery, dtype):
     command = [sys.executable, "-c", PEAK, str(queries), str(gallery), dtype]
     peak = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)

@@ -25,8 +25,7 @@ from csvi.runs import Run
 from csvi.runs.network_files import load_net
 
 NETS = {find_method(name).Net: name for name in METHODS}
-"""Class of a network → a method that has it; that of coseg is exported to ONNX by `coseg_onnx`."""
-del NETS[find_method("coseg").Net]
+"""Class of a network → a method that has it."""
 QUICK = "select", "segment", "deen"
 """Methods whose network is exported to ONNX, which takes seconds, in each run of the tests; others are slow tests."""
 
@@ -46,7 +45,7 @@ def opened(file):
 @pytest.mark.parametrize(
     ("method", "kind"),
     [
-        *((name, "torchscript") for name in METHODS),
+        *((name, "torchscript") for name in NETS.values()),
         ("coseg", "pt2"),
         *(pytest.param(name, "onnx", marks=() if name in QUICK else pytest.mark.long) for name in NETS.values()),
     ],

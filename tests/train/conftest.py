@@ -27,11 +27,9 @@ def start_csvi():
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["csvi.train.loop", "csvi.commands.train", "csvi.runs.settings", "csvi.runs.run"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        first = context.Process(target=time.sleep, args=(0,))
-        first.start()
-        first.join()
+    first = context.Process(target=time.sleep, args=(0,))
+    first.start()
+    first.join()
 
     def start(*arguments, before=""):
         code = COMMAND.format(arguments=[os.fspath(argument) for argument in arguments], before=before)
