@@ -234,7 +234,7 @@ def hub(method, tmp_path, monkeypatch):
         asked.append((name, revision))
         assert allow_patterns == ["config.json", "model.safetensors"]
         if name != "owner/name":
-            raise OSError("404")
+            raise OSError("404 of f.json. Please check\nyour network.")
         return str(commit)
 
     monkeypatch.setattr("csvi.runs.network_files.snapshot_download", snapshot_download)
@@ -250,8 +250,17 @@ def test_a_model_of_the_hub_is_pinned_and_its_commit_logged(hub, method, images,
 
 
 def test_no_model_of_the_hub(hub):
-    with pytest.raises(CsviError, match="owner/nothing is neither a run folder nor a model of the Hub: 404"):
+    words = "there is no folder owner/nothing here, and no such model comes from the Hub: 404 of f.json$"
+    with pytest.raises(CsviError, match=words):
         load_net("owner/nothing")
+    assert len(hub) == 1
+
+
+@pytest.mark.parametrize("name", ["nope", "runs/people/typo", "../typo", "./typo", "/typo"])
+def test_what_cannot_be_a_model_of_the_hub_is_not_asked_for_there(hub, name):
+    with pytest.raises(CsviError, match=f"there is no folder {name}: give a run folder"):
+        load_net(name)
+    assert hub == []
 
 
 @pytest.mark.parametrize("name", ["one_colour:OneColourMethod", "os:system", "cosegment"])

@@ -131,7 +131,7 @@ def test_the_fingerprint_is_of_the_weights_that_were_trained(coseg_run, tmp_path
 def test_what_is_no_model_is_one_sentence(tmp_path):
     with pytest.raises(CsviError, match="holds no trained model"):
         open_embedder(tmp_path)
-    with pytest.raises(CsviError, match="neither a run folder nor a model of the Hub"):
+    with pytest.raises(CsviError, match=r"there is no folder .*no-such-run: give a run folder"):
         open_embedder(tmp_path / "no-such-run")
 
 

@@ -8,6 +8,7 @@ method.safetensors                what training added to it, and which identity 
 import contextlib
 import json
 import logging
+import re
 import shutil
 from collections.abc import Sequence
 from functools import partial
@@ -31,6 +32,8 @@ from csvi.writing import put_in_place
 log = logging.getLogger(__name__)
 
 CONFIG = "config.json"
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
+"""What may be the name of a model of the Hub, and its revision: `owner/name@v1.0`."""
 
 
 def save_method(method: Method, classes: Sequence[int], run: Path) -> None:
@@ -72,7 +75,11 @@ def load_net(run: str | Path) -> EmbeddingNet:
 def located(run: str | Path) -> tuple[Path, bool]:
     """Find the folder of a network, see `load_net`; and whether it is ours, and code that it names may be imported."""
     folder = expanded(run)
-    return (folder, True) if folder.is_dir() else (_downloaded(str(run)), False)
+    if folder.is_dir():
+        return folder, True
+    if not HUB_NAME.fullmatch(str(run)):
+        raise CsviError(f"there is no folder {run}: give a run folder, a folder of a model, or OWNER/NAME of the Hub")
+    return _downloaded(str(run)), False
 
 
 def read_net(folder: Path, ours: bool, run: str) -> EmbeddingNet:
@@ -119,7 +126,8 @@ def _downloaded(model: str) -> Path:
     try:
         folder = snapshot_download(name, revision=revision or None, allow_patterns=[CONFIG, MODEL])
     except (OSError, ValueError) as error:
-        raise CsviError(f"{model} is neither a run folder nor a model of the Hub: {in_one_line(error)}") from error
+        why, *_ = re.split(r"\.(?= |$)", in_one_line(error))  # what follows is advice on networks
+        raise CsviError(f"there is no folder {model} here, and no such model comes from the Hub: {why}") from error
     log.info("%s is commit %s", model, Path(folder).name)
     return Path(folder)
 

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 import os
-import re
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -37,7 +36,7 @@ from csvi.model.weights import model_file
 from csvi.paths import as_argument, expanded, name_of_folder
 from csvi.progress import progress
 from csvi.runs.embeddings import embed_together, kept_embeddings, key_of
-from csvi.runs.network_files import data_of, has_method, load_method, load_net, located, read_net
+from csvi.runs.network_files import HUB_NAME, data_of, has_method, load_method, load_net, located, read_net
 from csvi.runs.settings import load_config
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -158,12 +157,12 @@ class Run:
 
     @classmethod
     def _of_model_alone(cls, path: str, options: Options) -> "Run":
-        if not Path(path).is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", path):
+        if not Path(path).is_dir() and not HUB_NAME.fullmatch(path):
             raise CsviError(f"{path} is not the folder of a run: there is no such folder")
         if not options.root:
+            why = "it has no config.yaml" if Path(path).is_dir() else "there is no such folder here"
             raise CsviError(
-                f"{path} is not the folder of a run, it has no config.yaml: of a model alone, say what to test it on "
-                "with --data.root"
+                f"{path} is not the folder of a run, {why}: of a model alone, say what to test it on with --data.root"
             )
         folder, ours = located(path)
         net = read_net(folder, ours, path)
