@@ -5,6 +5,7 @@ import hashlib
 import os
 import shlex
 import stat
+from collections.abc import Callable, Iterable
 from io import BufferedReader
 from pathlib import Path
 
@@ -43,6 +44,29 @@ def open_file(file: Path) -> BufferedReader:
     """Open a file to read; raises as `status_of`, and what `open` raises."""
     status_of(file)
     return file.open("rb")
+
+
+def check_ours(file: Path, is_ours: Callable[[BufferedReader], bool]) -> None:
+    """Raises `CsviError` if something is there that csvi has not written, and that a new file would replace."""
+    try:
+        with open_file(file) as opened:
+            ours = is_ours(opened)
+    except FileNotFoundError:
+        return
+    except OSError:
+        ours = False
+    if not ours:
+        raise CsviError(f"{file} is there and was not written by csvi: name another file")
+
+
+def check_each_once(paths: Iterable[str | os.PathLike[str]]) -> None:
+    """Raises `CsviError` if one of these names of files and folders is given twice, if need be in other words."""
+    seen: set[Path] = set()
+    for path in paths:
+        place = expanded(path).resolve()
+        if place in seen:
+            raise CsviError(f"{path} is given twice: name every run once")
+        seen.add(place)
 
 
 def digest_of(file: Path) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import zipfile
 
 import numpy as np
 import onnx
@@ -14,13 +15,13 @@ from csvi.cli import main
 from csvi.data.records import Modality
 from csvi.errors import CsviError
 from csvi.export.graph import Graph, embed_with, largest_difference, random_images
-from csvi.export.make import FORMATS, export_file
+from csvi.export.make import FORMATS, export_file, is_ours
 from csvi.export.onnx_file import open_onnx, shorten_weights
 from csvi.export.reduction import Reduction
 from csvi.methods import METHODS, find_method
 from csvi.model.net import EmbeddingNet
 from csvi.model.weights import fingerprint_of
-from csvi.paths import name_of_folder
+from csvi.paths import check_ours, name_of_folder
 from csvi.runs import Run
 from csvi.runs.network_files import load_net
 
@@ -54,6 +55,7 @@ def test_a_file_embeds_batches_of_any_size_and_either_modality_as_csvi_does(meth
     net, form = net_of(method), FORMATS[kind]
     file = tmp_path / f"net{form.suffix}"
     form.write["float32"](Graph(net), {}, file)
+    check_ours(file, is_ours)
     embed = opened(file)
     assert largest_difference(embed, embed_with(net), 48, 24) < 1e-5
     images = random_images(np.random.default_rng(1), 3, 48, 24, Modality.VISIBLE)
@@ -154,11 +156,28 @@ def test_a_reduction_is_part_of_the_file(net_of, tmp_path):
 @pytest.mark.parametrize("difference", [1.1e-4, float("nan")])
 def test_a_file_that_embeds_otherwise_is_not_kept(net_of, trained, tmp_path, monkeypatch, difference):
     file = tmp_path / "net.pt"
-    file.write_text("the one before")
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("net/extra/csvi.json", "the one before")
+    before = file.read_bytes()
     monkeypatch.setattr("csvi.export.make.largest_difference", lambda *any: difference)
     with pytest.raises(CsviError, match=r"differ from PyTorch's by .*, more than 1e-04: it is not kept"):
         export_file(trained(net_of("coseg")), "torchscript", file)
-    assert [each.read_text() for each in tmp_path.iterdir()] == ["the one before"]
+    assert [each.read_bytes() for each in tmp_path.iterdir()] == [before]
+
+
+def test_a_file_of_somebody_else_is_never_replaced(net_of, trained, coseg_onnx, tmp_path):
+    with zipfile.ZipFile(tmp_path / "theirs.pt2", "w") as archive:
+        archive.writestr("weights", "theirs")
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "csvi", [], [])), tmp_path / "theirs.onnx")
+    (tmp_path / "theirs.pt").write_text("no archive")
+    model = trained(net_of("coseg"))
+    for kind, form in FORMATS.items():
+        file = tmp_path / f"theirs{form.suffix}"
+        before = file.read_bytes()
+        with pytest.raises(CsviError, match=r"theirs\.\w+ is there and was not written by csvi: name another file"):
+            export_file(model, kind, file)
+        assert file.read_bytes() == before
+    check_ours(coseg_onnx, is_ours)
 
 
 class FixedBatch(EmbeddingNet):

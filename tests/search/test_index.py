@@ -116,17 +116,6 @@ def test_a_gallery_is_not_made_with_a_root_that_is_not_above_the_images(uri, cro
     assert add(uri, crops / "table.csv")[0].new == 10
 
 
-def test_a_strip_never_replaces_an_image_of_the_gallery(uri, crops, tmp_path, capsys):
-    add(uri, crops / "table.csv")
-    (tmp_path / "link").symlink_to(crops)
-    for folder in (crops, tmp_path / "link", crops / ".." / "crops"):
-        assert main(["search", "probe.jpg", "--gallery", uri, "--strip", str(folder / "3.png")]) == 1
-        assert "3.png is an image of the gallery, which it would replace: name another" in capsys.readouterr().err
-    with open_gallery(uri) as gallery:
-        assert not gallery.holds(crops / "strip.png")
-        assert not gallery.holds(tmp_path / "strip.png")
-
-
 def test_images_that_cannot_be_read_are_named_and_the_others_added(uri, crops):
     (crops / "4.png").write_bytes(b"nothing")
     added, _ = add(uri, crops / "table.csv")

@@ -262,21 +262,11 @@ def too_many(people, other):
     return [probe(people), "--top", "0"], "--top 0: ask for 1 to 4,096 images"
 
 
-def strip_of_probe(people, other):
-    return [
-        str(people / "probe.png"),
-        "--strip",
-        str(people / "cam1" / ".." / "probe.png"),
-    ], "is a probe, which it would"
-
-
 def no_png(people, other):
     return [probe(people), "--strip", "a.jpg"], "--strip a.jpg: the name must end in .png"
 
 
-@pytest.mark.parametrize(
-    "make", [wrong_probe, no_such_camera, another_model, no_time, too_many, strip_of_probe, no_png]
-)
+@pytest.mark.parametrize("make", [wrong_probe, no_such_camera, another_model, no_time, too_many, no_png])
 def test_the_command_says_what_is_wrong_in_one_sentence(people, people_gallery, baseline_run, make, capfd):
     words, message = make(people, baseline_run)
     assert main(["search", *words, "--gallery", people_gallery]) == 1
@@ -285,6 +275,37 @@ def test_the_command_says_what_is_wrong_in_one_sentence(people, people_gallery, 
     assert err.count("\n") == 1
     with pytest.raises(AssertionError, match=message):
         raise AssertionError(err)
+
+
+def test_a_strip_replaces_no_picture_but_a_strip(people, people_gallery, tmp_path, capsys):
+    picture = tmp_path / "holiday.png"
+    Image.new("RGB", (8, 8)).save(picture)
+    before = picture.read_bytes()
+    (tmp_path / "link.png").symlink_to(picture)
+    (tmp_path / "text.png").write_text("no picture")
+    for name in ("holiday.png", "link.png", "text.png"):
+        assert main(["search", probe(people), "--gallery", people_gallery, "--strip", str(tmp_path / name)]) == 1
+        assert f"{name} is there and was not written by csvi: name another file" in capsys.readouterr().err
+    assert picture.read_bytes() == before
+
+
+def test_a_search_says_that_the_images_are_not_where_they_were(people, people_gallery, tmp_path, caplog):
+    words = ["search", probe(people), "--gallery", people_gallery, "--top", "2", "--strip", str(tmp_path / "strip.png")]
+    try:
+        for root, line in (
+            (
+                tmp_path / "gone",
+                f"gone, the folder of the images, is not there any more: csvi index move --gallery {people_gallery}",
+            ),
+            (tmp_path, "2 of the 2 images that were found cannot be read"),
+        ):
+            with open_gallery(people_gallery) as gallery:
+                gallery.change(root=str(root))
+            assert main(words) == 0  # which replaces the strip of before
+            assert line in caplog.messages[-1]
+    finally:
+        with open_gallery(people_gallery) as gallery:
+            gallery.change(root=str(people))
 
 
 def test_an_empty_gallery_and_one_of_unknown_model_are_one_sentence(people, make_features, uri, tmp_path, capsys):

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import logging
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
@@ -18,15 +20,17 @@ from csvi.commands.options import (
 )
 from csvi.commands.parser import Parser
 from csvi.errors import CsviError
-from csvi.paths import expanded
+from csvi.paths import as_argument, expanded
 
 if TYPE_CHECKING:
     from csvi.config import DataConfig
-    from csvi.search.gallery import Facts, Hit
+    from csvi.search.gallery import Hit
 
 MOST = 4096
 """Images to find."""
 SUMMARY = "Find a person in a gallery of embeddings, by day and by night."
+
+log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: Parser) -> None:
@@ -51,21 +55,18 @@ def add_arguments(parser: Parser) -> None:
 def run(settings: Namespace) -> None:
     from csvi.search.gallery import open_gallery
     from csvi.search.query import search
+    from csvi.search.strip import check_strip
 
     if not 0 < settings.top <= MOST:
         raise CsviError(f"--top {settings.top}: ask for 1 to {MOST:,} images")
-    if settings.strip and not settings.strip.endswith(".png"):
-        raise CsviError(f"--strip {settings.strip}: the name must end in .png")
-    if settings.strip and expanded(settings.strip).resolve() in [expanded(p).resolve() for p in settings.probes]:
-        raise CsviError(f"--strip {settings.strip} is a probe, which it would replace: name another file")
+    if settings.strip:
+        if not settings.strip.endswith(".png"):
+            raise CsviError(f"--strip {settings.strip}: the name must end in .png")
+        check_strip(expanded(settings.strip))
     where = where_of(settings)
     with open_gallery(settings.gallery, settings.collection) as gallery:
         if not len(gallery):
             raise CsviError(f"the gallery {gallery.name} is empty: add images with csvi index add")
-        if settings.strip and gallery.holds(expanded(settings.strip)):
-            raise CsviError(
-                f"--strip {settings.strip} is an image of the gallery, which it would replace: name another file"
-            )
         embedder = embedder_for(settings, gallery.facts)
         of_gallery = gallery.facts.read_as(embedder.data)
         embedder.data = dataclasses.replace(embedder.data, **ranges_of(settings, of_gallery))
@@ -74,8 +75,13 @@ def run(settings: Namespace) -> None:
         hits = search(gallery, vectors, settings.top, where, by_track=settings.by == "track")
     if not hits:
         raise CsviError(f"no image of {gallery.name} meets the conditions: csvi index info shows its cameras")
-    if settings.strip:
-        _write_strip(settings, hits, embedder.data, of_gallery, gallery.facts)
+    root = expanded(gallery.facts.root)
+    unread = _write_strip(settings, hits, root, embedder.data, of_gallery) if settings.strip else 0
+    if not root.is_dir():
+        move = f"csvi index move --gallery {as_argument(settings.gallery)} --root NEW"
+        log.warning("%s, the folder of the images, is not there any more: %s", root, move)
+    elif unread:
+        log.warning("%d of the %d images that were found cannot be read", unread, len(hits))
     if settings.json:
         found = {"gallery": gallery.name, "root": gallery.facts.root, "probes": settings.probes}
         print(json.dumps(found | {"hits": [dataclasses.asdict(hit) for hit in hits]}, indent=1))
@@ -98,11 +104,12 @@ def _print(hits: "list[Hit]") -> None:
 
 
 def _write_strip(
-    settings: Namespace, hits: "list[Hit]", of_probes: "DataConfig", of_gallery: "DataConfig", facts: "Facts"
-) -> None:
+    settings: Namespace, hits: "list[Hit]", root: Path, of_probes: "DataConfig", of_gallery: "DataConfig"
+) -> int:
+    """Write the picture; returns how many of the images that were found cannot be read."""
     from csvi.data.records import Modality
     from csvi.search.strip import write_strip
 
     likely = Modality.VISIBLE if settings.probe_modality == "visible" else Modality.INFRARED
     probes = [(expanded(probe), likely) for probe in settings.probes]
-    write_strip(probes, hits, expanded(facts.root), of_gallery, expanded(settings.strip), of_probes)
+    return write_strip(probes, hits, root, of_gallery, expanded(settings.strip), of_probes)

@@ -2,19 +2,24 @@
 
 import logging
 import math
+import zipfile
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
+from io import BufferedReader
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple, get_args
 
 import numpy as np
 
 from csvi.errors import CsviError, in_one_line
 from csvi.export.graph import BATCHES, Embed, Graph, embed_with, largest_difference
+from csvi.export.onnx_file import FACTS as IN_ONNX
 from csvi.export.onnx_file import Weights, write_onnx
 from csvi.export.reduction import reduction_of
+from csvi.export.torch_files import FACTS as IN_ARCHIVE
 from csvi.export.torch_files import write_program, write_torchscript
 from csvi.export.trained import Trained
+from csvi.paths import check_ours
 from csvi.writing import replacing
 
 log = logging.getLogger(__name__)
@@ -50,7 +55,7 @@ def export_file(
     Args:
         model: what is exported.
         kind: one of `FORMATS`.
-        out: the file; one that is there is replaced once the new one is whole and compared.
+        out: the file; one that csvi exported before is replaced once the new one is whole and compared.
         weights: what large weights are stored in; all is computed in float32.
         dimensions: reduce embeddings to so many numbers, see `csvi.export.reduction`.
 
@@ -58,14 +63,15 @@ def export_file(
         The largest difference of a number of an embedding from PyTorch's in float32, see `largest_difference`.
 
     Raises:
-        CsviError: the format has other suffixes or weights, the network cannot be exported, its embeddings differ, the
-            file cannot be written, or a library is not installed.
+        CsviError: the format has other suffixes or weights, a file of somebody else is there, the network cannot be
+            exported, its embeddings differ, the file cannot be written, or a library is not installed.
     """
     form = FORMATS[kind]
     if weights not in form.write:
         raise CsviError(f"weights of {kind} are stored in {' or '.join(form.write)}, not in {weights}")
     if out.suffix != form.suffix or out.is_dir():
         raise CsviError(f"{out} is no name for a file of {kind}: it must end in {form.suffix}, and be no folder")
+    check_ours(out, is_ours)
     size = model.net.height, model.net.width
     blank = np.zeros((1, *size, 3), np.uint8)
     wanted, reduction = embed_with(model.net), None
@@ -94,6 +100,18 @@ def export_file(
                 f"{TOLERANCE:.0e}: it is not kept; export to another format, and report this"
             )
     return difference
+
+
+def is_ours(file: BufferedReader) -> bool:
+    """Whether a file holds the facts that all that csvi exports does."""
+    if not zipfile.is_zipfile(file):
+        file.seek(0)
+        return b"%c%s\x12" % (len(IN_ONNX), IN_ONNX.encode()) in file.read()  # a string of Protobuf, before its value
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return any(PurePosixPath(name).name == IN_ARCHIVE for name in archive.namelist())
+    except zipfile.BadZipFile:
+        return False
 
 
 def _why(error: BaseException) -> str:

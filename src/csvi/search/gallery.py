@@ -203,12 +203,6 @@ class Gallery:
             found |= {row["path"]: _entry(row) for row in rows}
         return found
 
-    def holds(self, file: Path) -> bool:
-        """Whether a file is one of the images, if need be by another name through links."""
-        places = (Path(absolute(file)), self.root), (file.resolve(), self.root.resolve())
-        inside = [place.relative_to(root).as_posix() for place, root in places if place.is_relative_to(root)]
-        return bool(self.there(inside))
-
     def embeddings(self, paths: Sequence[str]) -> np.ndarray:
         """Look up the embeddings of those of at most 10,000 images that are there: (n, dim) float32, in their order."""
         named = f"path in [{', '.join(map(quoted, paths))}]"

@@ -1,14 +1,17 @@
 """A picture of a search: the probes, then the images that were found, best first."""
 
 from collections.abc import Sequence
+from io import BufferedReader
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from csvi.config import DataConfig
 from csvi.data.depth import levels_of
 from csvi.data.images import BadImage, load_image
 from csvi.data.records import Modality
+from csvi.paths import check_ours
 from csvi.search.gallery import Hit
 from csvi.writing import replacing
 
@@ -17,6 +20,13 @@ WIDTH, HEIGHT, GAP, LINE = 112, 224, 8, 15
 COLUMNS = 10
 PROBE, FOUND, MISSING = "#e8590c", "#adb5bd", "#f1f3f5"
 """Colours of the frame of a probe and of an image that was found, and of one that cannot be read."""
+NOTE = "Software", "csvi"
+"""What a strip holds beside its pixels, so that the next one may replace it."""
+
+
+def check_strip(file: Path) -> None:
+    """Raises `CsviError` if a file is there that is no strip, see `csvi.paths.check_ours`."""
+    check_ours(file, _is_strip)
 
 
 def write_strip(
@@ -26,7 +36,7 @@ def write_strip(
     data: DataConfig,
     file: Path,
     of_probes: DataConfig | None = None,
-) -> None:
+) -> int:
     """Write a picture of the probes and of what was found, each with its rank, similarity, camera, time and track.
 
     Args:
@@ -37,23 +47,36 @@ def write_strip(
         file: to write, .png.
         of_probes: ranges of the probes, if they are others.
 
+    Returns:
+        How many of the images that were found cannot be read.
+
     Raises:
         CsviError: it cannot be written.
     """
     words = [_words(rank, hit) for rank, hit in enumerate(hits, 1)]
     lines = max(map(len, words), default=1)
     cells = [_cell(_read(probe, modality, of_probes or data), ["probe"], PROBE, lines) for probe, modality in probes]
-    for hit, below in zip(hits, words, strict=True):
-        image = _read(root / hit.path, Modality[hit.modality.upper()], data)
-        cells.append(_cell(image, below, FOUND, lines))
+    found = [_read(root / hit.path, Modality[hit.modality.upper()], data) for hit in hits]
+    cells += [_cell(image, below, FOUND, lines) for image, below in zip(found, words, strict=True)]
     width, height = cells[0].size
     columns = min(COLUMNS, len(cells))
     rows = -(-len(cells) // columns)
     strip = Image.new("RGB", (columns * (width + GAP) + GAP, rows * (height + GAP) + GAP), "white")
     for i, cell in enumerate(cells):
         strip.paste(cell, (GAP + i % columns * (width + GAP), GAP + i // columns * (height + GAP)))
+    note = PngInfo()
+    note.add_text(*NOTE)
     with replacing(file) as partial:
-        strip.save(partial, "PNG")
+        strip.save(partial, "PNG", pnginfo=note)
+    return found.count(None)
+
+
+def _is_strip(file: BufferedReader) -> bool:
+    try:
+        with Image.open(file, formats=["PNG"]) as image:
+            return image.info.get(NOTE[0]) == NOTE[1]
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # as Pillow raises on what is no PNG
+        return False
 
 
 def _words(rank: int, hit: Hit) -> list[str]:
