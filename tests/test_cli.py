@@ -299,7 +299,10 @@ def test_wrong_arguments_are_named_in_one_sentence(arguments, word, capsys):
         (["report", "nowhere"], "nowhere"),
         (["synth"], "--sheet"),
         (["evaluate"], "--features"),
-        (["evaluate", "run", "--features", "feats.npz"], "--features"),
+        (["evaluate", "run", "--features", "feats.npz"], "give one of them, not both"),
+        (["evaluate", "run", "other", "./run"], "run is given twice: name every run once"),
+        (["compare", "run", "run/../run"], "run/../run is given twice"),
+        (["compare", "run", "--against", "other", "run"], "run is given twice"),
         (["evaluate", "--features", "feats.npz"], "--data.root"),
         (["evaluate", "run", "--expand", "-1"], "expand"),
         (["check", "nowhere"], "nowhere"),
@@ -558,9 +561,10 @@ def test_ten_runs_in_one_call_features_and_a_comparison(tmp_path, capsys):
     assert "folds" in capsys.readouterr().err
     assert run("compare", runs[0], runs[0] / "evaluation-k-reciprocal-re-ranking.json") == 0
     assert "Δ R1" in capsys.readouterr().out
-    assert run("compare", *runs, "--against", *runs) == 0
+    reranked = [folder / "evaluation-k-reciprocal-re-ranking.json" for folder in runs]
+    assert run("compare", *runs, "--against", *reranked) == 0
     assert capsys.readouterr().out.count("2 × ") == 2
-    assert run("compare", *runs, "--against", runs[0]) == 1
+    assert run("compare", *runs, "--against", reranked[0]) == 1
     assert "different folds" in capsys.readouterr().err
 
     benchmark = read_benchmark(DataConfig(root=str(data), layout="regdb", fold=2))

@@ -44,7 +44,6 @@ def test_images_are_embedded_once(run, counted, capsys):
         ["report", run],
         ["report", run, "--figures", "tsne"],
         ["figure", "tsne", run],
-        ["compare", run, run],
     ):
         assert main([str(argument) for argument in command]) == 0
     assert len(counted) == 1

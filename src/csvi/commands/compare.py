@@ -5,6 +5,7 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from csvi.commands.parser import Parser
+from csvi.paths import check_each_once, expanded
 
 SUMMARY = "Evaluated runs side by side, and their paired differences to the first."
 
@@ -18,8 +19,11 @@ def add_arguments(parser: Parser) -> None:
 def run(settings: Namespace) -> None:
     from csvi.analysis.tables import print_comparison
     from csvi.runs import Evaluation
+    from csvi.runs.run import EVALUATION
     from csvi.runs.statistics import compare_groups
 
+    given = map(expanded, [*settings.runs, *(settings.against or [])])
+    check_each_once(path / EVALUATION if path.is_dir() else path for path in given)
     groups, names = [[Evaluation.load(Path(run))] for run in settings.runs], settings.runs
     if settings.against:
         both = (settings.against, settings.runs)

@@ -13,7 +13,7 @@ from jsonargparse import Namespace
 from csvi.commands.options import add_test_options, options_of, test_arguments
 from csvi.commands.parser import Parser
 from csvi.errors import CsviError
-from csvi.paths import as_argument
+from csvi.paths import as_argument, check_each_once
 
 if TYPE_CHECKING:
     from csvi.runs import Evaluation, Options
@@ -38,8 +38,11 @@ def run(settings: Namespace) -> None:
     from csvi.runs.evaluation import embed_share
     from csvi.train.processes import ending_together
 
-    if bool(settings.runs) == bool(settings.features):
+    if settings.runs and settings.features:
+        raise CsviError("run folders and --features FILE exclude each other: give one of them, not both")
+    if not (settings.runs or settings.features):
         raise CsviError("give what to evaluate: run folders, or --features FILE with --data.root")
+    check_each_once(settings.runs)
     if settings.devices < 1 or (settings.features and settings.devices > 1):
         raise CsviError(f"--devices {settings.devices}: it must be at least 1, and 1 with --features, already embedded")
     options = dataclasses.replace(options_of(settings), devices=settings.devices)
