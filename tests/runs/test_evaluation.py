@@ -12,7 +12,8 @@ from PIL import Image
 
 import csvi
 from csvi.analysis.tables import print_evaluation
-from csvi.data import protocols_of
+from csvi.config import DataConfig
+from csvi.data import protocols_of, read_benchmark
 from csvi.data.batch import Batch
 from csvi.errors import CsviError
 from csvi.evaluate import Refinement, evaluate_protocols
@@ -159,6 +160,28 @@ def test_a_run_counts_once_and_all_see_the_same_images(root, untrained, tmp_path
         summarize([evaluation, evaluation])
     with pytest.raises(CsviError, match="the test images differ"):
         summarize([evaluation, replace(evaluation, model="other", fingerprint="0")])
+
+
+@pytest.fixture
+def constant_features(sysu_root, tmp_path):
+    """Embeddings that are all zero."""
+    paths = [record.path for record in read_benchmark(DataConfig(root=str(sysu_root))).test]
+    np.savez(tmp_path / "f.npz", embedding=np.zeros((len(paths), 4), np.float32), path=paths)
+    return tmp_path / "f.npz"
+
+
+def test_embeddings_that_are_all_equal_are_told_once(constant_features, sysu_root, coseg_run, caplog):
+    evaluate_features(constant_features, Options(root=sysu_root))
+    assert [message[:25] for message in caplog.messages] == ["all embeddings are equal:"]
+    caplog.clear()
+    evaluate(coseg_run)
+    assert caplog.messages == []
+
+
+def test_queries_are_not_expanded_by_more_images_than_there_are(constant_features, sysu_root):
+    expanded = Options(root=sysu_root, refinement=Refinement(expand=17))
+    with pytest.raises(CsviError, match=r"^--expand 17: the gallery holds 16 images$"):
+        evaluate_features(constant_features, expanded)
 
 
 def test_features_need_a_root_and_no_flip(tmp_path):

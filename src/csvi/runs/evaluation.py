@@ -163,10 +163,11 @@ def evaluate_run(run: Run) -> Evaluation:
     `run.embeddings` are the ones that were evaluated.
 
     Raises:
-        CsviError: the dataset lacks something that its protocols need, or an image or a mask cannot be read.
+        CsviError: the dataset lacks something that its protocols need, a gallery is too small for the options, or an
+            image or a mask cannot be read.
     """
     benchmark, options = run.benchmark, run.options
-    protocols = protocols_of(benchmark, "test", options.gallery)  # what cannot be asked is found before embedding
+    protocols = _protocols(benchmark, options)  # what cannot be asked is found before embedding
     true = _true_masks(run)  # and so are masks that are none
     embeddings, seconds, ranked = run.kept_embeddings(), 0.0, None
     run.fabric.broadcast(embeddings is None)  # to the processes that embed a share
@@ -272,9 +273,19 @@ def evaluate_features(file: str | os.PathLike[str], options: Options) -> Evaluat
         raise CsviError("--flip averages while embedding and these are embeddings already: leave it away")
     benchmark = read_benchmark(options.applied_to(DataConfig()))
     embeddings = read_embeddings(expanded(file), [record.path for record in benchmark.test])
-    protocols = protocols_of(benchmark, "test", options.gallery)
+    protocols = _protocols(benchmark, options)
     ranked = _rank(embeddings, protocols, benchmark, options.refinement)
     return _evaluation(embeddings, protocols, ranked, benchmark, options, str(file), "", 0.0, {})
+
+
+def _protocols(benchmark: Benchmark, options: Options) -> list[Protocol]:
+    """The protocols on the test images; raises `CsviError` if queries are expanded by more images than there are."""
+    protocols = protocols_of(benchmark, "test", options.gallery)
+    expand, sizes = options.refinement.expand, [len(trial.gallery) for p in protocols for trial in p.trials]
+    smallest = min(filter(None, sizes), default=expand)
+    if expand > smallest:
+        raise CsviError(f"--expand {expand}: the gallery holds {smallest:,} images")
+    return protocols
 
 
 def _rank(embeddings: Tensor, protocols: Sequence[Protocol], benchmark: Benchmark, refinement: Refinement) -> Ranked:
@@ -295,6 +306,8 @@ def _evaluation(
     masks: dict[str, MaskResult],
 ) -> Evaluation:
     results, ranking = ranked
+    if torch.equal(*embeddings.aminmax(dim=0)):
+        log.warning("all embeddings are equal: every ranking is a tie, and the metrics say nothing (%s)", model)
     pairs = []
     if options.refinement == NO_REFINEMENT:  # which looks at the whole gallery, and not at one camera of it
         pairs = evaluate_camera_pairs(protocols[0], embeddings, benchmark.test)
