@@ -177,9 +177,21 @@ def test_images_that_cannot_be_read_are_listed_and_the_others_embedded(table, tm
         with (tmp_path / "f.npz.left-out.csv").open(newline="") as file:
             assert list(csv.reader(file))[:2] == [["path", "reason"], ["2.png", "is not an image"]]
     for n in (0, 1, 3, 4, 5, 9):
-        (table.parent / f"{n}.png").unlink()
-    with pytest.raises(CsviError, match=r"none of the 10 images of .* can be read: 0.png is not there"):
+        (table.parent / f"{n}.png").write_bytes(b"nothing")
+    with pytest.raises(CsviError, match=r"none of the 10 images of .* can be read: 0.png is not an image"):
         embed_to_file(Colours(), crops_of(table), tmp_path / "g.npz")
+
+
+def test_a_table_whose_infrared_images_are_not_there_is_refused(table):
+    for n in (1, 3, 5, 7):
+        (table.parent / f"{n}.png").unlink()
+    assert len(crops_of(table).records) == 10  # 9.png is infrared
+    (table.parent / "9.png").unlink()
+    with pytest.raises(CsviError, match=r"none of the 5 infrared images is there, such as .*crops/1\.png$"):
+        crops_of(table)
+    lines = [",".join(line.split(",")[:3]) for line in table.read_text().splitlines()]
+    table.write_text("\n".join(lines))  # which is silent about modalities
+    assert len(crops_of(table).records) == 10
 
 
 @pytest.mark.usefixtures("small_pieces")

@@ -128,9 +128,10 @@ def read_crops(
 
     Raises:
         CsviError: there is no such folder or table, no image in it, an unknown camera, or its reader finds something
-            wrong; or it seems to be a dataset that lacks a folder, and neither modality nor infrared cameras are given;
-            or a dataset, which says itself what its images are, is given with a modality or infrared cameras, a
-            table with a layout, or infrared cameras with a modality.
+            wrong, or none of the images that it names for a modality is there; or it seems to be a dataset that lacks a
+            folder, and neither modality nor infrared cameras are given; or a dataset, which says itself what its images
+            are, is given with a modality or infrared cameras, a table with a layout, or infrared cameras with a
+            modality.
     """
     source = expanded(data.root).absolute()
     table = source.is_file() and source.suffix.lower() in TABLES
@@ -158,6 +159,7 @@ def read_crops(
     if not crops.records:
         raise CsviError(f"no images in {source}")
     files = {modality: [root / r.path for r in crops.records if r.modality == modality] for modality in Modality}
+    _check_there(crops)
     data, depths = measured_ranges(files, data)
     ranges = {RANGES[modality]: depths[modality].range if modality in depths else "auto" for modality in Modality}
     return dataclasses.replace(crops, data=data, ranges=ranges)
@@ -179,6 +181,16 @@ def _of_dataset(root: Path, data: DataConfig, layout: str) -> Crops:
             records |= {record.path: record for split in benchmark.splits.values() for record in split}
             cameras |= benchmark.cameras
     return Crops(root, layout, list(records.values()), data, cameras, {"by the dataset": len(records)})
+
+
+def _check_there(crops: Crops) -> None:
+    """Raises `CsviError` if there is no image of a modality that a dataset or a table names."""
+    for modality in Modality:
+        of_modality = [record.path for record in crops.records if record.modality == modality]
+        named = [path for path in of_modality if "modality" not in crops.guessed.get(path, ())]
+        if named and not any((crops.root / path).exists() for path in of_modality):
+            name = modality.name.lower()
+            raise CsviError(f"none of the {len(of_modality):,} {name} images is there, such as {crops.root / named[0]}")
 
 
 def _check_whole(root: Path) -> None:
