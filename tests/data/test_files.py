@@ -1,6 +1,7 @@
 """What the readers share: lists of images, names of files, masks."""
 
 import os
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -165,12 +166,15 @@ def test_folder_that_cannot_be_listed(tmp_path, monkeypatch):
         image_names(tmp_path)
 
 
-def test_name_that_is_not_text(tmp_path):
+def test_name_that_is_not_text(tmp_path, monkeypatch):
     try:
         os.close(os.open(os.fsencode(tmp_path) + b"/caf\xe9.jpg", os.O_CREAT))
     except OSError:
         pytest.skip("this file system has names in UTF-8 only")
     with pytest.raises(CsviError, match=r"holds b'caf\\xe9.jpg', a name that is not UTF-8: rename it$"):
+        image_names(tmp_path)
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "ascii")  # as of LC_ALL=C
+    with pytest.raises(CsviError, match=r"a name that this locale cannot express: set LC_ALL=C.UTF-8$"):
         image_names(tmp_path)
 
 

@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 import re
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -150,7 +151,9 @@ def _checked(folder: Path, names: Iterable[str]) -> list[str]:
     names = list(names)
     for name in names:
         if re.search(r"[\ud800-\udfff]", name):  # the system hands bytes that are no text over as lone surrogates
-            raise CsviError(f"{folder} holds {os.fsencode(name)!r}, a name that is not UTF-8: rename it")
+            utf_8 = sys.getfilesystemencoding() == "utf-8"
+            why = "is not UTF-8: rename it" if utf_8 else "this locale cannot express: set LC_ALL=C.UTF-8"
+            raise CsviError(f"{folder} holds {os.fsencode(name)!r}, a name that {why}")
     return names
 
 
