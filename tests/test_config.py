@@ -164,6 +164,21 @@ def test_what_is_no_file_of_settings_is_one_sentence(tmp_path, text):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("data:\n  width: [32\nseed: 1\n", "line 3: expected ',' or ']', but got ':'"),
+        ("seed: 1\n\ttrain: 2\n", "line 2: found character '\\t' that cannot start any token"),
+        ("a: \0", "unacceptable character #x0000: special characters are not allowed"),
+    ],
+)
+def test_what_is_no_yaml_is_said_with_its_line(tmp_path, text, why):
+    (tmp_path / "settings.yaml").write_text(text)
+    with pytest.raises(CsviError) as caught:
+        read_settings(tmp_path / "settings.yaml")
+    assert str(caught.value).endswith(f"settings.yaml is not a configuration of csvi: {why}")
+
+
 def test_an_empty_file_holds_no_settings(tmp_path):
     (tmp_path / "settings.yaml").write_text("# nothing\n")
     assert read_settings(tmp_path / "settings.yaml") == {}

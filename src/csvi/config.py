@@ -401,8 +401,12 @@ def read_settings(file: Path) -> dict[str, Any]:
         settings = _SettingsLoader(file.read_text(encoding="utf-8")).get_single_data()
     except OSError as error:
         raise CsviError(f"cannot read {file}: {error.strerror}") from error
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise CsviError(f"{file} is not a configuration of csvi: {line}{error.problem}") from error
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise CsviError(f"{file} is not a configuration of csvi: {in_one_line(error, 500)}") from error
+        why, *_ = in_one_line(error, 500).split(' in "<unicode string>"')  # as PyYAML names a text without a file
+        raise CsviError(f"{file} is not a configuration of csvi: {why}") from error
     settings = settings or {}
     if not isinstance(settings, dict):
         raise CsviError(f"{file} is not a configuration of csvi: it must hold names and values")
