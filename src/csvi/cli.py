@@ -97,7 +97,7 @@ def _command(arguments: Sequence[str]) -> ModuleType:
 
 
 def _run(command: ModuleType, name: str, arguments: list[str]) -> int | None:
-    from csvi.commands.parser import Parser, refusing
+    from csvi.commands.parser import Parser, check_empty, refusing
     from csvi.config import check_nulls
 
     parser = Parser(prog=name, description=command.SUMMARY)
@@ -108,6 +108,7 @@ def _run(command: ModuleType, name: str, arguments: list[str]) -> int | None:
             add_completers(parser)
         parsed = parser.parse_args(parser.arguments)
         check_nulls(parser, parsed)
+        check_empty(parser, parsed)
         settings = parser.instantiate(parsed)
     status: int | None = command.run(settings)
     return status

@@ -1,7 +1,9 @@
 """The argument parser of all commands."""
 
 import contextlib
+import difflib
 import itertools
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
@@ -19,6 +21,11 @@ METHOD = "one of csvi methods, or module:Class"
 CONFIG = "YAML file of settings, or one of csvi's by its name (sysu, methods/agw)"
 """Help of `--config`."""
 
+PATHS = ("root", "source", "run", "runs", "out", "resume", "features", "onnx")
+"""Arguments and options that may not be empty: an empty path is the current folder."""
+_KINDS = {"<class 'float'>": "a finite number", "<class 'int'>": "a whole number", "<class 'bool'>": "true or false"}
+"""Types as jsonargparse writes them, and in plain words."""
+
 
 class Parser(ArgumentParser):
     """An argument parser that says what is wrong in one sentence."""
@@ -27,6 +34,9 @@ class Parser(ArgumentParser):
     """What is to be parsed: which options a command has may depend on it."""
     method: str | None = None
     """Name of the method that a command trains, once it is known."""
+
+    def __init__(self, **options: Any):
+        super().__init__(allow_abbrev=False, **options)  # of what `_values` looks for, say, the parser alone would know
 
     def add_argument(self, *names: Any, **options: Any) -> Any:
         """Add an option, of type str if nothing else is said: jsonargparse would take any type from a --config."""
@@ -37,9 +47,44 @@ class Parser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print one sentence, not pages of usage, and exit with status 2."""
         command = self.prog.replace("[options] ", "")
-        options = f"{command} --method {self.method} --help" if self.method else f"{command} --help"
-        print(f"{command}: {' '.join(message.split())[:500]} (see {options})", file=sys.stderr)
+        word = next(iter(self.arguments), "") if "word" in (action.dest for action in self._actions) else ""
+        of_method = f"--method {self.method}" if self.method else ""
+        options = " ".join(filter(None, (command, word, of_method, "--help")))
+        said = _in_plain_words(" ".join(message.split()), self)
+        print(f"{command}: {said[:500]} (see {options})", file=sys.stderr)
         sys.exit(2)
+
+
+def _in_plain_words(message: str, parser: ArgumentParser) -> str:
+    """Put what jsonargparse says without types of Python, and with the option that was meant."""
+    names = {action.dest: action.option_strings[-1] for action in parser._actions if action.option_strings}
+    for pattern in (
+        r'Parser key "(\S+)": Expected a (.+?)\. Got value: (.*)',
+        r'Parser key "(\S+)": Does not .*? Errors: - Expected a (.+?) - Expected a <.*NoneType.* Given value: (.*)',
+    ):
+        if found := re.fullmatch(pattern, message):
+            key, kind, value = found.groups()
+            choices = re.fullmatch(r"typing\.Literal\[(.*)\]", kind)
+            kind = f"one of {choices[1].replace(chr(39), '')}" if choices else _KINDS.get(kind)
+            return f"{key} is {value}: it must be {kind}" if kind else message
+    if found := re.fullmatch(r"the following arguments are required: (.*)", message):
+        needed = ", ".join(names.get(name, name) for name in found[1].split(", "))
+        return f"the following arguments are required: {needed}"
+    if found := re.match(r"unrecognized arguments: --([^\s=]+)", message):
+        known = [option.removeprefix("--") for option in names.values()]
+        within = [name for name in known if name.endswith(f".{found[1]}")]  # as --lr of --train.lr
+        if close := within or difflib.get_close_matches(found[1], known, 1):
+            return f"{message}, did you mean --{close[0]}?"
+    return message
+
+
+def check_empty(parser: ArgumentParser, settings: Any) -> None:
+    """Raises `CsviError` if the path of a file or folder is empty, as that of a shell's variable that is not set."""
+    for action in parser._actions:
+        value = settings.get(action.dest) if action.dest in PATHS else None
+        if "" in (value if isinstance(value, list) else [value]):
+            name = next(reversed(action.option_strings), action.dest)
+            raise CsviError(f"{name} is empty: give it the path of a file or folder")
 
 
 @contextlib.contextmanager
@@ -74,8 +119,10 @@ def add_run_settings(parser: Parser) -> None:
     The method is the one that `--method NAME` names, or else the `--config` file. Help for no method in particular
     imports none, and so no torch.
     """
-    parser.add_argument("--config", action=_ConfigFile, help=f"{CONFIG}; give it first, options after it override it")
-    parser.arguments = [_spelled_out(argument) for argument in parser.arguments]
+    parser.add_argument(
+        "--config", action=_ConfigFile, help=f"{CONFIG}; options override it, and a later file an earlier one"
+    )
+    parser.arguments = _files_first([_spelled_out(argument) for argument in parser.arguments])
     parser.method = _named_method(parser.arguments)
     if parser.method is None and {"--help", "-h"} & set(parser.arguments):
         parser.add_argument("--method", help=f"{METHOD}; --method NAME --help: its settings")
@@ -96,6 +143,17 @@ def _spelled_out(argument: str) -> str:
     """Write `--method` as `--method.name`, which it is in the settings."""
     name, equals, value = argument.partition("=")
     return f"--method.name{equals}{value}" if name == "--method" else argument
+
+
+def _files_first(arguments: Sequence[str]) -> list[str]:
+    """Put each --config before all other options: jsonargparse lets the last word win, a file over an option too."""
+    files, others, words = list[str](), list[str](), iter(arguments)
+    for word in words:
+        if word == "--config" and (file := next(words, None)) is not None:
+            files += [word, file]
+        else:
+            (files if word.startswith("--config=") else others).append(word)
+    return [*files, *others]
 
 
 def _named_method(arguments: Sequence[str]) -> str | None:
