@@ -234,7 +234,7 @@ def hub(method, tmp_path, monkeypatch):
         asked.append((name, revision))
         assert allow_patterns == ["config.json", "model.safetensors"]
         if name != "owner/name":
-            raise OSError("404 of f.json. Please check\nyour network.")
+            raise OSError("404 of f.json\nPlease check. Your network.")
         return str(commit)
 
     monkeypatch.setattr("csvi.runs.network_files.snapshot_download", snapshot_download)

@@ -126,7 +126,7 @@ def _downloaded(model: str) -> Path:
     try:
         folder = snapshot_download(name, revision=revision or None, allow_patterns=[CONFIG, MODEL])
     except (OSError, ValueError) as error:
-        why, *_ = re.split(r"\.(?= |$)", in_one_line(error))  # what follows is advice on networks
+        why, *_ = re.split(r"\.?(?:\n|$)|\. ", str(error))  # what follows is advice on networks
         raise CsviError(f"there is no folder {model} here, and no such model comes from the Hub: {why}") from error
     log.info("%s is commit %s", model, Path(folder).name)
     return Path(folder)
