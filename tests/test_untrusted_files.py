@@ -149,7 +149,7 @@ MODULES = {"pickle", "cPickle", "dill", "joblib", "cloudpickle", "shelve", "mars
 CALLS = {"load_state_dict_from_url", "literal_eval", "exec", "unsafe_load", "full_load", "Unpickler"}
 READERS = {"load", "load_all", "serialization", "hub", "*"} | CALLS
 """Of torch and YAML, to be called by their full names alone."""
-YAML = {"safe_load", "safe_dump", "SafeLoader", "YAMLError", "AliasEvent", "ScalarNode"}
+YAML = {"safe_load", "safe_dump", "SafeLoader", "YAMLError", "MarkedYAMLError", "AliasEvent", "ScalarNode"}
 
 
 def dangers(source):
