@@ -17,6 +17,8 @@ except ImportError:  # Windows
 
 log = logging.getLogger(__name__)
 
+FILE = ".lock"
+
 
 @contextlib.contextmanager
 def locked(folder: Path, cannot: str, busy: str, way: str) -> Iterator[None]:
@@ -25,7 +27,7 @@ def locked(folder: Path, cannot: str, busy: str, way: str) -> Iterator[None]:
     Where the file system cannot lock, the log says so and nobody is kept out.
 
     Args:
-        folder: is given a file `.lock`, which names the process.
+        folder: is given a `FILE`, which names the process.
         cannot: how the error begins if the folder cannot be written: "cannot write X".
         busy: how it begins if another process is there: "X is being written".
         way: what else can be done then than to wait: "name another".
@@ -36,7 +38,7 @@ def locked(folder: Path, cannot: str, busy: str, way: str) -> Iterator[None]:
     with contextlib.ExitStack() as held:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            file = held.enter_context((folder / ".lock").open("ab+", buffering=0))
+            file = held.enter_context((folder / FILE).open("ab+", buffering=0))
             if _lock(file, folder, busy, way):
                 file.truncate(0)
                 file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())

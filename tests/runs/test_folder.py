@@ -15,7 +15,7 @@ from csvi import lock
 from csvi.cli import main
 from csvi.errors import CsviError
 from csvi.runs import load_config, save_config
-from csvi.runs.folder import locked
+from csvi.runs.folder import check_room, locked
 from csvi.train.loop import train
 
 
@@ -40,7 +40,7 @@ def start():
 
 HOLD = """
 from pathlib import Path
-from csvi.runs.folder import locked
+from csvi.runs.folder import check_room, locked
 with locked(Path(run)):
     connection.send("locked")
     connection.recv()
@@ -285,3 +285,34 @@ def test_a_checkpoint_of_other_classes(trained, sysu_root, tmp_path, capsys):
     assert status == 1
     assert contents(trained) == before
     assert "was trained on other identities than these data have" in message.splitlines()[-1]
+
+
+@pytest.mark.parametrize("folder", ["root", "root/exp/run", "notes"])
+def test_a_run_is_not_mixed_with_other_files(config, tmp_path, folder):
+    (tmp_path / "root/exp").mkdir(parents=True)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/thesis.tex").touch()
+    config.data.root = str(tmp_path / "root")
+    why = "lies in the dataset .*" if "root" in folder else r"holds thesis\.tex, which no run has"
+    with pytest.raises(CsviError, match=rf"{folder} {why}: name .* with --run"):
+        train(config, tmp_path / folder)
+
+
+def test_a_run_takes_a_folder_with_a_log_or_hidden_files_or_one_that_was_begun(tmp_path):
+    for name in ("slurm-7.out", ".lock", ".nfs01"):
+        (tmp_path / name).touch()
+    check_room(tmp_path, "data")
+    for name in ("events.out.tfevents.1", "config.yaml"):
+        (tmp_path / name).touch()
+    check_room(tmp_path, str(tmp_path))
+
+
+def test_a_run_that_fails_before_its_first_step_leaves_no_folder(config, tmp_path):
+    config.data.identities = 100
+    with pytest.raises(CsviError, match="needs 100 identities"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "own").mkdir()
+    with pytest.raises(CsviError, match="needs 100 identities"):
+        train(config, tmp_path / "own")
+    assert [file.name for file in (tmp_path / "own").iterdir()] == [".lock"]

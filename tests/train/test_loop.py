@@ -403,15 +403,17 @@ def test_validation_on_identities_that_are_not_trained_on(config, tmp_path, monk
 
 def test_what_a_run_would_be_tested_on_is_said_before_its_first_step(config, sysu_root, tmp_path, caplog):
     """One number for all cameras, and a person under two names in train and in test."""
+    root = tmp_path / "root"
+    root.mkdir()
     lines = ["path,identity,modality,split,camera"]
     for camera, modality in ((1, "visible"), (3, "infrared")):
-        (tmp_path / f"cam{camera}").symlink_to(sysu_root / f"cam{camera}")
+        (root / f"cam{camera}").symlink_to(sysu_root / f"cam{camera}")
         lines += [
             f"cam{camera}/{person:04d}/0001.jpg,{name},{modality},{split},1"
             for person, name, split in ((1, "anna", "train"), (13, "Anna", "test"), (14, "-1", "train"))
         ]
-    (tmp_path / "images.csv").write_text("\n".join(lines))
-    config.data = dataclasses.replace(config.data, root=str(tmp_path), layout="folder")
+    (root / "images.csv").write_text("\n".join(lines))
+    config.data = dataclasses.replace(config.data, root=str(root), layout="folder")
     config.method = Baseline.Settings(backbone="mobilenet_v2", weights="none")
     with pytest.raises(CsviError, match=r"^a batch needs 8 identities .* there are 1"):  # and -1 is none
         train(config, tmp_path / "run")

@@ -1,18 +1,24 @@
 """The folder of a run: who may write to it, and which checkpoints it can be resumed from."""
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from csvi import lock
 from csvi.config import RANGES, Config, flatten, varying
+from csvi.data.files import is_of_system
 from csvi.errors import CsviError
 from csvi.paths import expanded
 
 CHECKPOINT, PREVIOUS, DAMAGED = "last.ckpt", "previous.ckpt", "damaged.ckpt"
+SKIPPED, WITHOUT_MASK = "skipped.json", "without-mask.json"
+OF_A_RUN = {"config.yaml", "model.safetensors", CHECKPOINT, PREVIOUS, DAMAGED, SKIPPED, WITHOUT_MASK}
+"""Files that only runs have: one of them is in the folder of every run that has begun."""
+LOGS = (".log", ".out", ".err", ".txt")
+"""How names end of files that a shell or SLURM may have begun in the folder of a new run."""
 
 
 def checkpoints_to_resume(run: Path, resume: str | None) -> list[Path]:
@@ -34,6 +40,18 @@ def checkpoints_to_resume(run: Path, resume: str | None) -> list[Path]:
         what = "resume it by --resume auto, or name another" if ours else "it has no checkpoint to resume: name another"
         raise CsviError(f"{run} holds a run already: {what} with --run")
     return chosen
+
+
+def check_room(run: Path, root: str) -> None:
+    """Refuse to mix a new run with other files: raises if the folder holds something else, or is one of the dataset."""
+    there = sorted(file.name for file in run.iterdir() if not is_of_system(file.name)) if run.is_dir() else []
+    if OF_A_RUN & {*there}:
+        return
+    with contextlib.suppress(ValueError):  # a name that is no text, which `locked` refuses
+        if root and run.resolve().is_relative_to(expanded(root).resolve()):
+            raise CsviError(f"{run} lies in the dataset {root}: name a folder outside it with --run")
+    if other := [name for name in there if not name.endswith(LOGS)]:
+        raise CsviError(f"{run} holds {other[0]}, which no run has: name an empty or a new folder with --run")
 
 
 def check_same_settings(config: Config, theirs: Mapping[str, object], run: Path) -> None:
@@ -62,15 +80,22 @@ def with_ranges_of(config: Config, theirs: Mapping[str, object]) -> Config:
     return dataclasses.replace(config, data=dataclasses.replace(config.data, **measured))
 
 
-def locked(run: Path) -> AbstractContextManager[None]:
-    """Make the folder and keep other trainings out of it, see `csvi.lock.locked`.
+@contextlib.contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Make the folder and keep other trainings out of it, see `csvi.lock.locked`; where nothing is left, remove it.
 
     Raises:
         CsviError: the folder cannot be written, or another process trains there.
     """
-    cannot = f"cannot write the run to {run}"
+    cannot, new = f"cannot write the run to {run}", not run.exists()
     try:
         os.fspath(run).encode()  # TensorBoard writes to no other names
     except ValueError as error:
         raise CsviError(f"{cannot}: {error}") from error
-    return lock.locked(run, cannot, f"{run} is being trained", "name another folder with --run")
+    with lock.locked(run, cannot, f"{run} is being trained", "name another folder with --run"):
+        try:
+            yield
+        finally:
+            if new and [file.name for file in run.iterdir()] == [lock.FILE]:
+                (run / lock.FILE).unlink()
+                run.rmdir()

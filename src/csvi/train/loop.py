@@ -40,7 +40,16 @@ from csvi.model.net import EmbeddingNet
 from csvi.paths import expanded
 from csvi.progress import console_on_stderr
 from csvi.runs.embeddings import embed_together
-from csvi.runs.folder import CHECKPOINT, PREVIOUS, checkpoints_to_resume, locked, with_ranges_of
+from csvi.runs.folder import (
+    CHECKPOINT,
+    PREVIOUS,
+    SKIPPED,
+    WITHOUT_MASK,
+    check_room,
+    checkpoints_to_resume,
+    locked,
+    with_ranges_of,
+)
 from csvi.runs.metrics_log import FLUSH_EVERY, MetricsLog
 from csvi.runs.network_files import save_method
 from csvi.runs.settings import load_config, save_config
@@ -54,8 +63,6 @@ from csvi.train.stopping import TimeLimit, any_process, stop_signal, works_ahead
 from csvi.writing import replacing
 
 log = logging.getLogger(__name__)
-
-SKIPPED, WITHOUT_MASK = "skipped.json", "without-mask.json"
 
 
 def train(
@@ -72,7 +79,7 @@ def train(
 
     Args:
         config: all settings.
-        run: folder to write; it may hold a run already only if that one is resumed.
+        run: folder to write, outside the dataset; it may hold a run only if that one is resumed, and nothing else.
         resume: `auto` resumes from the checkpoints in RUN where there are any; otherwise the path of a checkpoint.
         until: `time.monotonic()` at which it must be over, as far as can be told from how long steps take.
 
@@ -86,6 +93,7 @@ def train(
     """
     run, resume = expanded(run), None if resume is None else os.fspath(resume)
     checkpoints = checkpoints_to_resume(run, resume)  # what is wrong with them is said before anything else is done
+    check_room(run, config.data.root)
     if checkpoints:
         file = checkpoints[0].with_name("config.yaml")
         theirs = flatten(load_config(file)) if file.exists() else settings_of(checkpoints)
