@@ -102,7 +102,8 @@ def reproduce_methods(
         try:
             method.pretrained(config.method)
         except CsviError as error:
-            raise CsviError(f"{name}: {error} (csvi reproduce has --weights {name}=PATH for it)") from error
+            said = str(error).replace("--method.weights ", f"--weights {name}=")  # which csvi reproduce has instead
+            raise CsviError(f"{name}: {said}") from error
     evaluations = {}
     for name, of_method in runs.items():
         options = Options(flip=find_method(name).flip)

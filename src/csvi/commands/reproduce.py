@@ -1,5 +1,7 @@
 """`csvi reproduce`: the paper's tables on its datasets, or methods of the field as they were published."""
 
+import re
+
 from jsonargparse import Namespace
 
 from csvi.commands.parser import CONFIG, Parser
@@ -44,7 +46,11 @@ def run(settings: Namespace) -> None:
             raise CsviError("the paper has no figures of LLCM: name methods to train with --methods, see csvi methods")
         config = load_config(settings_file(s.config) if s.config else shipped_config(s.dataset))
         config.data.root, config.data.masks = s.data.root, s.data.masks or config.data.masks
-        file = reproduce(s.dataset, config, out, s.seeds, s.anyway)
+        try:
+            file = reproduce(s.dataset, config, out, s.seeds, s.anyway)
+        except CsviError as error:
+            said = re.sub(r"--method\.weights (\w+)", r"method.weights: \1 in a --config file", str(error))
+            raise type(error)(said) from error
     print(f"{file.read_text()}\nwritten: {file}")
 
 
