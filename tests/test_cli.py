@@ -563,7 +563,7 @@ def test_ten_runs_in_one_call_features_and_a_comparison(tmp_path, capsys):
     assert "Δ R1" in capsys.readouterr().out
     reranked = [folder / "evaluation-k-reciprocal-re-ranking.json" for folder in runs]
     assert run("compare", *runs, "--against", *reranked) == 0
-    assert capsys.readouterr().out.count("2 × ") == 2
+    assert capsys.readouterr().out.count("2 × ") == 3  # in the table, and where it says that one is re-ranked
     assert run("compare", *runs, "--against", reranked[0]) == 1
     assert "different folds" in capsys.readouterr().err
 
