@@ -305,6 +305,7 @@ def test_wrong_arguments_are_named_in_one_sentence(arguments, word, capsys):
         (["compare", "run", "--against", "other", "run"], "run is given twice"),
         (["evaluate", "--features", "feats.npz"], "--data.root"),
         (["evaluate", "run", "--expand", "-1"], "expand"),
+        (["evaluate", "run", "--expand", "0"], "--expand 0: ask for at least 1 neighbour, or leave it out"),
         (["check", "nowhere"], "nowhere"),
         (["compare", "nowhere"], "csvi evaluate nowhere"),
     ],

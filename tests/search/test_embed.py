@@ -329,7 +329,7 @@ def test_the_command_names_ten_images_that_cannot_be_read(coseg_run, tmp_path, c
     ("options", "message"),
     [
         ([], "give the model that embeds: --run RUN or --onnx FILE"),
-        (["--run", "r", "--onnx", "o.onnx"], "give the model that embeds"),
+        (["--run", "r", "--onnx", "o.onnx"], "give one of them, not both"),
         (["--onnx", "o.pt"], "must end in .onnx"),
         (["--onnx", "o.onnx", "--out", "f.txt"], "f.txt must end in .npz or .parquet"),
     ],

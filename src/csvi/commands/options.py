@@ -109,7 +109,9 @@ def embedder_of(settings: Namespace) -> "Embedder":
     """Open the model that the options of `add_model_options` name."""
     from csvi.search.embedder import open_embedder
 
-    if bool(settings.run) == bool(settings.onnx):
+    if settings.run and settings.onnx:
+        raise CsviError("--run and --onnx both name the model that embeds: give one of them, not both")
+    if not (settings.run or settings.onnx):
         raise CsviError("give the model that embeds: --run RUN or --onnx FILE")
     if settings.onnx and not settings.onnx.endswith(".onnx"):
         raise CsviError(f"--onnx {settings.onnx}: the file must end in .onnx")
@@ -211,7 +213,7 @@ def add_test_options(parser: Parser) -> None:
     parser.add_argument("--gallery", choices=["seeded", "official"], help="how SYSU-MM01's galleries are drawn; seeded")
     parser.add_argument("--flip", action="store_true", help="average with the mirror image; the protocols do not")
     parser.add_argument("--rerank", action="store_true", help="k-reciprocal re-ranking; the protocols do not")
-    parser.add_argument("--expand", type=int, default=0, help="query expansion by so many neighbours; ditto")
+    parser.add_argument("--expand", type=int, help="query expansion by so many neighbours; ditto")
 
 
 def options_of(settings: Namespace) -> "Options":
@@ -222,7 +224,9 @@ def options_of(settings: Namespace) -> "Options":
     found = dict(settings.data)
     if "gallery" in settings:
         found |= {name: settings[name] for name in ("gallery", "flip")}
-        found["refinement"] = Refinement(rerank=settings.rerank, expand=settings.expand)
+        if settings.expand == 0:
+            raise CsviError("--expand 0: ask for at least 1 neighbour, or leave it out")
+        found["refinement"] = Refinement(rerank=settings.rerank, expand=settings.expand or 0)
     return Options(**found)
 
 
