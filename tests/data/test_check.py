@@ -28,6 +28,12 @@ COUNTS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch):
+    """The datasets here have few people, which is not what they are about."""
+    monkeypatch.setattr(DataConfig, "identities", 1)
+
+
 @pytest.fixture
 def sysu(sysu_root, tmp_path):
     """A whole dataset that says itself what it should hold."""
@@ -338,6 +344,19 @@ def test_identity_that_training_cannot_use(sysu):
     )
 
 
+def test_a_training_set_of_nobody_and_of_fewer_people_than_a_batch(people, monkeypatch):
+    monkeypatch.setattr(DataConfig, "identities", 8)
+    message = "counts 2 with both modalities, where a batch draws 8 people: lower --data.identities"
+    assert only(check_dataset(people).notes) == Finding("few people", "train", message)
+    table = (people / "images.csv").read_text()
+    for name in ("anna", "ben"):
+        table = table.replace(f"infrared.png,{name},", f"infrared.png,{name}_ir,")
+    (people / "images.csv").write_text(table)
+    check = check_dataset(people)
+    assert [finding.kind for finding in check.problems] == ["nothing to train"]
+    assert {finding.kind for finding in check.notes} == {"one modality"}
+
+
 def test_images_that_nothing_names(sysu, people, capsys):
     put(sysu / "cam1/0099/0001.png", 1)
     put(sysu / "cam2/0001.jpg", 2)
@@ -438,7 +457,7 @@ def test_long_lists_are_cut(sysu, capsys):
     assert shown.endswith("\n10 problems (every header was read; --decode decodes every image)\n")
 
 
-PROBLEMS = ("fold", "count", "missing", "broken", "mask", "depth", "nothing to score")
+PROBLEMS = ("fold", "count", "missing", "broken", "mask", "depth", "nothing to train", "nothing to score")
 
 
 def found(kinds, each=40, splits=(), path="cam1/0001/{:04d}.jpg"):

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from csvi.analysis.dataset_table import print_check
+from csvi.config import DataConfig
 from csvi.data.check import check_dataset
 from csvi.data.findings import before_training
 from csvi.data.layout import read_fold
@@ -15,6 +16,12 @@ from csvi.data.layout import read_fold
 @pytest.fixture(autouse=True)
 def eighty_columns(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch):
+    """The datasets here have few people, which is not what they are about."""
+    monkeypatch.setattr(DataConfig, "identities", 1)
 
 
 def put(root, *files):

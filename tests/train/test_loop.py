@@ -425,6 +425,17 @@ def test_what_a_run_would_be_tested_on_is_said_before_its_first_step(config, sys
     ]
 
 
+def test_a_dataset_whose_people_have_one_modality_is_refused_with_its_likely_reason(config, sysu_root, tmp_path):
+    (tmp_path / "exp").symlink_to(sysu_root / "exp")
+    for camera in (1, 2, 4, 5):
+        (tmp_path / f"cam{camera}").symlink_to(sysu_root / f"cam{camera}")
+    for camera in (3, 6):
+        (tmp_path / f"cam{camera}").mkdir()
+    config.data.root, config.train.validate_every = str(tmp_path), 1
+    with pytest.raises(CsviError, match=r"^nobody to train on in \S+ has images of both modalities: are the folders"):
+        train(config, tmp_path.with_name("run"))
+
+
 def test_trained_identities_are_never_validated_on(config, tmp_path, caplog):
     config.data.train_on, config.train.validate_every = "train+val", 1
     with caplog.at_level(logging.INFO):

@@ -10,7 +10,17 @@ from pathlib import Path
 from csvi.config import DataConfig, MaskValues
 from csvi.data.depth import Depth
 from csvi.data.files import folder_names, is_image_name, is_synthetic, read_text, walk
-from csvi.data.findings import MISPLACED, Finding, alike, distractors, not_read, one_modality, place, searches
+from csvi.data.findings import (
+    MISPLACED,
+    Finding,
+    alike,
+    distractors,
+    not_read,
+    one_modality,
+    place,
+    searches,
+    trainable,
+)
 from csvi.data.layout import LAYOUTS, Layout, advice_on, check_layout, find_layout, read_fold, recognise
 from csvi.data.looks import (
     depths_of,
@@ -110,6 +120,7 @@ def check_dataset(
     training = benchmarks[0].train or list(images)
     depths, wrong_depths, odd_depths = depths_of(root, images, training, looks, ranges)
     searched = [finding for benchmark in benchmarks for finding in searches(benchmark)]
+    trained = [finding for benchmark in benchmarks for finding in trainable(benchmark)]
     beside, unlisted = _beside(root, benchmarks, records)
     problems = [
         *unreadable,
@@ -119,6 +130,7 @@ def check_dataset(
         *masks_of_other_size(root, images, looks),
         *bad_masks,
         *wrong_depths,
+        *(finding for finding in trained if finding.kind == "nothing to train"),
         *(finding for finding in searched if finding.kind == "nothing to score"),
         *unlisted,
     ]
@@ -126,6 +138,7 @@ def check_dataset(
         *absent,
         *odd_depths,
         *(finding for benchmark in benchmarks for finding in alike(benchmark)),
+        *(finding for finding in trained if finding.kind != "nothing to train"),
         *(finding for finding in searched if finding.kind != "nothing to score"),
         *duplicates(root, benchmarks, records, looks),
         *(finding for benchmark in benchmarks for finding in one_modality(benchmark)),

@@ -1,15 +1,18 @@
 """What lists and folders alone tell of a dataset: `csvi check` finds it, and training says it before its first step."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from csvi.config import DataConfig
 from csvi.data.layout import Layout, find_layout, protocols_of
 from csvi.data.names import look_alikes
 from csvi.data.records import DISTRACTOR, Benchmark, ImageRecord, Modality
 from csvi.errors import CsviError
 from csvi.evaluate.protocols import NO_RULES, Protocol, answerable
 
+UNPAIRED = "has images of both modalities: are the folders of people named alike in both?"
+"""Predicate of nobody to train on."""
 MISPLACED = "lies not directly in a person's folder and is not read"
 
 
@@ -151,6 +154,27 @@ def one_modality(benchmark: Benchmark) -> Iterator[Finding]:
                 message = f"has {modality} images only, such as {images[0].path}: training leaves it out"
                 who = f"identity {benchmark.name_of(identity)} of {_place(benchmark, split)}"
                 yield Finding("one modality", who, message)
+
+
+def paired_people(records: Iterable[ImageRecord]) -> int:
+    """Count the people who have images of both modalities, who alone are trained on; distractors are none."""
+    seen: dict[int, set[Modality]] = defaultdict(set)
+    for record in records:
+        seen[record.identity].add(record.modality)
+    return sum(len(modalities) == len(Modality) for identity, modalities in seen.items() if identity != DISTRACTOR)
+
+
+def trainable(benchmark: Benchmark) -> Iterator[Finding]:
+    """A training set without anybody who has both modalities, or with `few people`: less than a batch draws."""
+    records, batch = [*benchmark.train, *benchmark.val], DataConfig.identities
+    people = paired_people(records)
+    if not records:  # a dataset to test on
+        return
+    if not people:
+        yield Finding("nothing to train", _place(benchmark, "train"), f"holds nobody who {UNPAIRED}")
+    elif people < batch:
+        message = f"counts {people} with both modalities, where a batch draws {batch} people: lower --data.identities"
+        yield Finding("few people", _place(benchmark, "train"), message)
 
 
 def place(layout: Layout, fold: int, split: str) -> str:

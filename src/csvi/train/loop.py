@@ -26,10 +26,10 @@ from csvi.config import Config, flatten
 from csvi.data import Benchmark, protocols_of, read_benchmark
 from csvi.data.batch import Batch, prepare
 from csvi.data.depth import with_measured_ranges
-from csvi.data.findings import before_training
+from csvi.data.findings import UNPAIRED, before_training, paired_people
 from csvi.data.loader import evaluation_loader, loader_errors
 from csvi.data.sampler import CrossModalitySampler
-from csvi.data.training_set import TrainingSet, check_masks
+from csvi.data.training_set import TrainingSet, check_masks, training_records
 from csvi.errors import CsviError, StoppedError
 from csvi.evaluate.protocols import answerable
 from csvi.evaluate.scoring import evaluate_protocol
@@ -127,6 +127,8 @@ def _train(
             log.warning("%s", sentence)
         for name in method.unused(config.data):
             log.warning("%s augments images in its own way: data.%s has no effect", config.method.name, name)
+    if not paired_people(training_records(benchmark, config.data)):
+        raise CsviError(f"nobody to train on in {benchmark.root} {UNPAIRED}")
     if method.needs_masks:
         check_masks(benchmark, config.data)
     pretrained = None if checkpoints else method.pretrained(config.method)
