@@ -1,5 +1,6 @@
 """The folder of a run: one process at a time, and nothing in it is lost to whatever is wrong."""
 
+import dataclasses
 import errno
 import multiprocessing
 import os
@@ -13,9 +14,10 @@ import yaml
 
 from csvi import lock
 from csvi.cli import main
+from csvi.config import flatten
 from csvi.errors import CsviError
 from csvi.runs import load_config, save_config
-from csvi.runs.folder import check_room, locked
+from csvi.runs.folder import check_room, check_same_settings, locked
 from csvi.train.loop import train
 
 
@@ -40,7 +42,7 @@ def start():
 
 HOLD = """
 from pathlib import Path
-from csvi.runs.folder import check_room, locked
+from csvi.runs.folder import check_room, check_same_settings, locked
 with locked(Path(run)):
     connection.send("locked")
     connection.recv()
@@ -316,3 +318,28 @@ def test_a_run_that_fails_before_its_first_step_leaves_no_folder(config, tmp_pat
     with pytest.raises(CsviError, match="needs 100 identities"):
         train(config, tmp_path / "own")
     assert [file.name for file in (tmp_path / "own").iterdir()] == [".lock"]
+
+
+def test_what_cannot_be_resumed_says_how_else_it_is_used(config, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    save_config(config, run / "config.yaml")
+    theirs = flatten(config)
+    config.train = dataclasses.replace(config.train, epochs=9, schedule="cosine")
+    config.data.root = "elsewhere"
+    with pytest.raises(CsviError) as caught:
+        check_same_settings(config, theirs | {"train.schedule": "cosine"}, run)
+    assert str(caught.value) == (
+        f"cannot resume {run} under other settings (train.epochs was 1; data.root was {theirs['data.root']}): start a "
+        f"new run, or give its settings by --config {run}/config.yaml; --method.weights {run} begins a new run with "
+        "its weights"
+    )
+    with pytest.raises(CsviError, match=rf"not with coseg: start a new run, or .* --config {run}/config\.yaml"):
+        check_same_settings(config, {"method.name": "baseline"}, run)
+
+
+def test_a_model_is_no_checkpoint_whatever_the_settings(config, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    config.seed = 9
+    with pytest.raises(CsviError, match=r"model\.safetensors is damaged or no checkpoint of csvi: --resume takes auto"):
+        train(config, tmp_path / "new", resume=str(tmp_path / "model.safetensors"))

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import socket
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -288,10 +289,10 @@ def test_a_lost_process_ends_the_run_which_is_resumed_on_another_number_of_them(
 def test_only_with_a_global_batch_is_a_run_resumed_on_another_number_of_processes(settings):
     before = flatten(settings)
     settings.devices = 2
-    check_resumable(settings, before, "RUN")
+    check_resumable(settings, before, Path("RUN"))
     settings.train.global_identities = 0
     with pytest.raises(CsviError, match=r"cannot resume RUN on other processes \(devices was 1\).*global_identities"):
-        check_resumable(settings, before | {"train.global_identities": 0}, "RUN")
+        check_resumable(settings, before | {"train.global_identities": 0}, Path("RUN"))
 
 
 @pytest.mark.parametrize(

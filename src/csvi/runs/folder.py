@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from csvi import lock
 from csvi.config import RANGES, Config, flatten, varying
 from csvi.data.files import is_of_system
 from csvi.errors import CsviError
-from csvi.paths import expanded
+from csvi.paths import as_argument, expanded
 
 CHECKPOINT, PREVIOUS, DAMAGED = "last.ckpt", "previous.ckpt", "damaged.ckpt"
 SKIPPED, WITHOUT_MASK = "skipped.json", "without-mask.json"
@@ -29,12 +30,14 @@ def checkpoints_to_resume(run: Path, resume: str | None) -> list[Path]:
         resume: `auto` for the checkpoints in the folder, if there are any; otherwise the path of one; None for none.
 
     Raises:
-        CsviError: there is no such checkpoint, or the folder holds a run that would be lost.
+        CsviError: there is no such checkpoint, it is something else, or the folder holds a run that would be lost.
     """
     ours = [run / name for name in (CHECKPOINT, PREVIOUS) if (run / name).exists()]
     chosen = ours if resume == "auto" else [expanded(resume)] if resume else []
     if not all(file.is_file() for file in chosen):
         raise CsviError(f"no checkpoint {chosen[0]}: --resume takes auto or the path of one")
+    if chosen and resume != "auto" and not zipfile.is_zipfile(chosen[0]):  # said before its settings are looked at
+        raise CsviError(f"{chosen[0]} is damaged or no checkpoint of csvi: --resume takes auto or the path of one")
     resumes = bool(chosen) and chosen[0].parent.resolve() == run.resolve()
     if not resumes and (ours or (run / "model.safetensors").exists()):
         what = "resume it by --resume auto, or name another" if ours else "it has no checkpoint to resume: name another"
@@ -61,8 +64,10 @@ def check_same_settings(config: Config, theirs: Mapping[str, object], run: Path)
     """
     ours = flatten(with_ranges_of(config, theirs))
     method = theirs.get("method.name", config.method.name)
+    file = (run if run.is_dir() else run.parent) / "config.yaml"
+    new = "start a new run" + (f", or give its settings by --config {as_argument(file)}" if file.is_file() else "")
     if method != config.method.name:
-        raise CsviError(f"{run} was trained with the method {method}, not with {config.method.name}: start a new run")
+        raise CsviError(f"{run} was trained with the method {method}, not with {config.method.name}: {new}")
     if unknown := sorted(theirs.keys() - ours.keys()):
         raise CsviError(f"{run} is of another version of csvi, which has {unknown[0]}: start a new run")
     theirs = flatten(Config(type(config.method)())) | dict(theirs)
@@ -71,7 +76,11 @@ def check_same_settings(config: Config, theirs: Mapping[str, object], run: Path)
         may_change |= varying(config, "length")
     changed = [f"{name} was {theirs[name]}" for name in ours if name not in may_change and ours[name] != theirs[name]]
     if changed:
-        raise CsviError(f"cannot resume {run} under other settings ({'; '.join(changed)}): start a new run")
+        root = str(theirs["data.root"])
+        if expanded(root).absolute() != expanded(config.data.root).absolute():  # which alone it may be resumed with
+            changed.append(f"data.root was {root}")
+        weights = f"--method.weights {as_argument(run)} begins a new run with its weights"
+        raise CsviError(f"cannot resume {run} under other settings ({'; '.join(changed)}): {new}; {weights}")
 
 
 def with_ranges_of(config: Config, theirs: Mapping[str, object]) -> Config:
