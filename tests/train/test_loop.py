@@ -464,6 +464,10 @@ def test_initial_weights_are_loaded(config, tmp_path):
     assert torch.equal(saved["backbone.shared.17.conv.2.weight"], initial["17.conv.2.weight"])
 
 
+def test_losses_are_said_in_a_few_digits():
+    assert loop._summary({"identity": 2.04, "center": 2.4e18}) == "loss 2.4e+18 = 2.0 identity + 2.4e+18 center"
+
+
 def test_the_learning_rate_of_every_step_is_logged(two_epochs, whole):
     factors = [1 / 3, 2 / 3, 1, 1, 0.1, 0.1, 0.1, 0.1]
     assert [line["train/lr"] for line in metrics(whole)] == pytest.approx([0.001 * factor for factor in factors])

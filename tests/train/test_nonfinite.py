@@ -67,7 +67,7 @@ def test_the_run_stops_and_names_step_losses_and_images(two_epochs, tmp_path, mo
     two_epochs.train.checkpoint_every = 1e-9  # at every step, were it allowed
     monkeypatch.setattr("csvi.runs.metrics_log.FLUSH_EVERY", 1)
     spoil(monkeypatch, {6}, how)
-    with pytest.raises(CsviError, match=rf"{what} is not finite \(its images are in .*nonfinite\.json\): resume from"):
+    with pytest.raises(CsviError, match=rf"{what} is not finite \(its images are in .*nonfinite\.json\): start a new"):
         train(two_epochs, tmp_path / "run")
     found = json.loads((tmp_path / "run" / "nonfinite.json").read_text())
     assert found["step"] == 6
@@ -203,7 +203,7 @@ def test_weights_that_are_not_finite_are_not_saved():
         check_weights(network, optimizer, 3)
     moment[0, 0] = 1
     network[1].running_var[2] = float("inf")
-    with pytest.raises(CsviError, match=r"after step 3 1\.running_var is not finite: resume from"):
+    with pytest.raises(CsviError, match=r"after step 3 1\.running_var is not finite: start a new run"):
         check_weights(network, optimizer, 3)
 
 

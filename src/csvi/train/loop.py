@@ -290,7 +290,7 @@ class _Training:
                 latest = self.metrics.losses(self.done, lr, terms, finite)
                 bar.update(task, advance=1)
                 if latest:
-                    bar.update(task, note=f"loss {sum(latest.values()):.1f}  {self.metrics.speed:.0f} images/s")
+                    bar.update(task, note=f"loss {_short(sum(latest.values()))}  {self.metrics.speed:.0f} images/s")
                     if self.ours and (advice := self.method.advise(latest, self.done)):
                         log.warning("step %d: %s", self.done, advice)
                 self._took_a_step(time.monotonic() - begun)
@@ -476,4 +476,9 @@ def _progress_bar(shown: bool) -> Progress:
 
 
 def _summary(terms: dict[str, float]) -> str:
-    return f"loss {sum(terms.values()):.1f} = " + " + ".join(f"{value:.1f} {name}" for name, value in terms.items())
+    each = " + ".join(f"{_short(value)} {name}" for name, value in terms.items())
+    return f"loss {_short(sum(terms.values()))} = {each}"
+
+
+def _short(loss: float) -> str:
+    return f"{loss:.1f}" if abs(loss) < 1e5 else f"{loss:.4g}"

@@ -103,6 +103,6 @@ class NonFinite:
 def _advice(may_skip: bool = True) -> str:
     skip = "--train.on_nonfinite skip or " if may_skip else ""
     return (
-        f"resume from the last checkpoint by --resume auto with {skip}full precision (--precision 32-true), or start a "
-        "new run with a lower --train.lr or more --train.warmup"
+        "start a new run with a lower --train.lr or more --train.warmup, or resume from the last checkpoint by "
+        f"--resume auto with {skip}full precision (--precision 32-true)"
     )
