@@ -8,6 +8,7 @@ import os
 import socket
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from torch import nn
 
 from csvi.config import Config, DataConfig, TrainConfig, flatten
 from csvi.data.batch import Batch
-from csvi.errors import CsviError
+from csvi.errors import CsviError, StoppedError
 from csvi.fabric import make_fabric
 from csvi.losses import hetero_center_loss
 from csvi.losses.loss import part_of_batch
@@ -27,7 +28,7 @@ from csvi.runs.embeddings import EVALUATION_BATCH, embed, embed_together
 from csvi.train.checkpoint import check_resumable, epochs_done
 from csvi.train.loop import in_parts, train, train_step
 from csvi.train.optimizer import build_optimizer
-from csvi.train.processes import synchronize_norms
+from csvi.train.processes import PATIENCE, ending_together, synchronize_norms
 from csvi.train.recompute import checkpoint_activations
 
 HEIGHT, WIDTH, IDENTITIES, STEPS = 48, 24, 4, 2
@@ -284,6 +285,19 @@ def test_a_lost_process_ends_the_run_which_is_resumed_on_another_number_of_them(
     train(settings, run, resume="auto")
     assert epochs_done(run) == done + 1
     assert [line["step"] for line in lines(run)] == list(range(1, 2 * (done + 1) + 1))
+
+
+def test_what_all_processes_fail_of_the_first_one_says_before_the_others_would(monkeypatch):
+    waited = []
+    monkeypatch.setattr("csvi.train.processes.time.sleep", waited.append)
+    monkeypatch.setattr("csvi.train.processes.threading.Thread", Mock())
+    environment = Mock(creates_processes_externally=False)
+    for rank, error in ((0, CsviError), (1, StoppedError), (1, CsviError)):
+        assert waited == []
+        strategy = Mock(launcher=Mock(procs=[Mock(poll=lambda: None)] * (rank == 0)), cluster_environment=environment)
+        with pytest.raises(error), ending_together(Mock(strategy=strategy, local_rank=rank, world_size=2)):
+            raise error("no images")
+    assert waited == [PATIENCE]
 
 
 def test_only_with_a_global_batch_is_a_run_resumed_on_another_number_of_processes(settings):

@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 WATCH = 0.1
 """Seconds between two looks at whether the other processes of this machine are there."""
 
+PATIENCE = 5.0
+"""Seconds in which the first process, where it fails alike, says so and ends the others before they say it again."""
+
 LOST = "the same command resumes the run (csvi train with --resume auto) from its last checkpoint"
 
 
@@ -118,6 +121,8 @@ def ending_together(fabric: Fabric) -> Iterator[None]:
         if not isinstance(error, StoppedError):
             for process in children:
                 process.kill()
+            if child and isinstance(error, CsviError):
+                time.sleep(PATIENCE)
         if fabric.world_size > 1 and isinstance(error, RuntimeError) and _of_connection(error):
             raise CsviError(
                 f"process {fabric.global_rank} has lost another process of this run: {LOST} [{in_one_line(error)}]"
