@@ -59,13 +59,15 @@ def test_wrong_arguments_are_said_in_plain_words(arguments, says, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "name"),
     [
-        (["train", "--run="], "csvi train: --run is empty: give it the path of a file or folder\n"),
-        (["check", ""], "csvi check: root is empty: give it the path of a file or folder\n"),
-        (["evaluate", ""], "csvi evaluate: runs is empty: give it the path of a file or folder\n"),
+        (["train", "--run="], "--run"),
+        (["check", ""], "root"),
+        (["evaluate", "run", "--data.root="], "--data.root"),
+        (["evaluate", ""], "runs"),
     ],
 )
-def test_an_empty_argument_is_no_path(arguments, says, capsys):
+def test_an_empty_argument_is_no_path(arguments, name, capsys):
     assert main(arguments) == 1
+    says = f"csvi {arguments[0]}: {name} is empty: give it the path of a file or folder\n"
     assert capsys.readouterr().err == says

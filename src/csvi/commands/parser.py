@@ -21,7 +21,7 @@ METHOD = "one of csvi methods, or module:Class"
 CONFIG = "YAML file of settings, or one of csvi's by its name (sysu, methods/agw)"
 """Help of `--config`."""
 
-PATHS = ("root", "source", "run", "runs", "out", "resume", "features", "onnx")
+PATHS = ("root", "data.root", "source", "run", "runs", "out", "resume", "features", "onnx")
 """Arguments and options that may not be empty: an empty path is the current folder."""
 _KINDS = {"<class 'float'>": "a finite number", "<class 'int'>": "a whole number", "<class 'bool'>": "true or false"}
 """Types as jsonargparse writes them, and in plain words."""
@@ -82,7 +82,7 @@ def check_empty(parser: ArgumentParser, settings: Any) -> None:
     """Raises `CsviError` if the path of a file or folder is empty, as that of a shell's variable that is not set."""
     for action in parser._actions:
         value = settings.get(action.dest) if action.dest in PATHS else None
-        if "" in (value if isinstance(value, list) else [value]):
+        if "" in (value if isinstance(value, list) else [value]) and action.default != "":
             name = next(reversed(action.option_strings), action.dest)
             raise CsviError(f"{name} is empty: give it the path of a file or folder")
 
