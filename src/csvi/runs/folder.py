@@ -45,14 +45,11 @@ def checkpoints_to_resume(run: Path, resume: str | None) -> list[Path]:
     return chosen
 
 
-def check_room(run: Path, root: str) -> None:
-    """Refuse to mix a new run with other files: raises if the folder holds something else, or is one of the dataset."""
+def check_room(run: Path) -> None:
+    """Refuse to mix a new run with other files: raises if the folder holds something else, such as a dataset."""
     there = sorted(file.name for file in run.iterdir() if not is_of_system(file.name)) if run.is_dir() else []
     if OF_A_RUN & {*there}:
         return
-    with contextlib.suppress(ValueError):  # a name that is no text, which `locked` refuses
-        if root and run.resolve().is_relative_to(expanded(root).resolve()):
-            raise CsviError(f"{run} lies in the dataset {root}: name a folder outside it with --run")
     if other := [name for name in there if not name.endswith(LOGS)]:
         raise CsviError(f"{run} holds {other[0]}, which no run has: name an empty or a new folder with --run")
 

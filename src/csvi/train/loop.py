@@ -93,7 +93,7 @@ def train(
     """
     run, resume = expanded(run), None if resume is None else os.fspath(resume)
     checkpoints = checkpoints_to_resume(run, resume)  # what is wrong with them is said before anything else is done
-    check_room(run, config.data.root)
+    check_room(run)
     if checkpoints:
         file = checkpoints[0].with_name("config.yaml")
         theirs = flatten(load_config(file)) if file.exists() else settings_of(checkpoints)
