@@ -28,7 +28,7 @@ class StrongSettings(DDAGSettings):
     center_weight: float = 1.0
     """Weight of the hetero-center loss of embeddings: the distance of an identity's modality centers, not squared, as a
     mean over the identities of a batch."""
-    embedding_triplet_weight: float = 1.0
+    embedding_triplet_weight: float = 2.0
     """Weight of the batch-hard triplet loss of embeddings, with DDAG's margin."""
 
     def __post_init__(self) -> None:
