@@ -9,7 +9,7 @@ from torch import Tensor
 from csvi.data import ImageRecord
 from csvi.data.cache import EMPTY, cached_masks
 from csvi.data.masks import read_mask
-from csvi.data.sampler import paired_images
+from csvi.data.records import paired_images
 from csvi.errors import CsviError
 from csvi.methods.decode import Decode
 from csvi.runs import Run

@@ -1,13 +1,13 @@
 """What lists and folders alone tell of a dataset: `csvi check` finds it, and training says it before its first step."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from csvi.config import DataConfig
 from csvi.data.layout import Layout, find_layout, protocols_of
 from csvi.data.names import look_alikes
-from csvi.data.records import DISTRACTOR, Benchmark, ImageRecord, Modality
+from csvi.data.records import DISTRACTOR, Benchmark, ImageRecord, Modality, paired_images
 from csvi.errors import CsviError
 from csvi.evaluate.protocols import NO_RULES, Protocol, answerable
 
@@ -156,20 +156,12 @@ def one_modality(benchmark: Benchmark) -> Iterator[Finding]:
                 yield Finding("one modality", who, message)
 
 
-def paired_people(records: Iterable[ImageRecord]) -> int:
-    """Count the people who have images of both modalities, who alone are trained on; distractors are none."""
-    seen: dict[int, set[Modality]] = defaultdict(set)
-    for record in records:
-        seen[record.identity].add(record.modality)
-    return sum(len(modalities) == len(Modality) for identity, modalities in seen.items() if identity != DISTRACTOR)
-
-
 def trainable(benchmark: Benchmark) -> Iterator[Finding]:
     """A training set without anybody who has both modalities, or with `few people`: less than a batch draws."""
     records, batch = [*benchmark.train, *benchmark.val], DataConfig.identities
-    people = paired_people(records)
     if not records:  # a dataset to test on
         return
+    people = len(paired_images(records))
     if not people:
         yield Finding("nothing to train", _place(benchmark, "train"), f"holds nobody who {UNPAIRED}")
     elif people < batch:

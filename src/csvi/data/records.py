@@ -1,6 +1,6 @@
 """Image records and the benchmark they belong to, which every reader returns and everything else works on."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
@@ -99,3 +99,14 @@ class Counts(NamedTuple):
         infrared = sum(record.modality == Modality.INFRARED for record in records)
         people = {record.identity for record in records} - {DISTRACTOR}
         return cls(len(people), len(records) - infrared, infrared)
+
+
+def paired_images(
+    records: Sequence[ImageRecord], skipped: Container[int] = ()
+) -> dict[int, tuple[list[int], list[int]]]:
+    """Indices of the visible and of the infrared images of each person who has both, without the skipped images."""
+    found: dict[int, tuple[list[int], list[int]]] = {}
+    for index, record in enumerate(records):
+        if index not in skipped and record.identity != DISTRACTOR:
+            found.setdefault(record.identity, ([], []))[record.modality].append(index)
+    return {identity: both for identity, both in found.items() if all(both)}

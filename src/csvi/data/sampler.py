@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Sampler
 
-from csvi.data.records import DISTRACTOR, ImageRecord, Modality
+from csvi.data.records import ImageRecord, Modality, paired_images
 from csvi.errors import CsviError
 
 log = logging.getLogger(__name__)
@@ -24,17 +24,6 @@ class Sample(NamedTuple):
     """Seed of its augmentation."""
     epoch: int = 0
     """Epoch in which it is drawn, counted from 0."""
-
-
-def paired_images(
-    records: Sequence[ImageRecord], skipped: Container[int] = ()
-) -> dict[int, tuple[list[int], list[int]]]:
-    """Indices of the visible and of the infrared images of each person who has both, without the skipped images."""
-    found: dict[int, tuple[list[int], list[int]]] = {}
-    for index, record in enumerate(records):
-        if index not in skipped and record.identity != DISTRACTOR:
-            found.setdefault(record.identity, ([], []))[record.modality].append(index)
-    return {identity: both for identity, both in found.items() if all(both)}
 
 
 class CrossModalitySampler(Sampler[list[Sample]]):

@@ -12,8 +12,8 @@ from csvi.data.cache import EMPTY, CachedPixels, cached_images, cached_masks
 from csvi.data.files import masks_folder, why_no_mask
 from csvi.data.loader import AugmentedDataset, ImageDataset, batch_loader
 from csvi.data.masks import WRITE
-from csvi.data.records import DISTRACTOR, Benchmark, ImageRecord, Modality
-from csvi.data.sampler import CrossModalitySampler, paired_images
+from csvi.data.records import DISTRACTOR, Benchmark, ImageRecord, Modality, paired_images
+from csvi.data.sampler import CrossModalitySampler
 from csvi.data.views import Views
 from csvi.errors import CsviError
 from csvi.paths import as_argument

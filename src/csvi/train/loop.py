@@ -26,8 +26,9 @@ from csvi.config import Config, flatten
 from csvi.data import Benchmark, protocols_of, read_benchmark
 from csvi.data.batch import Batch, prepare
 from csvi.data.depth import with_measured_ranges
-from csvi.data.findings import UNPAIRED, before_training, paired_people
+from csvi.data.findings import UNPAIRED, before_training
 from csvi.data.loader import evaluation_loader, loader_errors
+from csvi.data.records import paired_images
 from csvi.data.sampler import CrossModalitySampler
 from csvi.data.training_set import TrainingSet, check_masks, training_records
 from csvi.errors import CsviError, StoppedError
@@ -79,7 +80,7 @@ def train(
 
     Args:
         config: all settings.
-        run: folder to write, outside the dataset; it may hold a run only if that one is resumed, and nothing else.
+        run: folder to write; it may hold a run only if that one is resumed, and nothing else.
         resume: `auto` resumes from the checkpoints in RUN where there are any; otherwise the path of a checkpoint.
         until: `time.monotonic()` at which it must be over, as far as can be told from how long steps take.
 
@@ -127,7 +128,7 @@ def _train(
             log.warning("%s", sentence)
         for name in method.unused(config.data):
             log.warning("%s augments images in its own way: data.%s has no effect", config.method.name, name)
-    if not paired_people(training_records(benchmark, config.data)):
+    if not paired_images(training_records(benchmark, config.data)):
         raise CsviError(f"nobody to train on in {benchmark.root} {UNPAIRED}")
     if method.needs_masks:
         check_masks(benchmark, config.data)
