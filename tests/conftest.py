@@ -13,6 +13,7 @@ from csvi.cli import main
 from csvi.config import Config, DataConfig, TrainConfig
 from csvi.methods.baseline import Baseline
 from csvi.methods.coseg import CoSeg
+from csvi.model import trunk
 from csvi.model.trunk import Stage, Trunk
 from csvi.runs import Run
 from csvi.runs.evaluation import evaluated
@@ -142,3 +143,9 @@ def tiny_trunk(monkeypatch):
         return Trunk(stages)
 
     monkeypatch.setattr("csvi.model.two_stream.build_trunk", build_trunk)
+
+
+@pytest.fixture
+def real_trunk(tiny_trunk, monkeypatch):
+    """Every trunk is what it is after all, in one test of a module that has tiny ones."""
+    monkeypatch.setattr("csvi.model.two_stream.build_trunk", trunk.build_trunk)

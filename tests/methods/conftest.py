@@ -9,7 +9,6 @@ from csvi.config import Config, DataConfig
 from csvi.data.batch import Batch
 from csvi.data.views import standard_views
 from csvi.methods import build_method, find_method
-from csvi.model.trunk import build_trunk
 from csvi.model.vit import SIZES
 from csvi.runs import load_config
 from csvi.train.loop import seed_step
@@ -23,12 +22,6 @@ HEIGHT, WIDTH = 48, 40  # 16 does not divide the width
 def tiny_everywhere(tiny_trunk, monkeypatch):
     """Every method here has the tiny trunk; the smallest transformer is a narrow one, with 3x3 patches an image."""
     monkeypatch.setitem(SIZES, "vit_tiny", (12, 3))
-
-
-@pytest.fixture
-def real_trunk(tiny_everywhere, monkeypatch):
-    """Methods have the trunk they name after all; build those on the meta device that only count."""
-    monkeypatch.setattr("csvi.model.two_stream.build_trunk", build_trunk)
 
 
 @pytest.fixture

@@ -28,6 +28,8 @@ from csvi.runs.settings import as_method
 from csvi.train import loop
 from csvi.train.loop import train, train_step, validates
 
+pytestmark = pytest.mark.usefixtures("tiny_trunk")
+
 
 def metrics(run):
     """Lines of metrics.jsonl without the speed, which is never the same."""
@@ -63,7 +65,7 @@ def at_step(monkeypatch, number, action):
 
 
 @pytest.mark.slow
-def test_eight_identities_are_learnt_by_heart(config, tmp_path):
+def test_eight_identities_are_learnt_by_heart(config, tmp_path, real_trunk):
     config.data = dataclasses.replace(config.data, height=48, width=24, images=2, pad=0, flip=0.0, erase=0.0)
     config.method = dataclasses.replace(
         config.method, weights="packaged", part_dim=64, center_reduction="mean", center_ramp=10,
@@ -455,7 +457,7 @@ def test_epochs_that_are_validated(train_on, every, expected):
     assert [epoch for epoch in range(1, 6) if validates(config, epoch)] == expected
 
 
-def test_initial_weights_are_loaded(config, tmp_path):
+def test_initial_weights_are_loaded(config, tmp_path, real_trunk):
     config.method.weights, config.train.lr = "packaged", 0.0
     train(config, tmp_path / "run")
     saved, initial = load_file(tmp_path / "run" / "model.safetensors"), initial_weights("mobilenet_v2", "packaged")
@@ -517,7 +519,7 @@ def test_only_who_learns_from_masks_decodes_them(config, tmp_path, name, kinds):
 
 @pytest.mark.slow
 def test_labels_end_a_run_before_it_begins_and_by_their_setting_train_as_the_masks_do(
-    config, coseg_run, sysu_root, tmp_path
+    config, coseg_run, sysu_root, tmp_path, real_trunk
 ):
     """The palette of a human parser, as it is written: pixels are labels, and colours are for people to look at."""
     root = Path(shutil.copytree(sysu_root, tmp_path / "root"))
