@@ -164,6 +164,13 @@ def test_averages_are_the_classifiers_at_first_and_follow_them_in_training_alone
     torch.testing.assert_close(method.infrared_average, before + 0.2)
 
 
+def test_initial_weights_are_those_of_the_public_code(build):
+    method = build("mpanet")
+    assert (method.net.neck.weight == 1).all()
+    for layer in (method.classify, method.classify_visible, method.classify_infrared):  # those of nn.Linear
+        assert layer.weight.abs().max().item() == pytest.approx(method.net.dim**-0.5, rel=0.03)
+
+
 def test_modalities_are_alleviated_after_the_last_two_stages(build, batch):
     net = build("mpanet").net
     found = [name for name, part in net.named_modules() if isinstance(part, ModalityAlleviation)]

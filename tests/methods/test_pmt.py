@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from csvi.config import Config, DataConfig
 from csvi.data.records import Modality
-from csvi.data.views import Grayscale
+from csvi.data.views import Erase, Flip, Grayscale
 from csvi.errors import CsviError
 from csvi.losses import batch_hard_triplet, discriminative_center, modality_shared_enhancement
 from csvi.methods import build_method
@@ -98,7 +98,8 @@ def test_visible_images_are_grey_in_the_epochs_of_the_first_stage(build):
     assert [o for o in visible if isinstance(o, Grayscale)] == [Grayscale(1, epochs=2)]
     assert not any(isinstance(o, Grayscale) for o in infrared)
     for view in (visible, infrared):
-        assert (view[0].p, view[-1].p, view[-1].area) == (0.25, 0.75, (0.02, 0.4))
+        assert view[0] == Flip(0.25)
+        assert view[-1] == Erase(0.75, (0.02, 0.4), (0.3, 1 / 0.3), (152, 142, 127), "uniform", 100)
     for epoch in range(4):
         method.begin_epoch(epoch)
         assert method.grey == (epoch < 2)
@@ -112,6 +113,14 @@ def test_a_transformer_learns_with_all_parameters_whatever_the_modality(vit, bat
     net = vit.net.eval()
     assert torch.equal(net(batch.image, 0), net(batch.image, 1))
     assert net(batch.image, batch.modality).shape == (16, 12)
+
+
+@pytest.mark.parametrize("backbone", ["vit_tiny", "mobilenet_v2"])
+def test_images_are_compared_by_the_normalised_feature_behind_the_batch_norm(build, batch, backbone):
+    net = build("pmt", backbone=backbone).net.eval()
+    net.neck.running_mean.uniform_(-1, 1)
+    feature = (net.pooled(batch.image, batch.modality) - net.neck.running_mean) / (1 + 1e-5) ** 0.5
+    torch.testing.assert_close(net(batch.image, batch.modality), feature / feature.norm(dim=1, keepdim=True))
 
 
 def test_images_that_are_none_are_refused_by_a_transformer(vit, batch):

@@ -264,6 +264,40 @@ def test_residual_blocks_are_the_identity_at_first(block):
 # Sizes
 
 
+def dropped(module, *inputs):
+    """Probability and shape of all that a module drops from in training, in its order."""
+    seen = []
+    for part in module.modules():
+        if isinstance(part, nn.Dropout):
+            part.register_forward_hook(lambda part, given, _: seen.append((part.p, *given[0].shape)))
+    module(*inputs)
+    return seen
+
+
+def test_graph_attention_drops_inputs_attention_weights_and_what_its_heads_give():
+    found = dropped(GraphAttention(8, 5, heads=2, dropout=0.3), torch.randn(6, 8), torch.arange(6) // 2)
+    assert found == [(0.3, 6, 8), (0.3, 6, 6), (0.3, 6, 6), (0.3, 6, 8), (0.3, 6, 6)]
+
+
+def test_diverse_embeddings_are_dropped_from_together_with_the_image():
+    assert dropped(DiverseEmbedding(8, dropout=0.3), torch.randn(2, 8, 4, 3)) == [(0.3, 6, 8, 4, 3)]
+
+
+def test_initial_weights_are_those_of_the_public_codes():
+    torch.manual_seed(0)
+    layer = GraphAttentionLayer(256, 64)  # Xavier with gain sqrt(2)
+    assert layer.project.weight.abs().max().item() == pytest.approx((12 / (256 + 64)) ** 0.5, rel=0.01)
+    assert layer.attention.abs().max().item() == pytest.approx((12 / (128 + 1)) ** 0.5, rel=0.05)
+    assert PartAttention(8, 3).gate.tolist() == [0, 0, 0]
+    gate = ModalityAlleviation(512).gate  # Kaiming, by the outputs
+    assert gate[1].weight.std().item() == pytest.approx((2 / 32) ** 0.5, rel=0.03)
+    assert gate[3].weight.std().item() == pytest.approx((2 / 512) ** 0.5, rel=0.03)
+    branch = DiverseEmbedding(128).branches[0]  # Kaiming, by the inputs
+    assert branch.dilated[0].weight.std().item() == pytest.approx((2 / (9 * 128)) ** 0.5, rel=0.03)
+    assert branch.expand.weight.std().item() == pytest.approx((2 / 32) ** 0.5, rel=0.03)
+    assert PatternMaps(8).score.bias.tolist() == [0] * 6
+
+
 def test_numbers_of_parameters_are_the_public_codes():
     """Public code counts the bias of a neck, here C more for each."""
     expected = GOLDENS["counts"]

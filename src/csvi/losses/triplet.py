@@ -33,8 +33,8 @@ def weighted_regularized_triplet(features: Tensor, identity: Tensor) -> Tensor:
 
     p is the mean distance to the same identity, weighted by the softmax of the distances, n that to all others,
     weighted by the softmax of the negative distances. As in the public code of AGW both softmaxes have 1e-6 in their
-    denominator: where all others are farther than about 14, their weights sum to less than 1 and n tends to 0.
-    n is 0 too where the batch has one identity only.
+    denominator: where all others are farther than 14 (one is near) to 18 (56 are alike), their weights sum to less
+    than 1 and n tends to 0. n is 0 too where the batch has one identity only.
     """
     positive, negative = _weighted_distances(features, identity)
     return F.softplus(positive - negative).mean()
