@@ -263,7 +263,7 @@ def test_published_figures_have_a_source_and_names_that_are_known(name, sysu_roo
     assert kind.paper
     if kind.published is None:
         return
-    assert re.search(r"Tables? \d|README|other publications", kind.published.source)
+    assert re.search(r"Tables? \d|README", kind.published.source)
     assert kind.published.metrics.keys() <= LAYOUTS.keys()
     benchmark = read_benchmark(DataConfig(root=str(sysu_root)))
     assert kind.published.metrics["sysu"].keys() <= {protocol.name for protocol in protocols_of(benchmark)}

@@ -43,12 +43,16 @@ class AGW(PretrainedMethod):
     title = "AGW"
     paper = "Ye et al., Deep Learning for Person Re-identification: A Survey and Outlook, TPAMI 44(6), 2022"
     published: ClassVar[Published | None] = Published(
-        "READMEs of the public code of AGW and, for indoor search, of DDAG",
+        "READMEs of the public code of AGW and, for indoor search, of DDAG; LLCM: AGW* in Table 3 of DEEN's paper",
         {
             "sysu": {
                 "all-search single-shot": {"R1": 47.50, "mAP": 47.65},
                 "indoor-search single-shot": {"R1": 54.17, "mAP": 62.97},
-            }
+            },
+            "llcm": {
+                "infrared to visible": {"R1": 46.4, "mAP": 54.8},
+                "visible to infrared": {"R1": 56.0, "mAP": 59.1},
+            },
         },
     )
     settings: AGWSettings

@@ -80,12 +80,20 @@ class DDAG(PretrainedMethod):
         "ECCV 2020"
     )
     published: ClassVar[Published | None] = Published(
-        "README of DDAG's public code",
+        "README of DDAG's public code; RegDB and LLCM: Tables 2 and 3 of DEEN's paper",
         {
             "sysu": {
                 "all-search single-shot": {"R1": 54.75, "mAP": 53.02},
                 "indoor-search single-shot": {"R1": 61.02, "mAP": 67.98},
-            }
+            },
+            "regdb": {
+                "visible to thermal": {"R1": 69.3, "mAP": 63.5},
+                "thermal to visible": {"R1": 68.1, "mAP": 61.8},
+            },
+            "llcm": {
+                "infrared to visible": {"R1": 40.3, "mAP": 48.4},
+                "visible to infrared": {"R1": 48.0, "mAP": 52.3},
+            },
         },
     )
     settings: DDAGSettings
