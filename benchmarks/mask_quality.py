@@ -314,7 +314,7 @@ class Experiment:
         person = [[torch.from_numpy(masks[i] > 127)[None] for masks in (mine, exact)] for i in range(len(exact))]
         found = torch.cat([mask_iou(*both) for both in person])
         modality = torch.tensor([int(record.modality) for record in records])
-        return {m.name.lower(): float(found[modality == m].nanmean()) for m in Modality}
+        return {m.word: float(found[modality == m].nanmean()) for m in Modality}
 
     def rows(self) -> list[Row]:
         """Everything that is found, of the runs that are done."""

@@ -59,7 +59,7 @@ def people(tmp_path):
 def benchmark_of(root):
     def records(*names):
         return [
-            ImageRecord(f"{name}/{modality.name.lower()}/0.tif", i, 1, modality)
+            ImageRecord(f"{name}/{modality.word}/0.tif", i, 1, modality)
             for i, name in enumerate(names)
             for modality in Modality
         ]

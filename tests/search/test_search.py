@@ -180,7 +180,7 @@ def test_persons_are_found_as_often_as_evaluate_says(people, trained_run, uri):
         for modality, other in (("infrared", "visible"), ("visible", "infrared")):
             right = []
             for query in records.values():
-                if query.modality.name.lower() == modality:
+                if query.modality.word == modality:
                     vector = embedder.embed([people / query.path], modality)
                     assert search(gallery, vector, 1)[0].path == query.path  # an image finds itself first
                     hits = [records[hit.path] for hit in search(gallery, vector, 96, Where(modality=other))]

@@ -173,7 +173,7 @@ def cosegmentation_figure(run: Run, seed: int = 0, shown: int = 2, many: int = M
             start = x
             for modality, indices in zip(Modality, by_modality, strict=True):
                 middle = x + len(indices) * (cell[0] + 0.03) / 2
-                write(figure, middle, above - 0.08, modality.name.lower(), ha="center", va="bottom", fontsize=8)
+                write(figure, middle, above - 0.08, modality.word, ha="center", va="bottom", fontsize=8)
                 for i in indices:
                     image = run.image(records[i])
                     rows = (image, *(masks[i].numpy() for masks in (true, alone, mixed)))

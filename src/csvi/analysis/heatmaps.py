@@ -95,7 +95,7 @@ def person_shares(runs: Sequence[Run], images: int = 500, seed: int = 0) -> list
         for modality, of_modality in drawn.items():
             chunks = [of_modality[i : i + BATCH] for i in range(0, len(of_modality), BATCH)]
             energies, people = [], []
-            for chunk in progress(chunks, f"{run.name}, {modality.name.lower()}"):
+            for chunk in progress(chunks, f"{run.name}, {modality.word}"):
                 batch = run.batch(chunk)
                 assert batch.mask is not None
                 energies.append(activation_energy(run, batch))
@@ -250,7 +250,7 @@ def heatmaps_figure(
         for row, record in enumerate(shown):
             benchmark = runs[0].benchmark
             who, camera = benchmark.name_of(record.identity), benchmark.name_of_camera(record.camera)
-            text = f"{record.modality.name.lower()}\n{in_lines(f'id {who}', 14)}\n{in_lines(camera, 14)}"
+            text = f"{record.modality.word}\n{in_lines(f'id {who}', 14)}\n{in_lines(camera, 14)}"
             y = above + row * (cell[1] + gap)
             write(figure, left - 0.08, y + cell[1] / 2, text, ha="right", va="center", fontsize=8)
             for column, (_, pictures) in enumerate(columns):

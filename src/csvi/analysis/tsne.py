@@ -179,7 +179,7 @@ def tsne_figure(planes: Planes) -> Figure:
         for of, look in LOOKS.items():
             center = look.size**0.5
             for what, marker, size, edge in (("image", look.dot, 4.0, "none"), ("center", look.center, center, "k")):
-                label = f"{of.name.lower()} {what}"
+                label = f"{of.word} {what}"
                 handles.append(Line2D([], [], ls="", marker=marker, ms=size, color="0.45", mec=edge, label=label))
         legend = figure.legend(
             handles=handles,

@@ -148,7 +148,7 @@ def cached_masks(root: Path, records: Sequence[ImageRecord], data: DataConfig, s
         for modality in Modality:
             of_modality = {masks[i]: looks[i] for i in sorted(looks) if records[i].modality == modality}
             if fault := judge_masks(of_modality, data.mask_values):
-                raise CsviError(f"the {modality.name.lower()} masks {fault}")
+                raise CsviError(f"the {modality.word} masks {fault}")
 
     return _open_or_fill(Path(data.cache), f"masks-{key}.npy", (len(masks), *size), decode, check, skip)
 

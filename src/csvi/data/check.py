@@ -155,7 +155,7 @@ def check_dataset(
         synthetic=is_synthetic(root),
         decoded=decode,
         splits=splits,
-        cameras={m.name.lower(): {c: n for (of, c), n in sorted(cameras.items()) if of == m} for m in Modality},
+        cameras={m.word: {c: n for (of, c), n in sorted(cameras.items()) if of == m} for m in Modality},
         images=len(records),
         masks=sum(record.mask is not None for record in images),
         depths=depths,

@@ -42,7 +42,7 @@ TABLES = {".csv", ".tsv", ".txt"}
 """Suffixes of a table."""
 COLUMNS = ("camera", "time", "modality", "track")
 """Columns that a table may have beside `path`."""
-SPECTRA = {name: modality for modality in Modality for name in (modality.name.lower(), *FOLDERS[modality.name.lower()])}
+SPECTRA = {name: modality for modality in Modality for name in (modality.word, *FOLDERS[modality.word])}
 """Name of a folder, or word in that of an array, in small letters → modality of the images in it."""
 BY_FOLDER, BY_COLOURS = "by its folder", "by its colours"
 """What a modality is known by that nobody said."""
@@ -189,7 +189,7 @@ def _check_there(crops: Crops) -> None:
         of_modality = [record.path for record in crops.records if record.modality == modality]
         named = [path for path in of_modality if "modality" not in crops.guessed.get(path, ())]
         if named and not any((crops.root / path).exists() for path in of_modality):
-            name = modality.name.lower()
+            name = modality.word
             raise CsviError(f"none of the {len(of_modality):,} {name} images is there, such as {crops.root / named[0]}")
 
 

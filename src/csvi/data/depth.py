@@ -96,7 +96,7 @@ def with_measured_ranges(benchmark: Benchmark, data: DataConfig) -> DataConfig:
             _say(benchmark.root, modality, depths[modality])
         left = levels_of_halved(files[modality])
         if left is not None and left < FEWEST:
-            log.warning("%s images %s", modality.name.lower(), halved(left))
+            log.warning("%s images %s", modality.word, halved(left))
     return data
 
 
@@ -232,13 +232,13 @@ def _files(root: Path, records: Sequence[ImageRecord], modality: Modality) -> li
 
 def _say(root: Path, modality: Modality, depth: Depth) -> None:
     """Log what becomes of the values; raises `CsviError` if most of them are clipped."""
-    option, images = f"--data.{RANGES[modality]}", f"{modality.name.lower()} images of {root}"
+    option, images = f"--data.{RANGES[modality]}", f"{modality.word} images of {root}"
     if depth.clipped > MOST_CLIPPED:
         raise CsviError(
             f"{depth.clipped:.0%} of the pixels of the {images} lie outside {option} {depth.range}, as they are "
             f"{depth.lowest:,.10g} to {depth.highest:,.10g}: give another range (csvi check ROOT measures it)"
         )
-    log.info("%s images have %s (%s)", modality.name.lower(), depth, option)
+    log.info("%s images have %s (%s)", modality.word, depth, option)
     if depth.levels < FEWEST:
         log.warning("only %s left of the %s: give another %s", grey_levels(depth.levels), images, option)
     if depth.deep < depth.images:

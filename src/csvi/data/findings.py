@@ -150,7 +150,7 @@ def one_modality(benchmark: Benchmark) -> Iterator[Finding]:
         members.pop(DISTRACTOR, None)
         for identity, images in members.items():
             if len({record.modality for record in images}) == 1:
-                modality = images[0].modality.name.lower()
+                modality = images[0].modality.word
                 message = f"has {modality} images only, such as {images[0].path}: training leaves it out"
                 who = f"identity {benchmark.name_of(identity)} of {_place(benchmark, split)}"
                 yield Finding("one modality", who, message)

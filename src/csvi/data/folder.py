@@ -78,7 +78,7 @@ class Folder(Layout):
 
     def recognise(self, root: Path) -> bool:
         """Whether there is the table, or are the folders of both modalities."""
-        return (root / TABLE).is_file() or all((root / modality.name.lower()).is_dir() for modality in Modality)
+        return (root / TABLE).is_file() or all((root / modality.word).is_dir() for modality in Modality)
 
     def read(self, root: Path, masks: Path | None = None, fold: int = 1) -> Benchmark:
         """List the images of the three splits, in the order of the table or sorted by path; see `Layout.read`.
@@ -132,7 +132,7 @@ def split_of(identity: str) -> str:
 
 def _tree(folders: Folders) -> Iterator[Line]:
     for modality in Modality:
-        folder = modality.name.lower()
+        folder = modality.word
         if not (folders.root / folder).is_dir():
             raise CsviError(f"no {folders.root / folder}: give a folder that holds visible and infrared, or {TABLE}")
         for person in folders.people(folder):

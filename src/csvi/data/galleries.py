@@ -13,7 +13,7 @@ def images_of(records: Sequence[ImageRecord], modality: Modality, why: str) -> l
     """Indices of the images of a modality; raises `CsviError` if there are none, with `why` they are needed."""
     indices = [i for i, record in enumerate(records) if record.modality == modality]
     if not indices:
-        raise CsviError(f"no {modality.name.lower()} images: {why}")
+        raise CsviError(f"no {modality.word} images: {why}")
     return indices
 
 
@@ -21,7 +21,7 @@ def queries_of(records: Sequence[ImageRecord], modality: Modality, why: str) -> 
     """Indices of the images of a modality that may be asked for: all but distractors; raises as `images_of` does."""
     people = [i for i in images_of(records, modality, why) if records[i].identity != DISTRACTOR]
     if not people:
-        raise CsviError(f"no {modality.name.lower()} images but distractors: {why}")
+        raise CsviError(f"no {modality.word} images but distractors: {why}")
     return people
 
 

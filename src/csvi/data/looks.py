@@ -96,9 +96,9 @@ def wrong_masks(
         masks = {short_path(root, file): look for file, look in files.items() if look}
         nobody = [name for name, look in masks.items() if values in look.empty]
         if fault := judge_masks(masks, values):
-            wrong.append(Finding("mask", f"{modality.name.lower()} masks", fault))
+            wrong.append(Finding("mask", f"{modality.word} masks", fault))
         elif nobody and len(nobody) == len(masks):
-            wrong.append(Finding("mask", f"{modality.name.lower()} masks", f"mark no person: {WRITE}"))
+            wrong.append(Finding("mask", f"{modality.word} masks", f"mark no person: {WRITE}"))
         else:
             empty += [Finding("no person", name, "marks no person") for name in nobody]
             faults = {name: look.faults.get(values, "") for name, look in masks.items()}
@@ -118,7 +118,7 @@ def depths_of(
     wrong: list[Finding] = []
     odd: list[Finding] = []
     for modality in Modality:
-        option, images = f"--data.{RANGES[modality]}", f"{modality.name.lower()} images"
+        option, images = f"--data.{RANGES[modality]}", f"{modality.word} images"
         files, of_training = (
             [root / r.path for r in some if r.modality == modality and looks[root / r.path].size]
             for some in (records, training)
@@ -134,7 +134,7 @@ def depths_of(
             wrong.append(Finding("depth", images, halved(left)))
         if depth is None:
             continue
-        depths[modality.name.lower()] = depth
+        depths[modality.word] = depth
         if depth.clipped > MOST_CLIPPED or depth.levels < FEWEST:
             message = f"keep {grey_levels(depth.levels)}, {depth.clipped:.0%} clipped: set {option}"
             wrong.append(Finding("depth", images, message))

@@ -15,6 +15,11 @@ class Modality(IntEnum):
     VISIBLE = 0
     INFRARED = 1
 
+    @property
+    def word(self) -> str:
+        """`visible` or `infrared`, as files and options have it."""
+        return self.name.lower()
+
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:

@@ -72,7 +72,7 @@ def one_of(line: Mapping[str, str], name: str, choices: Iterable[str], place: st
 
 def modality_of(line: Mapping[str, str], place: str) -> Modality:
     """The modality of a line; raises `CsviError` if it is neither visible nor infrared."""
-    return Modality[one_of(line, "modality", [modality.name.lower() for modality in Modality], place).upper()]
+    return Modality[one_of(line, "modality", [modality.word for modality in Modality], place).upper()]
 
 
 def time_of(line: Mapping[str, str], place: str) -> str | None:

@@ -102,7 +102,7 @@ def _check_masked(records: Sequence[ImageRecord], without: Mapping[int, str]) ->
     if not modalities:
         raise CsviError(f"no training image has a usable mask, which the method learns from: {why}")
     for modality in set(Modality) - modalities:
-        name = modality.name.lower()
+        name = modality.word
         log.warning(
             "no %s image has a usable mask, so that only masks of the other modality are learned: %s", name, why
         )
@@ -116,7 +116,7 @@ def _check_people(records: Sequence[ImageRecord], masks: CachedPixels) -> None:
         nobody = [i for i in read if i in empty]
         if not nobody:
             continue
-        name, example = modality.name.lower(), records[nobody[0]].mask
+        name, example = modality.word, records[nobody[0]].mask
         if len(nobody) == len(read):
             raise CsviError(f"no {name} mask marks a person, such as {example}: {WRITE}")
         log.warning("%d of %d %s masks mark no person, such as %s", len(nobody), len(read), name, example)

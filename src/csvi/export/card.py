@@ -107,7 +107,7 @@ def _header(model: Trained, evaluation: Evaluation | None) -> str:
             for protocol, metrics in ((result.protocol, result.metrics) for result in evaluation.protocols)
             for name, spread in metrics.items()
         ]
-    tags = ["visible-infrared", "person-re-identification", *[each.name.lower() for each in Modality], model.net.method]
+    tags = ["visible-infrared", "person-re-identification", *[each.word for each in Modality], model.net.method]
     data = ModelCardData(
         library_name="csvi", pipeline_tag=TASK, tags=tags, model_name=model.name if results else None,
         eval_results=results or None,

@@ -112,7 +112,7 @@ def import_masks(source: Path, out: Path, data: DataConfig, layout: str | None =
     for modality in Modality:
         of_modality = {look.name: look.mask for record, look in readable.items() if record.modality == modality}
         if fault := judge_masks(of_modality, values):
-            raise CsviError(f"the {modality.name.lower()} masks {fault}")
+            raise CsviError(f"the {modality.word} masks {fault}")
 
     def convert(theirs: Theirs) -> bool:
         file = out / PurePosixPath(theirs.record.path).with_suffix(".png")
@@ -178,7 +178,7 @@ def _find(source: Path, out: Path, crops: Crops, data: DataConfig, files: str) -
 
 
 def _source_of(modality: Modality) -> str:
-    return f"{modality.name.lower()} masks from"
+    return f"{modality.word} masks from"
 
 
 def _in_stacks(stacks: Mapping[Modality, Path], crops: Crops, data: DataConfig) -> Found:
@@ -191,7 +191,7 @@ def _in_stacks(stacks: Mapping[Modality, Path], crops: Crops, data: DataConfig) 
         stack = Stack(file)
         records = in_order(stack, benchmark, modality)
         beside = images_beside(file, crops.root, modality)
-        name = f"the {len(records):,} {modality.name.lower()} masks"
+        name = f"the {len(records):,} {modality.word} masks"
         if beside:
             compared = check_order(Stack(beside), records, crops.load)
             notes.append(f"{name} are in the order of {beside}: {compared} of its images were compared with the files")

@@ -190,7 +190,7 @@ def _of_batch(batch: Sequence[ImageRecord], crops: Crops, out: Path, segmenter: 
         prediction = predictions.get(record)
         scores, verdict = (prediction.scores, prediction.verdict) if prediction else (None, UNREADABLE)
         camera = crops.name_of_camera(record.camera)
-        line = Line(record.path, record.modality.name.lower(), camera, scores, verdict)
+        line = Line(record.path, record.modality.word, camera, scores, verdict)
         if prediction and line.mask:
             write_mask((prediction.probability * 255 + 0.5).astype(np.uint8), out / line.mask)
         for place in _places(record.path):
@@ -285,7 +285,7 @@ def _is_there(out: Path, line: Line, record: ImageRecord, images: Path) -> bool:
     """Whether an image has its mask, and was not replaced since or taken for one of the other modality."""
     made = None if line.mask is None else written_at(out / line.mask)
     newest = made is not None and (written_at(images / line.path) or 0) <= made
-    return newest and line.modality == record.modality.name.lower()
+    return newest and line.modality == record.modality.word
 
 
 def check_names(records: Sequence[ImageRecord]) -> None:

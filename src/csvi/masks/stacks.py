@@ -102,9 +102,7 @@ def mask_stacks(source: Path) -> dict[Modality, Path]:
         named = [file for file in files if _modality_of(file) == modality and "label" not in _words(file)]
         masks = [file for file in named if is_of_masks(file)] or named
         if len(masks) > 1:
-            raise CsviError(
-                f"{masks[0]} and {masks[1]} may both be the {modality.name.lower()} masks: give the file itself"
-            )
+            raise CsviError(f"{masks[0]} and {masks[1]} may both be the {modality.word} masks: give the file itself")
         found |= dict.fromkeys([modality], *masks) if masks else {}
     if source.is_file() and not found:
         raise CsviError(f"the name of {source} does not say whether rgb or ir: rename it, as train_rgb_mask.npy")
@@ -142,7 +140,7 @@ def in_order(stack: Stack, benchmark: Benchmark, modality: Modality) -> list[Ima
         counts.append(f"{len(images):,}")
     raise CsviError(
         f"{stack.file} holds {len(stack):,} masks, and {benchmark.root} has {' or '.join(dict.fromkeys(counts))} "
-        f"{modality.name.lower()} images to train on: they are not of one copy of the dataset"
+        f"{modality.word} images to train on: they are not of one copy of the dataset"
     )
 
 

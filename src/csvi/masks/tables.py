@@ -51,7 +51,7 @@ def print_imported(imported: Imported) -> None:
     for modality in Modality:
         images = [record for record in imported.images if record.modality == modality]
         there = sum(record.path in converted for record in images)
-        table.add_row(modality.name.lower(), f"{len(images):,}", f"{there:,}", f"{len(images) - there:,}")
+        table.add_row(modality.word, f"{len(images):,}", f"{there:,}", f"{len(images) - there:,}")
     console.print(table)
     lines = [f"{len(converted):,} masks, {imported.new:,} of them new"]
     if imported.resized:

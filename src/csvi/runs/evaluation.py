@@ -379,7 +379,7 @@ def _evaluate_masks(run: Run, masks: CachedPixels) -> dict[str, MaskResult]:
         of_modality = [i for i, record in enumerate(test) if record.modality == modality]
         index = [i for i in of_modality if not iou[i].isnan()]
         without = [i for i in of_modality if iou[i].isnan()]
-        name = modality.name.lower()
+        name = modality.word
         if not index:
             log.warning("no mask of the %s test images shows a person: predicted ones are compared with none", name)
             continue

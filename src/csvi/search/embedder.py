@@ -127,7 +127,7 @@ def _modalities(modality: Spectrum | Sequence[Spectrum], images: int) -> list[Mo
         raise CsviError(f"there are {images} images and {len(given)} modalities: give one for each, or one for all")
     names: dict[object, Modality | None] = {"detect": None}
     for each in Modality:
-        names |= {each.name.lower(): each, each: each}
+        names |= {each.word: each, each: each}
     for name in given:
         if name not in names:
             raise CsviError(f"the modality is {name!r}: it must be visible, infrared or detect")

@@ -83,7 +83,7 @@ class Features:
             paths = self.path.tolist()
             if len(set(paths)) < len(paths):
                 fault = "it has two embeddings of one image"
-            elif other := set(np.unique(self.modality).tolist()) - {each.name.lower() for each in Modality}:
+            elif other := set(np.unique(self.modality).tolist()) - {each.word for each in Modality}:
                 fault = f"modality holds {min(other)[:40]!r}"
             elif wrong := [time for time in np.unique(self.time).tolist() if time and not is_time(time)]:
                 fault = f"time holds {wrong[0][:40]!r}"
@@ -105,7 +105,7 @@ class Features:
 def metadata(crops: Crops, record: ImageRecord) -> dict[str, str]:
     """What is known of a crop, in words; empty where nothing is."""
     return {
-        "modality": record.modality.name.lower(),
+        "modality": record.modality.word,
         "camera": crops.name_of_camera(record.camera),
         "time": record.time or "",
         "track": record.track or "",

@@ -46,7 +46,7 @@ def name(identity: int) -> str:
 
 def spectrum(camera: int) -> str:
     """`visible` or `infrared`."""
-    return Modality(CAMERAS[camera].infrared).name.lower()
+    return Modality(CAMERAS[camera].infrared).word
 
 
 def time(shot: Shot) -> datetime:

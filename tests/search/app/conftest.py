@@ -61,7 +61,7 @@ def desk(gallery_of, embedder, records, embeddings, sysu_root, tmp_path_factory)
     entries = [
         Entry(
             path=record.path,
-            modality=record.modality.name.lower(),
+            modality=record.modality.word,
             camera=str(record.camera),
             time=(START + timedelta(minutes=n)).isoformat() if n % 7 else "",
             track=f"{record.identity}-{record.camera}",

@@ -153,7 +153,7 @@ def _answered(desk: Desk, session: Session) -> tuple[str, str]:
     if troubles := [card.trouble for card in cards if card.trouble]:
         said += f" {len(troubles)} cannot be shown: {troubles[0]}."
     words = [session.verdicts[hit.path].word if hit.path in session.verdicts else "" for hit in session.answers]
-    probes = [{"source": as_source(probe.picture), "modality": probe.modality.name.lower()} for probe in session.probes]
+    probes = [{"source": as_source(probe.picture), "modality": probe.modality.word} for probe in session.probes]
     answers = list(zip(session.answers, cards, words, strict=True))
     return escape(said), _pages.get_template("answers.html.j2").render(probes=probes, answers=answers)
 
