@@ -15,7 +15,7 @@ import numpy as np
 from common import BenchmarkError, Finding, parser_of, positive, run
 from rich.console import Console
 
-from csvi.analysis.plain_table import plain_table
+from csvi.plain_table import plain_table
 from csvi.runs import Options, Run
 from csvi.search.feedback import rocchio
 

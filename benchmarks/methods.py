@@ -18,7 +18,6 @@ from common import Finding, parser_of, positive, run
 from rich.console import Console
 from rich.table import Table
 
-from csvi.analysis.plain_table import plain_table
 from csvi.config import Config, DataConfig
 from csvi.data.loader import EVALUATION_BATCH
 from csvi.errors import CsviError
@@ -26,6 +25,7 @@ from csvi.fabric import make_fabric
 from csvi.methods import METHODS, build_method, find_method
 from csvi.model.folding import folded
 from csvi.model.two_stream import Route
+from csvi.plain_table import plain_table
 from csvi.runs.settings import as_method
 from csvi.train.cost import training_cost
 

@@ -20,13 +20,13 @@ import torch
 import yaml
 
 import csvi
-from csvi.analysis.plain_table import plain_console
 from csvi.cli import COMMANDS, main
 from csvi.commands.train import name_of
 from csvi.config import Config, DataConfig, flatten, shipped_config
 from csvi.data import Layout, read_benchmark
 from csvi.errors import StoppedError
 from csvi.methods import METHODS, find_method
+from csvi.plain_table import plain_console
 from csvi.runs.settings import save_config
 from csvi.signals import ENDING
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from csvi.analysis.plain_table import plain_table
 from csvi.cli import main
+from csvi.plain_table import plain_table
 
 
 @pytest.fixture

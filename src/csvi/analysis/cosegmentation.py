@@ -30,11 +30,11 @@ from csvi.analysis.images import (
     training_images_with_person,
     true_masks,
 )
-from csvi.analysis.plain_table import plain_table
 from csvi.data import ImageRecord, Modality
 from csvi.errors import CsviError
 from csvi.evaluate.intervals import paired_difference
 from csvi.evaluate.mask_iou import best_constant_mask, mask_iou
+from csvi.plain_table import plain_table
 from csvi.progress import progress
 from csvi.runs import Run
 

@@ -9,8 +9,8 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.table import Table
 
-from csvi.analysis.plain_table import plain_console, plain_table
 from csvi.data.check import Check, Finding, Split
+from csvi.plain_table import plain_console, plain_table
 
 HEADINGS = {
     "fold": "folds that cannot be read",

@@ -22,7 +22,6 @@ from rich.table import Column, Table
 from torch import Tensor, nn
 
 from csvi.analysis.canvas import STYLE, grouped_bars, in_lines
-from csvi.analysis.plain_table import plain_table
 from csvi.data import Modality
 from csvi.data.batch import Batch, prepare
 from csvi.data.sampler import CrossModalitySampler
@@ -30,6 +29,7 @@ from csvi.data.training_set import check_masks
 from csvi.errors import CsviError
 from csvi.methods.baseline import Baseline
 from csvi.methods.decode import Decode
+from csvi.plain_table import plain_table
 from csvi.progress import progress
 from csvi.runs import Run
 

@@ -28,13 +28,13 @@ from csvi.analysis.images import (
     same_test_images,
     true_masks,
 )
-from csvi.analysis.plain_table import plain_table
 from csvi.data import Modality
 from csvi.data.batch import Batch
 from csvi.errors import CsviError
 from csvi.losses import mask_target
 from csvi.model.mask_decoder import full_size
 from csvi.model.net import FeatureNet
+from csvi.plain_table import plain_table
 from csvi.progress import progress
 from csvi.runs import Run
 

@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from csvi.analysis.canvas import STYLE, grouped_bars, in_lines
-from csvi.analysis.plain_table import plain_table
 from csvi.data import Modality
 from csvi.data.batch import prepare
 from csvi.errors import CsviError
 from csvi.methods.coseg import CoSeg
+from csvi.plain_table import plain_table
 from csvi.progress import progress
 from csvi.runs import Run
 

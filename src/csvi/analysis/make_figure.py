@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from csvi.analysis import cosegmentation, gradients, heatmaps, leak, tsne
-from csvi.analysis.plain_table import plain_console
 from csvi.analysis.tables import SYNTHETIC
 from csvi.errors import CsviError
 from csvi.model.weights import fingerprint_of
+from csvi.plain_table import plain_console
 from csvi.runs import Run
 from csvi.writing import replacing
 

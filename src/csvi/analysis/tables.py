@@ -5,9 +5,9 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.table import Column, Table
 
-from csvi.analysis.plain_table import plain_console, plain_table
 from csvi.data import find_layout
 from csvi.evaluate.scoring import CameraPair, Result, Spread
+from csvi.plain_table import plain_console, plain_table
 from csvi.runs.evaluation import Evaluation, MaskResult
 from csvi.runs.statistics import COMPARED, FEWEST, Comparison, Difference, Mean, Summary
 

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from csvi.analysis.canvas import STYLE
 from csvi.analysis.images import both_modalities, same_test_images
-from csvi.analysis.plain_table import plain_table
 from csvi.data import Modality
 from csvi.errors import CsviError
+from csvi.plain_table import plain_table
 from csvi.runs import Run
 
 IMAGES = 10

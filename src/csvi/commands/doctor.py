@@ -289,7 +289,7 @@ def print_machine(machine: Machine) -> None:
     """Print what was found for people."""
     from rich.table import Column
 
-    from csvi.analysis.plain_table import plain_console, plain_table
+    from csvi.plain_table import plain_console, plain_table
 
     console = plain_console()
     table = plain_table("this machine", Column("", overflow="fold"))

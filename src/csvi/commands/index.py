@@ -141,7 +141,7 @@ def _opened(settings: Namespace) -> "Gallery":
 
 
 def _info(settings: Namespace) -> None:
-    from csvi.analysis.plain_table import plain_console, plain_table
+    from csvi.plain_table import plain_console, plain_table
 
     with _opened(settings) as gallery:
         counts, size, facts = gallery.counts(), gallery.bytes_on_disk, gallery.facts
@@ -175,7 +175,7 @@ def _info(settings: Namespace) -> None:
 def _list(settings: Namespace) -> None:
     from rich.table import Column
 
-    from csvi.analysis.plain_table import plain_console, plain_table
+    from csvi.plain_table import plain_console, plain_table
 
     with _opened(settings) as gallery:
         entries = _chosen(gallery, settings)

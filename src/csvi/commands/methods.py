@@ -20,9 +20,9 @@ def run(settings: Namespace) -> None:
     import torch
     from rich.table import Column
 
-    from csvi.analysis.plain_table import plain_console, plain_table
     from csvi.analysis.reproduce_methods import published_config
     from csvi.methods import METHODS, build_method
+    from csvi.plain_table import plain_console, plain_table
 
     table = plain_table("method", "masks", "training (M)", "testing (M)", Column("paper", overflow="fold"))
     for name in METHODS:

@@ -94,7 +94,7 @@ def run(settings: Namespace) -> None:
 def _print(hits: "list[Hit]") -> None:
     from rich.table import Column
 
-    from csvi.analysis.plain_table import plain_console, plain_table
+    from csvi.plain_table import plain_console, plain_table
 
     known = [name for name in ("camera", "modality", "time", "track") if any(getattr(hit, name) for hit in hits)]
     table = plain_table("rank", "similarity", *known, Column("path", overflow="fold"))

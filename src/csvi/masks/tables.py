@@ -4,12 +4,12 @@ import math
 import statistics
 from collections import Counter, defaultdict
 
-from csvi.analysis.plain_table import plain_console, plain_table
 from csvi.data.records import Modality
 from csvi.masks.imports import Imported
 from csvi.masks.make import Line, Made
 from csvi.masks.quality import GOOD
 from csvi.masks.segmenter import Segmenter
+from csvi.plain_table import plain_console, plain_table
 
 GAP = 0.03
 """Fall of the median sureness, against rendered people, that is worth a sentence."""
