@@ -390,7 +390,7 @@ def write(experiment: Experiment, rows: Sequence[Row]) -> str:
     with replacing(experiment.out / "mask-quality.png") as partial:
         draw(rows).savefig(partial, format="png", dpi=150, metadata={"Software": None})
     with replacing(experiment.out / "mask-quality.md") as partial:
-        partial.write_text(text)
+        partial.write_text(text, encoding="utf-8")
     return text
 
 

@@ -235,7 +235,7 @@ def write(study: Study) -> str:
         with replacing(study.out / "ranking.png") as partial:
             draw(agreed).savefig(partial, format="png", dpi=150, metadata={"Software": None})
     with replacing(study.out / "ranking.md") as partial:
-        partial.write_text(text)
+        partial.write_text(text, encoding="utf-8")
     return text
 
 

@@ -32,6 +32,12 @@ def pytest_collection_modifyitems(items):
             item.add_marker("slow")
 
 
+@pytest.fixture
+def latin_1(monkeypatch):
+    """Files are written as where the locale is in Latin-1, which has neither Δ nor †."""
+    monkeypatch.setattr("io.text_encoding", lambda encoding, stacklevel=2: encoding or "latin-1")
+
+
 @pytest.fixture(scope="session")
 def sysu_root(tmp_path_factory):
     """Twenty people, two images a camera: stripes whose brightness both spectra see, coloured in the visible."""

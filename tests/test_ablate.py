@@ -32,7 +32,7 @@ PAPER = ("R1", "R10", "R20", "mAP")
 
 
 @pytest.fixture
-def small(config, tiny_trunk, monkeypatch):
+def small(config, tiny_trunk, latin_1, monkeypatch):
     """A small trunk, two galleries of each protocol, not ten, and no cost is measured."""
     config.train.validate_every = 1
     fewer = partial(protocols_of, trials=2)
@@ -64,6 +64,10 @@ def test_a_variant_of_another_method_takes_what_it_has_too(small):
     assert (applied.method.name, applied.method.backbone, applied.method.widths) == ("decode", "mobilenet_v2", (16, 8))
     assert applied.data.height == 64
     assert not hasattr(applied.method, "weights_from")
+
+
+def test_a_path_among_the_settings_leads_out_of_no_folder():
+    assert str(Variant.parse("coseg:method.weights=../../w.pth")) == "coseg_weights-..-..-w.pth"
 
 
 @pytest.mark.parametrize(
@@ -126,7 +130,7 @@ def test_all_variants_to_a_table_and_nothing_twice(small, tmp_path, monkeypatch,
     for candidates in best.values():
         assert max(candidates)[1]
         assert sum(chosen for _, chosen in candidates) == 1
-    text = table.read_text()
+    text = table.read_text(encoding="utf-8")
     assert text.startswith("# ablation on SYSU-MM01")
     assert "| coseg | " in text
     assert next(line for line in text.splitlines() if line.startswith("| coseg+ ")).endswith("|  |  |")  # ours
@@ -141,7 +145,7 @@ def test_all_variants_to_a_table_and_nothing_twice(small, tmp_path, monkeypatch,
     assert (tmp_path / "out" / "ablation.png").stat().st_size > 10_000
 
     monkeypatch.setattr(module, "train", lambda *_, **__: pytest.fail("trained again"))
-    assert ablate(small, list(PAPERS), 2, tmp_path / "out", grid).read_text() == text
+    assert ablate(small, list(PAPERS), 2, tmp_path / "out", grid).read_text(encoding="utf-8") == text
     small.train.lr = 0.5
     with pytest.raises(CsviError, match=r"baseline/0 under other settings \(train.lr was"):
         ablate(small, ["baseline"], 1, tmp_path / "out")
@@ -247,6 +251,14 @@ def test_what_is_chosen_is_best_on_val_and_a_setting_that_a_method_has_not_is_no
     assert str(choose(small, Variant("baseline"), {"train.lr": [0.1, 0.2]}, tmp_path).best) == "baseline_lr-0.1"
 
 
+def test_a_grid_has_values_of_any_type(small, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(module, "run_once", lambda config, run: asked.append((config.method.widths, run.parent.name)))
+    monkeypatch.setattr(module, "_val", lambda run, metric: 0.5)
+    choose(small, Variant("decode"), {"method.widths": [None, [64, 32]]}, tmp_path)
+    assert asked == [(None, "decode_widths-null"), ((64, 32), "decode_widths-[64, 32]")]
+
+
 @pytest.mark.parametrize("name", ["train.rl", "method.segmentation_wieght"])
 def test_a_setting_that_no_variant_has_is_refused(name, small, tmp_path):
     with pytest.raises(CsviError, match=f"unknown setting '{name}' in the grid"):
@@ -315,7 +327,7 @@ def assert_beside_the_paper(text, layout, method):
 @pytest.mark.slow
 def test_sysu_beside_the_paper(small, tmp_path):
     small.data.train_on = "train+val"
-    text = reproduce("sysu", small, tmp_path / "out", anyway=True).read_text()
+    text = reproduce("sysu", small, tmp_path / "out", anyway=True).read_text(encoding="utf-8")
     assert_beside_the_paper(text, "sysu", "coseg")
     counts = _parameters(small, 12)
     training, testing = counts.parameters_training / 1e6, counts.parameters_testing / 1e6

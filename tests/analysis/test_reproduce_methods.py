@@ -5,11 +5,13 @@ from functools import partial
 
 import pytest
 
-from csvi.analysis.reproduce_methods import configs_of, published_config, reproduce_methods
+from csvi.analysis.reproduce import _beside_the_paper, runs_of
+from csvi.analysis.reproduce_methods import _table, configs_of, published_config, reproduce_methods
 from csvi.cli import main
 from csvi.data import protocols_of
 from csvi.errors import CsviError
 from csvi.methods import METHODS, find_method
+from csvi.runs import Evaluation
 from csvi.runs.settings import as_method
 
 
@@ -30,14 +32,14 @@ def test_weights_of_a_method():
 
 
 @pytest.mark.slow
-def test_ours_beside_the_published(config, sysu_root, tmp_path, monkeypatch):
+def test_ours_beside_the_published(config, sysu_root, tmp_path, latin_1, monkeypatch):
     monkeypatch.setattr("csvi.runs.evaluation.protocols_of", partial(protocols_of, trials=2))
     names = "caj", "baseline"  # of which one is tested with mirror images too
     configs = {name: dataclasses.replace(config, method=as_method(config.method, name)) for name in names}
     arguments = "sysu", configs, str(sysu_root), tmp_path / "out"
     with pytest.raises(CsviError, match=r"has \d+ problems"):
         reproduce_methods(*arguments)
-    text = reproduce_methods(*arguments, anyway=True).read_text()
+    text = reproduce_methods(*arguments, anyway=True).read_text(encoding="utf-8")
     assert text.startswith("# SYSU-MM01")
     assert "- caj: caj.yaml; weights none" in text
     table = text.partition("## all-search single-shot")[2].partition("##")[0]
@@ -47,7 +49,24 @@ def test_ours_beside_the_published(config, sysu_root, tmp_path, monkeypatch):
     assert cells[5:] == ["69.88 / - / - / 66.89", find_method("caj").published.source]
     assert text.count("| baseline |") == text.count("\n## ") == 4
     monkeypatch.setattr("csvi.analysis.ablate.train", None)  # nothing is trained again
-    assert reproduce_methods(*arguments, anyway=True).read_text() == text
+    assert reproduce_methods(*arguments, anyway=True).read_text(encoding="utf-8") == text
+
+
+def test_protocols_are_averaged_by_their_names(coseg_run):
+    """One without an answerable query has no result, and the others of that run move up."""
+    evaluation = Evaluation.load(coseg_run)
+    fewer = dataclasses.replace(evaluation, protocols=evaluation.protocols[1:])
+    for text in (
+        _table("sysu", fewer.protocols[0].protocol, {"coseg": [fewer, evaluation]}),
+        _beside_the_paper("sysu", "coseg", [fewer, evaluation]),
+    ):
+        ours = next(line for line in text.splitlines() if "coseg" in line)
+        assert ours.count(" ± 0.0 |") == 4
+
+
+def test_no_seeds_are_no_runs(config, tmp_path):
+    with pytest.raises(CsviError, match="0 seeds: at least one is needed"):
+        runs_of("coseg", config, tmp_path, 0)
 
 
 @pytest.mark.parametrize(

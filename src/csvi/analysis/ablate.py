@@ -60,7 +60,8 @@ class Variant:
     def __str__(self) -> str:
         """The name of the variant, and of its folder."""
         method = self.method.replace(":", ".")
-        return "_".join([method, *(f"{name.split('.')[-1]}-{value}" for name, value in self.settings)])
+        named = (f"{name.split('.')[-1]}-{value}" for name, value in self.settings)
+        return "_".join([method, *named]).replace("/", "-")  # a path among the values leads nowhere else
 
     def applied(self, config: Config, seed: int) -> Config:
         """Apply its settings to those of a run; raises `CsviError` for one that does not exist or cannot be."""
@@ -96,6 +97,8 @@ def ablate(
         for seed, run in enumerate(of_variant):
             run_once(choice.best.applied(config, seed), run)
     groups = [[Evaluation.load(run) for run in of_variant] for of_variant in runs]
+    first = groups[0][0]
+    headline = first.result()
     rows = [
         VariantResult(
             variant=str(choice.variant),
@@ -104,7 +107,7 @@ def ablate(
             departures=departures(choice.best.applied(config, 0)),
             runs=[str(run) for run in of_variant],
             metrics={
-                name: mean_of([evaluation.protocols[0].metrics[name].mean for evaluation in evaluations])
+                name: mean_of([e.result(headline.protocol).metrics[name].mean for e in evaluations])
                 for name in ("R1", "R10", "mAP", "mINP")
             },
             differences={} if evaluations is groups[0] else difference_of_groups(groups[0], evaluations),
@@ -119,15 +122,14 @@ def ablate(
         if papers_name(row):
             named.setdefault(row.method, group)
     has_both = {"decode", "coseg"} <= named.keys()
-    first = groups[0][0]
     return write_ablation(
         out,
         Ablation(
             benchmark=first.benchmark,
             synthetic=first.synthetic,
-            protocol=first.protocols[0].protocol,
-            gallery=first.protocols[0].gallery,
-            identities=len(first.protocols[0].by_identity.identity),
+            protocol=headline.protocol,
+            gallery=headline.gallery,
+            identities=len(headline.by_identity.identity),
             seeds=seeds,
             backbone=getattr(config.method, "backbone", ""),
             rows=rows,
@@ -266,9 +268,10 @@ def _candidates(config: Config, variant: Variant, grid: Mapping[str, Sequence[An
     """List a variant with every combination of the grid's settings that it has."""
     has = flatten(variant.applied(config, 0))
     varied = {name: values for name, values in grid.items() if name in has}
+    texts = ([value if isinstance(value, str) else json.dumps(value) for value in of] for of in varied.values())
     return [
-        Variant(variant.method, (*variant.settings, *zip(varied, map(str, values), strict=True)))
-        for values in itertools.product(*varied.values())
+        Variant(variant.method, (*variant.settings, *zip(varied, values, strict=True)))
+        for values in itertools.product(*texts)
     ]
 
 

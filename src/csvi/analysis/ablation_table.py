@@ -89,7 +89,7 @@ def write_ablation(out: Path, ablation: Ablation) -> Path:
             figure.savefig(partial, format=suffix, dpi=150)
     file = out / "ablation.md"
     with replacing(file) as partial:
-        partial.write_text(markdown(ablation))
+        partial.write_text(markdown(ablation), encoding="utf-8")
     return file
 
 
@@ -137,7 +137,7 @@ def markdown(ablation: Ablation) -> str:
 
 def _table_3(rows: Sequence[VariantResult]) -> str:
     lines = [
-        "| variant | R1 | R10 | mAP | Δ R1 | Δ mAP | mask IoU | paper's name | paper R1 / R10 / mAP |",
+        "| variant | R1 | R10 | mAP | Δ R1 | Δ mAP | mask IoU | paper's name | paper, SYSU-MM01, R1 / R10 / mAP |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -195,7 +195,8 @@ def _beside_table_3(ablation: Ablation) -> list[str]:
         ours = [f"{name} {_escaped(ablation.coseg_over_decode[name])}" for name in ("R1", "mAP")]
         paper = [published_metrics("coseg")[name] - published_metrics("decode")[name] for name in ("R1", "mAP")]
         found.append(
-            f"CCWG, coseg over decode: {', '.join(ours)}; in the paper R1 {paper[0]:+.2f}, mAP {paper[1]:+.2f}.\n"
+            f"CCWG, coseg over decode: {', '.join(ours)}; in the paper, on SYSU-MM01, R1 {paper[0]:+.2f}, "
+            f"mAP {paper[1]:+.2f}.\n"
         )
     if any(row.method == "segment" for row in named):
         found.append(SAME_AS_ML)

@@ -77,10 +77,10 @@ def reproduce(dataset: str, config: Config, out: Path, seeds: int = 1, anyway: b
     parts.append(_beside_the_paper(dataset, method, [Evaluation.load(run) for run in runs]))
     parts.append(_table_4(ours, len(read_classes(runs[0]))))
     if not several_folds:
-        parts += ["## Table 3, and what each variant costs\n", table.read_text()]
+        parts += ["## Table 3, and what each variant costs\n", table.read_text(encoding="utf-8")]
     file = out / "reproduction.md"
     with replacing(file) as partial:
-        partial.write_text("\n".join(parts))
+        partial.write_text("\n".join(parts), encoding="utf-8")
     return file
 
 
@@ -96,7 +96,13 @@ def check_to_train(config: Config, anyway: bool) -> None:
 
 
 def runs_of(method: str, config: Config, out: Path, seeds: int) -> dict[Path, Config]:
-    """Settings of every run of a method by its folder: each fold of the dataset with each seed."""
+    """Settings of every run of a method by its folder: each fold of the dataset with each seed, of which one at least.
+
+    Raises:
+        CsviError: there are no seeds.
+    """
+    if seeds < 1:
+        raise CsviError(f"{seeds} seeds: at least one is needed")
     folds, runs = find_layout(config.data.layout).folds, {}
     for fold in range(1, folds + 1):
         for seed in range(seeds):
@@ -111,9 +117,10 @@ def _beside_the_paper(dataset: str, method: str, evaluations: Sequence[Evaluatio
     published = find_method("coseg").published
     assert published is not None
     parts = []
-    for p, result in enumerate(evaluations[0].protocols):
+    for result in evaluations[0].protocols:
         paper = published.metrics[dataset][result.protocol]
-        means = [mean_of([evaluation.protocols[p].metrics[m].mean for evaluation in evaluations]) for m in METRICS]
+        of_runs = [evaluation.result(result.protocol) for evaluation in evaluations]
+        means = [mean_of([of_run.metrics[metric].mean for of_run in of_runs]) for metric in METRICS]
         rows: dict[str, Sequence[str]] = {
             **COMPARED[dataset][result.protocol],
             "the paper's model": [f"{paper[m]:.2f}" for m in METRICS],

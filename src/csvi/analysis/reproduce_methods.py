@@ -82,21 +82,19 @@ def reproduce_methods(
         CsviError: as training and evaluation do; nothing is trained if masks or initial weights are missing for one of
             the methods.
     """
-    if seeds < 1:
-        raise CsviError(f"{seeds} seeds: at least one is needed")
     of_data = {"root": root, "layout": dataset, "masks": masks}
     configs = {
         name: dataclasses.replace(config, data=dataclasses.replace(config.data, **of_data))  # type: ignore[arg-type]
         for name, config in configs.items()
     }
+    runs = {name: runs_of(name, config, out, seeds) for name, config in configs.items()}
     first = next(iter(configs.values()))
     check_to_train(first, anyway)
-    benchmark, runs = read_benchmark(first.data), dict[str, dict[Path, Config]]()
+    benchmark = read_benchmark(first.data)
     for name, config in configs.items():
         method = find_method(name)
         if method.needs_masks:
             check_masks(benchmark, config.data)
-        runs[name] = runs_of(name, config, out, seeds)
         if all(is_done(of_run, run, Options(flip=method.flip)) for run, of_run in runs[name].items()):
             continue  # it needs no initial weights any more
         try:
@@ -119,13 +117,11 @@ def reproduce_methods(
     )
     parts += [f"- {name}: {_as_trained(name, dataset, config)}" for name, config in configs.items()]
     parts[-1] += "\n"
-    parts += [
-        _table(dataset, p, result.protocol, evaluations)
-        for p, result in enumerate(next(iter(evaluations.values()))[0].protocols)
-    ]
+    asked = next(iter(evaluations.values()))[0].protocols
+    parts += [_table(dataset, result.protocol, evaluations) for result in asked]
     file = out / f"methods-{dataset}.md"
     with replacing(file) as partial:
-        partial.write_text("\n".join(parts))
+        partial.write_text("\n".join(parts), encoding="utf-8")
     return file
 
 
@@ -136,7 +132,7 @@ def _as_trained(name: str, dataset: str, config: Config) -> str:
     return f"{file.name}; weights {getattr(config.method, 'weights', 'of its own')}{flip}"
 
 
-def _table(dataset: str, number: int, protocol: str, evaluations: Mapping[str, Sequence[Evaluation]]) -> str:
+def _table(dataset: str, protocol: str, evaluations: Mapping[str, Sequence[Evaluation]]) -> str:
     """Write ours, mean ± standard deviation, and the published figures of a protocol, method by method, in %."""
     lines = [
         f"## {protocol}\n",
@@ -144,7 +140,7 @@ def _table(dataset: str, number: int, protocol: str, evaluations: Mapping[str, S
         "|---" * (3 + len(METRICS)) + "|",
     ]
     for name, runs in evaluations.items():
-        means = [mean_of([run.protocols[number].metrics[metric].mean for run in runs]) for metric in METRICS]
+        means = [mean_of([run.result(protocol).metrics[metric].mean for run in runs]) for metric in METRICS]
         published = find_method(name).published
         theirs = published.metrics.get(dataset, {}).get(protocol, {}) if published else {}
         cells = [percent(mean, digits=2, sign=" ± ") for mean in means]

@@ -31,4 +31,4 @@ def run(settings: Namespace) -> None:
     from csvi.analysis.ablate import ablate
 
     file = ablate(config_of(settings), settings.variants, settings.seeds, expanded(settings.out), settings.grid)
-    print(f"{file.read_text()}\nwritten: {file}")
+    print(f"{file.read_text(encoding='utf-8')}\nwritten: {file}")

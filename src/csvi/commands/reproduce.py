@@ -51,7 +51,7 @@ def run(settings: Namespace) -> None:
         except CsviError as error:
             said = re.sub(r"--method\.weights (\w+)", r"method.weights: \1 in a --config file", str(error))
             raise type(error)(said) from error
-    print(f"{file.read_text()}\nwritten: {file}")
+    print(f"{file.read_text(encoding='utf-8')}\nwritten: {file}")
 
 
 def _pair(text: str) -> tuple[str, str]:
