@@ -1,9 +1,9 @@
 """The report says of each gallery image what the protocol says of it."""
 
 import base64
+import dataclasses
 import io
 import shutil
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ from csvi.data.sysu import RULES
 from csvi.errors import CsviError
 from csvi.evaluate.protocols import Protocol, Trial
 from csvi.runs import Options, Run
+from csvi.runs.evaluation import evaluated
 from csvi.runs.metrics_log import read_metrics
 
 
@@ -56,7 +57,17 @@ def test_a_ranked_list_has_so_many_that_count(run):
     assert [item.image for item in report.ranked_list(0, protocol, run, length=1).gallery] == ["1"]
 
 
-@dataclass
+def test_ranked_lists_are_of_the_first_protocol_that_has_a_result(coseg_run, tmp_path, monkeypatch):
+    run = Run.open(shutil.copytree(coseg_run, tmp_path / "run"))
+    evaluation = dataclasses.replace(evaluated(run), protocols=evaluated(run).protocols[2:], masks={})
+    monkeypatch.setattr(report, "evaluated", lambda run: evaluation)
+    names, empty = [], report.RankedList("", "", [])
+    monkeypatch.setattr(report, "ranked_list", lambda query, protocol, run: names.append(protocol.name) or empty)
+    report.write_report(run)
+    assert set(names) == {evaluation.protocols[0].protocol}
+
+
+@dataclasses.dataclass
 class Number:
     value: int = 0
 

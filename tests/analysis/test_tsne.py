@@ -112,6 +112,13 @@ def test_an_identity_of_one_modality_has_no_distance(runs, with_test):
         tsne([only_visible])
 
 
+def test_a_run_that_tells_nobody_from_anybody_has_no_ratio(born):
+    run = born("baseline")
+    run.embeddings = torch.ones(len(run.benchmark.test), 4)
+    with pytest.raises(CsviError, match="baseline gives all test identities the same embedding"):
+        tsne([run])
+
+
 @pytest.mark.slow
 def test_figure_and_table_say_the_numbers(runs):
     planes = tsne(runs, identities=3)

@@ -80,7 +80,8 @@ def write_report(run: Run) -> Path:
     evaluation = evaluated(run)
     chosen = random.Random(0)
     headline = evaluation.protocols[0]
-    protocol = protocols_of(run.benchmark, "test", headline.gallery, trials=1)[0]
+    asked = protocols_of(run.benchmark, "test", headline.gallery, trials=1)
+    protocol = next(p for p in asked if p.name == headline.protocol)  # those without an answerable query have no result
     queries = sorted(chosen.sample(list(protocol.trials[0].query), min(PROBES, len(protocol.trials[0].query))))
     page = Environment(loader=PackageLoader("csvi.analysis"), autoescape=True).get_template("report.html.j2")
     pairs = evaluation.camera_pairs

@@ -5,7 +5,6 @@ So the figure comes with a number that is measured in the embedding space itself
 """
 
 import random
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -19,7 +18,7 @@ from rich.table import Column, Table
 from sklearn.manifold import TSNE
 from torch import Tensor
 
-from csvi.analysis.canvas import STYLE
+from csvi.analysis.canvas import STYLE, in_lines
 from csvi.analysis.images import both_modalities, same_test_images
 from csvi.data import Modality
 from csvi.errors import CsviError
@@ -87,7 +86,8 @@ def tsne(runs: Sequence[Run], identities: int = 12, seed: int = 0) -> Planes:
         seed: of the identities, their images and t-SNE.
 
     Raises:
-        CsviError: the runs have different test images, or fewer than two identities have both modalities.
+        CsviError: the runs have different test images, fewer than two identities have both modalities, or a
+            run tells none from another.
     """
     records = same_test_images(runs)
     members = both_modalities(records)
@@ -104,6 +104,8 @@ def tsne(runs: Sequence[Run], identities: int = 12, seed: int = 0) -> Planes:
         embeddings = run.embeddings
         centers = modality_centers(embeddings, list(members.values()))
         same, different = center_distances(centers)
+        if not different:
+            raise CsviError(f"{run.path} gives all test identities the same embedding: their distances have no ratio")
         plane = _plane(torch.cat([embeddings[index], centers[rows].flatten(0, 1)]), seed)
         of_centers = plane[len(index) :]
         pairs = list(zip(of_centers[::2], of_centers[1::2], strict=True))
@@ -170,7 +172,7 @@ def tsne_figure(planes: Planes) -> Figure:
             axes.set(xticks=[], yticks=[])
             axes.margins(0.06)
             axes.spines[:].set(visible=True, color="0.8")
-            axes.set_title(textwrap.fill(plane.run, 34), fontsize=11)
+            axes.set_title(in_lines(plane.run, 34), fontsize=11)
             scale = f"{plane.ratio:.2f} of that between identities ({plane.different:.2f})"
             axes.set_xlabel(f"center distance {plane.same:.2f}\n{scale}", fontsize=9)
         for axes in figure.axes[len(planes.runs) :]:
