@@ -25,7 +25,8 @@ VIEWS = {2: "visible\nindoors", 3: "near-\ninfrared\nindoors"}
 def plan(preset: str, seed: int) -> Plan:
     """The benchmark in this layout; the seed decides the halves.
 
-    `paper` has RegDB's 412 identities with 10 + 10 images; `demo` 240 with 10 + 10; `tiny` 12 with 4 + 4.
+    `paper` has RegDB's 412 identities with 10 + 10 images; `demo` 240 with 10 + 10; `study` 400 such; `tiny` 12
+    with 4 + 4.
     """
     people, images = {"paper": (412, 10), "demo": (240, 10), "study": (400, 10), "tiny": (12, 4)}[preset]
     wanted = Structure(
