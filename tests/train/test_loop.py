@@ -344,9 +344,11 @@ def test_a_folder_that_cannot_be_written_is_named(config, tmp_path):
 
 def test_the_dataset_is_found_again_from_any_folder(config, sysu_root, tmp_path, monkeypatch):
     monkeypatch.chdir(sysu_root.parent)
-    config.data.root = sysu_root.name
+    cache = config.data.cache
+    config.data.root, config.data.cache = sysu_root.name, os.path.relpath(cache)
     train(config, tmp_path / "run")
-    assert load_config(tmp_path / "run" / "config.yaml").data.root == str(sysu_root)
+    written = load_config(tmp_path / "run" / "config.yaml").data
+    assert [written.root, os.path.normpath(written.cache)] == [str(sysu_root), cache]
 
 
 def test_resume_auto_begins_where_there_is_nothing_to_resume(config, tmp_path):

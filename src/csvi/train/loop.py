@@ -452,9 +452,10 @@ def _with_absolute_paths(config: Config) -> Config:
     def absolute(path: str) -> str:
         return str(expanded(path).absolute())
 
-    masks = config.data.masks and absolute(config.data.masks)
     config = copy.deepcopy(config)
-    config.data.root, config.data.masks = absolute(config.data.root), masks
+    data = config.data
+    data.root, data.masks = absolute(data.root), data.masks and absolute(data.masks)
+    data.cache = data.cache if data.cache.startswith("~") else absolute(data.cache)  # ~ is right on any machine
     return config
 
 
