@@ -28,7 +28,7 @@ RANGES = "visible_range", "infrared_range"
 `RANGES[modality]`."""
 
 MOST_SIDE = 1024
-"""Pixels of an image, of a model without settings: larger ones would fill memory and the cache."""
+"""Pixels of a side of the images, as a network is given them: larger ones would fill memory and the cache."""
 
 Varies = Literal["machine", "repetition", "length"]
 """The ways in which a setting may differ between runs that count as the same.
@@ -101,7 +101,7 @@ class DataConfig:
     """Folder of decoded and resized images, written once and read by every later epoch and run."""
 
     def __post_init__(self) -> None:
-        check_range(self, 16, 4096, "height", "width")
+        check_range(self, 16, MOST_SIDE, "height", "width")
         check_range(self, 1, 10_000, "identities", "images", "fold")
         check_range(self, 0, 1, "flip", "erase", "grayscale")
         check_range(self, 0, 1000, "pad", "workers")
@@ -137,7 +137,8 @@ class TrainConfig:
     weight_decay: float = 5e-4
     """Weight decay of every parameter."""
     lr_min: float = 0.0
-    """Learning rate that all schedules end at, for every group of parameters: they run between it and the initial."""
+    """Learning rate that every schedule ends at, between which and the initial one it runs; a group of parameters whose
+    initial rate is lower keeps that."""
     schedule: Literal["step", "cosine", "table", "epoch-cosine"] = "step"
     """step: a tenth every `decay_every` epochs; table: the factors of `factors`; cosine: to `lr_min` at the end, step
     by step; epoch-cosine: one rate an epoch, `lr_min` in the last."""
@@ -285,16 +286,6 @@ def check_range(settings: object, least: float, most: float, *names: str) -> Non
         if not least <= value <= min(most, sys.float_info.max):
             limits = f"at least {least}" if most == math.inf else f"from {least} to {most}"
             raise CsviError(f"{name} is {value}: it must be {limits}")
-
-
-def check_sides(height: object, width: object, where: str) -> None:
-    """Raises `CsviError` if a model that somebody passed on, and says so in `where`, is not for images of a size."""
-    for side in (height, width):
-        if type(side) is not int or not 16 <= side <= MOST_SIDE:
-            raise CsviError(
-                f"{where}: height and width are {height!r:.40} and {width!r:.40}, they must be whole numbers from 16 "
-                f"to {MOST_SIDE}"
-            )
 
 
 def check_nulls(parser: Any, settings: Any) -> None:

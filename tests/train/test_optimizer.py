@@ -96,6 +96,16 @@ def test_settings_that_cannot_be(settings, says):
         TrainConfig(**settings)
 
 
+@pytest.mark.parametrize(("factor", "expected"), [(0.01, [0.001] * 3), (0, [0] * 3), (1, [0.1, 0.055, 0.01])])
+def test_no_rate_rises_to_the_least(factor, expected):
+    config = TrainConfig(epochs=2, lr=0.1, lr_pretrained=factor, lr_min=0.01, schedule="cosine")
+    group = {"params": torch.nn.Linear(2, 2).parameters(), "lr": config.lr * config.lr_pretrained}
+    optimizer = build_optimizer([group], config)
+    for step, rate in enumerate(expected):
+        assert set_learning_rate(optimizer, step, 1, config) == pytest.approx([0.1, 0.055, 0.01][step])
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(rate)
+
+
 def test_the_rate_of_every_group_follows_the_schedule():
     config = TrainConfig(lr=0.5, decay_every=1)
     of_their_own, others = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)

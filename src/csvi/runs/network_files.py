@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from csvi.config import RANGES, Config, DataConfig, check_sides
+from csvi.config import RANGES, Config, DataConfig
 from csvi.errors import CsviError, in_one_line
 from csvi.methods import METHODS, Method, build_method, find_method
 from csvi.model.net import EmbeddingNet
@@ -112,12 +112,16 @@ def data_of(net: EmbeddingNet, folder: Path, run: str) -> DataConfig:
     Raises:
         CsviError: sizes or ranges that no image has; the model is called `run` there.
     """
-    check_sides(net.height, net.width, f"{CONFIG} of {run}")  # as strangers may have written them
     noted: dict[str, str] = {}
     with contextlib.suppress(OSError, SafetensorError), safe_open(model_file(folder), "pt") as opened:
         noted = opened.metadata() or {}
     ranges: dict[str, Any] = {name: noted.get(name, "auto") for name in RANGES}
-    return DataConfig(height=net.height, width=net.width, **ranges)
+    try:
+        if not type(net.height) is type(net.width) is int:  # as strangers may have written them
+            raise CsviError(f"height and width are {net.height!r:.40} and {net.width!r:.40}, not whole numbers")
+        return DataConfig(height=net.height, width=net.width, **ranges)
+    except CsviError as error:
+        raise CsviError(f"{CONFIG} or {MODEL} of {run}: {error}") from error
 
 
 def _downloaded(model: str) -> Path:

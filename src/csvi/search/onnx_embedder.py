@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from csvi.config import DataConfig, check_sides
+from csvi.config import DataConfig
 from csvi.data.records import Modality
 from csvi.errors import CsviError, in_one_line
 from csvi.paths import digest_of, expanded
@@ -98,7 +98,6 @@ def _facts(session: Any, file: Path) -> Facts:
         said = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
         said = printable({name: said[name] for name in known & said.keys()}) if isinstance(said, dict) else said
         facts: Facts = from_plain(Facts, said)
-        check_sides(facts.height, facts.width, "its metadata")
         data = facts.data
         if not FINGERPRINT.fullmatch(facts.fingerprint):
             raise ValueError(f"its fingerprint is {facts.fingerprint[:40]!r}")

@@ -39,10 +39,14 @@ def _begin_at_zero(optimizer: Optimizer, *_: object) -> None:
 def set_learning_rate(optimizer: Optimizer, step: int, steps_per_epoch: int, config: TrainConfig) -> float:
     """Give every group its learning rate at this step, from 0; returns the rate of a group that names none."""
     factor = learning_rate_factor(step, steps_per_epoch, config)
-    least = config.lr_min
+
+    def rate(initial: float) -> float:
+        least = min(config.lr_min, initial)
+        return least + (initial - least) * factor
+
     for group in optimizer.param_groups:
-        group["lr"] = least + (group["initial_lr"] - least) * factor
-    return least + (config.lr - least) * factor
+        group["lr"] = rate(group["initial_lr"])
+    return rate(config.lr)
 
 
 def learning_rate_factor(step: int, steps_per_epoch: int, config: TrainConfig) -> float:
