@@ -17,6 +17,7 @@ from csvi.data import protocols_of, read_benchmark
 from csvi.data.batch import Batch
 from csvi.errors import CsviError
 from csvi.evaluate import Refinement, evaluate_protocols
+from csvi.evaluate.protocols import Trial
 from csvi.fabric import make_fabric
 from csvi.methods import build_method
 from csvi.runs import Evaluation, Options, Run, evaluate_features, evaluate_run
@@ -72,19 +73,9 @@ def test_what_an_evaluation_leaves_is_what_features_read(root, untrained, tmp_pa
     evaluation = evaluated(run)
     file = tmp_path / "run" / "embeddings.npz"
     with np.load(file) as arrays:
-        dtype = arrays["embedding"].dtype
         assert arrays["embedding"].shape == run.embeddings.shape
         assert arrays["path"].tolist() == [record.path for record in run.benchmark.test]
     assert evaluate_features(file, Options(root=str(root))).protocols == evaluation.protocols
-
-    def metrics(embeddings):
-        results = evaluate_protocols(protocols_of(run.benchmark), embeddings, run.benchmark.test)
-        return np.array([spread.mean for result in results for spread in result.metrics.values()])
-
-    full = run.embed()
-    harmless = np.abs(metrics(full) - metrics(full.half().float())).max() <= 1e-4
-    assert dtype == (np.float16 if harmless else np.float32)
-    assert np.abs(metrics(full) - metrics(run.embeddings)).max() <= 1e-4
 
 
 @pytest.mark.slow
@@ -375,40 +366,35 @@ def test_another_reading_of_masks_is_another_evaluation(compared):
     assert kept_evaluation(compared(mask_values="nonzero")) is None
 
 
-def test_embeddings_stay_in_32_bits_where_16_would_change_a_metric(baseline_run, tmp_path, monkeypatch):
-    """All in one place but for what 16 bits cannot tell: there every query would tie with everybody."""
+def test_embeddings_are_kept_bit_for_bit(baseline_run, tmp_path, monkeypatch):
+    """All in one place but for what 16 bits could not tell."""
     folder = shutil.copytree(baseline_run, tmp_path / "run")
     (folder / "embeddings.npz").unlink()
     run = Run.open(folder)
     identity = torch.tensor([record.identity for record in run.benchmark.test])
-    exact = torch.nn.functional.one_hot(identity).float() / 2**14 + 1  # 16 bits have ten behind the point
+    exact = torch.nn.functional.one_hot(identity).float() / 2**14 + 1
     monkeypatch.setattr("csvi.runs.embeddings.embed", lambda *_: exact)
     evaluation = evaluate_run(run)
     save_evaluation(evaluation, run)
     assert evaluation.protocols[0].metrics["mAP"].mean == 1
-    with np.load(folder / "embeddings.npz") as arrays:
-        assert arrays["embedding"].dtype == np.float32
     paths = [record.path for record in run.benchmark.test]
     assert torch.equal(read_embeddings(folder / "embeddings.npz", paths), exact)
-    plain = torch.nn.functional.one_hot(identity).float() * 0.3
-    monkeypatch.setattr("csvi.runs.embeddings.embed", lambda *_: plain)
-    for name in ("embeddings.npz", "evaluation.json"):
-        (folder / name).unlink()
-    evaluated(Run.open(folder))
-    with np.load(folder / "embeddings.npz") as arrays:
-        assert arrays["embedding"].dtype == np.float16
-    huge = exact * 1e6  # more than 16 bits can hold at all
-    monkeypatch.setattr("csvi.runs.embeddings.embed", lambda *_: huge)
-    for name in ("embeddings.npz", "evaluation.json"):
-        (folder / name).unlink()
-    evaluated(Run.open(folder))
-    assert torch.equal(read_embeddings(folder / "embeddings.npz", paths), huge)
+
+
+def test_camera_pairs_are_of_the_first_protocol_that_has_results(baseline_run, monkeypatch):
+    def with_one_that_cannot_be_answered(*given):
+        protocols = protocols_of(*given)
+        return [replace(protocols[0], name="nothing", trials=[Trial([0], [])]), *protocols]
+
+    expected = evaluated(Run.open(baseline_run))
+    monkeypatch.setattr("csvi.runs.evaluation.protocols_of", with_one_that_cannot_be_answered)
+    found = evaluate_run(Run.open(baseline_run))
+    assert found.protocols == expected.protocols
+    assert found.camera_pairs == expected.camera_pairs != []
 
 
 @pytest.mark.parametrize("options", [Options(), Options(gallery="official"), Options(refinement=Refinement(expand=1))])
-def test_all_rankings_are_of_the_protocols_that_are_asked_for_and_none_is_computed_twice(
-    baseline_run, tmp_path, monkeypatch, options
-):
+def test_the_protocols_that_are_asked_for_are_ranked_once(baseline_run, tmp_path, monkeypatch, options):
     folder, asked = shutil.copytree(baseline_run, tmp_path / "run"), []
     (folder / "embeddings.npz").unlink()
 
@@ -423,8 +409,8 @@ def test_all_rankings_are_of_the_protocols_that_are_asked_for_and_none_is_comput
     monkeypatch.setattr("csvi.runs.evaluation.evaluate_protocols", evaluate_these)
     run = Run.open(folder, options)
     evaluation = evaluate_run(run)
-    gallery, plain = options.gallery or "seeded", Refinement()
-    assert asked == [(gallery, plain)] * 2 + [(gallery, options.refinement)] * (options.refinement != plain)
+    gallery = options.gallery or "seeded"
+    assert asked == [(gallery, options.refinement)]
     expected = evaluate_protocols(
         some_protocols(run.benchmark, "test", options.gallery), run.embeddings, run.benchmark.test, options.refinement
     )

@@ -23,7 +23,7 @@ from csvi.data.files import fingerprint
 from csvi.errors import CsviError
 from csvi.evaluate.mask_iou import best_constant_mask, mask_iou
 from csvi.evaluate.protocols import Protocol
-from csvi.evaluate.refine import NO_REFINEMENT, Refinement
+from csvi.evaluate.refine import NO_REFINEMENT
 from csvi.evaluate.scoring import CameraPair, Result, evaluate_camera_pairs, evaluate_protocols
 from csvi.model.weights import METHOD, MODEL, fingerprint_of
 from csvi.paths import as_argument, expanded
@@ -33,11 +33,6 @@ from csvi.runs.run import EVALUATION, FLIP, Options, Run, fold_words, named
 from csvi.writing import replacing
 
 log = logging.getLogger(__name__)
-
-HARMLESS = 1e-4
-"""Change of a metric, a fraction, up to which embeddings are kept in 16 bits."""
-Ranked = tuple[list[Result], float]
-"""Results of protocols, and the seconds that they took."""
 
 
 @dataclass(frozen=True)
@@ -169,19 +164,16 @@ def evaluate_run(run: Run) -> Evaluation:
     benchmark, options = run.benchmark, run.options
     protocols = _protocols(benchmark, options)  # what cannot be asked is found before embedding
     true = _true_masks(run)  # and so are masks that are none
-    embeddings, seconds, ranked = run.kept_embeddings(), 0.0, None
+    embeddings, seconds = run.kept_embeddings(), 0.0
     run.fabric.broadcast(embeddings is None)  # to the processes that embed a share
     if embeddings is None:
         start = time.perf_counter()
         embeddings = run.embed()
         seconds = time.perf_counter() - start
-        embeddings, ranked = _as_short_as_harmless(embeddings, protocols, benchmark)
     run.embeddings = embeddings
-    if ranked is None or options.refinement != NO_REFINEMENT:
-        ranked = _rank(embeddings, protocols, benchmark, options.refinement)
     masks = {} if true is None else _evaluate_masks(run, true)
     key = evaluation_key(run)
-    evaluation = _evaluation(embeddings, protocols, ranked, benchmark, options, run.path, key, seconds, masks)
+    evaluation = _evaluation(embeddings, protocols, benchmark, options, run.path, key, seconds, masks)
     return dataclasses.replace(evaluation, weights=fingerprint_of(run.folder) if run.folder else "")
 
 
@@ -202,10 +194,7 @@ def save_evaluation(evaluation: Evaluation, run: Run) -> Path | None:
             log.warning("%s was of %s: the evaluation on %s replaces it", file, before.root, evaluation.root)
     evaluation.save(file)
     if run.kept_embeddings() is None:
-        short = run.embeddings.half()
-        exact = bool((short.float() == run.embeddings).all())
-        paths = [record.path for record in run.benchmark.test]
-        write_embeddings(embeddings, short if exact else run.embeddings, paths, run.key)
+        write_embeddings(embeddings, run.embeddings, [record.path for record in run.benchmark.test], run.key)
     return file
 
 
@@ -270,12 +259,11 @@ def evaluate_features(file: str | os.PathLike[str], options: Options) -> Evaluat
     if not options.root:
         raise CsviError("features need the dataset whose images they describe: give its folder with --data.root")
     if options.flip:
-        raise CsviError("--flip averages while embedding and these are embeddings already: leave it away")
+        raise CsviError("--flip averages while embedding and these are embeddings already: leave it out")
     benchmark = read_benchmark(options.applied_to(DataConfig()))
     embeddings = read_embeddings(expanded(file), [record.path for record in benchmark.test])
     protocols = _protocols(benchmark, options)
-    ranked = _rank(embeddings, protocols, benchmark, options.refinement)
-    return _evaluation(embeddings, protocols, ranked, benchmark, options, str(file), "", 0.0, {})
+    return _evaluation(embeddings, protocols, benchmark, options, str(file), "", 0.0, {})
 
 
 def _protocols(benchmark: Benchmark, options: Options) -> list[Protocol]:
@@ -288,16 +276,9 @@ def _protocols(benchmark: Benchmark, options: Options) -> list[Protocol]:
     return protocols
 
 
-def _rank(embeddings: Tensor, protocols: Sequence[Protocol], benchmark: Benchmark, refinement: Refinement) -> Ranked:
-    start = time.perf_counter()
-    results = evaluate_protocols(protocols, embeddings, benchmark.test, refinement)
-    return results, time.perf_counter() - start
-
-
 def _evaluation(
     embeddings: Tensor,
     protocols: Sequence[Protocol],
-    ranked: Ranked,
     benchmark: Benchmark,
     options: Options,
     model: str,
@@ -305,12 +286,15 @@ def _evaluation(
     seconds: float,
     masks: dict[str, MaskResult],
 ) -> Evaluation:
-    results, ranking = ranked
+    start = time.perf_counter()
+    results = evaluate_protocols(protocols, embeddings, benchmark.test, options.refinement)
+    ranking = time.perf_counter() - start
     if torch.equal(*embeddings.aminmax(dim=0)):
         log.warning("all embeddings are equal: every ranking is a tie, and the metrics say nothing (%s)", model)
     pairs = []
     if options.refinement == NO_REFINEMENT:  # which looks at the whole gallery, and not at one camera of it
-        pairs = evaluate_camera_pairs(protocols[0], embeddings, benchmark.test)
+        first = next(protocol for protocol in protocols if protocol.name == results[0].protocol)  # some are left out
+        pairs = evaluate_camera_pairs(first, embeddings, benchmark.test)
     if options.flip:
         results = [dataclasses.replace(result, refinements=[FLIP, *result.refinements]) for result in results]
     return Evaluation(
@@ -328,27 +312,6 @@ def _evaluation(
         seconds={"embedding": seconds, "ranking": ranking},  # with all that was asked for
         cameras={str(camera): name for camera, name in benchmark.cameras.items()},
     )
-
-
-def _as_short_as_harmless(
-    embeddings: Tensor, protocols: Sequence[Protocol], benchmark: Benchmark
-) -> tuple[Tensor, Ranked]:
-    """Round embeddings to 16 bits if that changes no metric of the protocols by more than `HARMLESS`.
-
-    Returns:
-        the embeddings, and their ranking without refinements.
-    """
-    full = _rank(embeddings, protocols, benchmark, NO_REFINEMENT)
-    short = embeddings.half().float()
-    if not short.isfinite().all():
-        return embeddings, full
-    rounded = _rank(short, protocols, benchmark, NO_REFINEMENT)
-    worst = max(
-        abs(one.metrics[name].mean - other.metrics[name].mean)
-        for one, other in zip(full[0], rounded[0], strict=True)
-        for name in one.metrics
-    )
-    return (short, rounded) if worst <= HARMLESS else (embeddings, full)
 
 
 def _true_masks(run: Run) -> CachedPixels | None:

@@ -108,10 +108,10 @@ def summarize(evaluations: Sequence[Evaluation]) -> Summary:
         raise CsviError("a mean over these runs would mean nothing: they were tested under different protocols")
     metrics = {
         result.protocol: {
-            name: mean_of([evaluation.protocols[p].metrics[name].mean for evaluation in evaluations])
+            name: mean_of([e.result(result.protocol).metrics[name].mean for e in evaluations])
             for name in result.metrics
         }
-        for p, result in enumerate(first.protocols)
+        for result in first.protocols
     }
     return Summary([e.model for e in evaluations], [e.fold for e in evaluations], metrics)
 
