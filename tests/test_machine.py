@@ -25,14 +25,14 @@ def groups(tmp_path, monkeypatch):
 
 
 def test_without_limits_there_is_what_the_machine_has(groups):
-    assert usable_cores() == threads.cores() == 3
+    assert usable_cores() == threads.reading_threads() == 3
     assert (memory(), memory_limit(), available_memory()) == ((9216, 5120), None, 5120)
 
 
 @pytest.mark.parametrize(("share", "usable", "reading"), [("50000 100000", 0.5, 1), ("250000 100000", 2.5, 3)])
 def test_the_narrowest_control_group_counts(groups, monkeypatch, share, usable, reading):
     (groups / "cpu.max").write_text(share)
-    assert (usable_cores(), threads.cores()) == (usable, reading)
+    assert (usable_cores(), threads.reading_threads()) == (usable, reading)
     (groups / "memory.max").write_text("4000")
     (groups / "job" / "memory.max").write_text("3000")
     (groups / "job" / "memory.current").write_text("1000")
@@ -41,7 +41,7 @@ def test_the_narrowest_control_group_counts(groups, monkeypatch, share, usable, 
     (groups / "memory.current").write_text("3900")
     assert available_memory() == 100
     monkeypatch.setattr(threads, "_limit", 7)
-    assert threads.cores() == 7
+    assert threads.reading_threads() == 7
 
 
 def test_a_machine_that_tells_less(groups, monkeypatch):

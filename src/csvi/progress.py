@@ -9,7 +9,7 @@ from typing import Any, TextIO, TypeVar
 from rich.console import Console
 from rich.progress import track
 
-from csvi.threads import cores
+from csvi.threads import reading_threads
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -58,7 +58,7 @@ def in_threads(
 
     Returns what it returns, in the order of the items.
     """
-    with ThreadPoolExecutor(cores()) as pool:
+    with ThreadPoolExecutor(reading_threads()) as pool:
         done = pool.map(function, items)
         try:
             return list(done if description is None else progress(done, description, len(items)))

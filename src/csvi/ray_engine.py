@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from csvi.errors import CsviError, in_one_line
 from csvi.plugins import imported
 from csvi.signals import handled, terminate
-from csvi.threads import limit_cores
+from csvi.threads import limit_reading_threads
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
@@ -126,7 +126,7 @@ class _Worker:
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
         try:
             if self.function is None:
-                limit_cores(self.cpus)
+                limit_reading_threads(self.cpus)
                 for path in self.shared:
                     if not path.exists():
                         name = socket.gethostname()

@@ -6,7 +6,7 @@ import os
 from csvi.machine import usable_cores
 
 WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
-"""Environment variables that say how threads wait, of which the user's are left as they are."""
+"""Environment variables that say how threads wait; if the user has set one of them, csvi changes none."""
 SPIN = "10000"
 
 _limit: int | None = None
@@ -22,12 +22,12 @@ def let_threads_sleep() -> None:
         os.environ["GOMP_SPINCOUNT"] = SPIN
 
 
-def cores() -> int:
-    """Number of threads that read files at once: one a core that may be used, unless `limit_cores` has set another."""
+def reading_threads() -> int:
+    """Number of threads that read files at once: one a usable core, unless `limit_reading_threads` has set another."""
     return math.ceil(usable_cores()) if _limit is None else _limit
 
 
-def limit_cores(count: int) -> None:
+def limit_reading_threads(count: int) -> None:
     """Let this process read files in so many threads, as one of several on this machine."""
     global _limit
     _limit = count

@@ -23,7 +23,7 @@ from csvi.config import DataConfig
 from csvi.errors import CsviError, in_one_line
 from csvi.machine import memory, memory_limit, usable_cores
 from csvi.paths import expanded
-from csvi.threads import SPIN, WAITING, cores
+from csvi.threads import SPIN, WAITING, reading_threads
 
 SUMMARY = "Look at this machine: versions, devices, threads, memory, folders, extras; names what is broken or missing."
 
@@ -171,7 +171,7 @@ def examine(cache: Path) -> Machine:
     waiting = {name: os.environ[name] for name in WAITING if name in os.environ}
     return Machine(
         __version__, str(Path(__file__).parents[1]), platform.python_version(), platform.platform(), packages,
-        computing, os.cpu_count() or 1, usable_cores(), cores(), waiting, waiting == {"GOMP_SPINCOUNT": SPIN},
+        computing, os.cpu_count() or 1, usable_cores(), reading_threads(), waiting, waiting == {"GOMP_SPINCOUNT": SPIN},
         whole, available, memory_limit(),
         folders, list(_extras()), problems,
     )  # fmt: skip

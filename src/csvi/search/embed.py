@@ -35,7 +35,7 @@ from csvi.progress import progress
 from csvi.ray_engine import RayEngine
 from csvi.search.embedder import BATCH, Embedder, open_embedder
 from csvi.search.features import Features, check_suffix, read_features, write_features
-from csvi.threads import cores
+from csvi.threads import reading_threads
 from csvi.writing import replacing
 
 PIECE = 1024
@@ -104,7 +104,7 @@ def embedded(embedder: Embedder, crops: Crops, batches: Iterable[Sequence[ImageR
         return Embedded(list(readable), embedding, left_out)
 
     check_ranges(crops.root, crops.records, crops.data)
-    pool = ThreadPoolExecutor(cores())
+    pool = ThreadPoolExecutor(reading_threads())
     try:
         waiting = deque[tuple[Sequence[ImageRecord], Iterator[np.ndarray | str]]]()
         for batch in batches:

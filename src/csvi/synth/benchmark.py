@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -15,10 +16,10 @@ import numpy as np
 from csvi.config import SynthConfig
 from csvi.data.layout import find_layout
 from csvi.errors import CsviError
+from csvi.machine import usable_cores
 from csvi.progress import progress
 from csvi.signals import held_back, leave_to_the_main_process
 from csvi.synth.plan import Plan, Shot, generator
-from csvi.threads import cores
 from csvi.writing import placing, written_at
 
 BENCHMARK_VERSION = 1
@@ -113,7 +114,7 @@ def write_benchmark(out: Path, config: SynthConfig) -> None:
         put(out / "README", readme(plan, stamp).encode())
         for path, content in files.items():
             put(out / path, content)
-        render_all(out, settings, plan.shots, config.processes or cores())
+        render_all(out, settings, plan.shots, config.processes or math.ceil(usable_cores()))
     except OSError as error:
         raise CsviError(f"{out}: cannot write the benchmark ({error.strerror or error}).") from error
     except BrokenProcessPool as error:
