@@ -43,6 +43,12 @@ def test_a_model_alone_is_told_what_to_be_tested_on(root, untrained, tmp_path, c
             what()
 
 
+def test_a_run_that_has_only_begun_is_told(tmp_path):
+    (tmp_path / ".lock").touch()
+    with pytest.raises(CsviError, match=f"no training has left anything in {tmp_path} yet"):
+        Run.open(tmp_path)
+
+
 @pytest.mark.parametrize("root", ["folder"], indirect=True)
 @pytest.mark.parametrize("side", ["a", [1], None, True, 48.0, 0, -48, 4096, 10**20])
 @pytest.mark.parametrize("name", ["height", "width"])

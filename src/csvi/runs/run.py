@@ -14,7 +14,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from csvi import __version__
+from csvi import __version__, lock
 from csvi.config import RANGES, Config, DataConfig, MaskValues
 from csvi.data import Benchmark, ImageRecord, find_layout, read_benchmark, recognise
 from csvi.data.batch import Batch, prepare
@@ -32,7 +32,7 @@ from csvi.evaluate.refine import NO_REFINEMENT
 from csvi.fabric import choose_precision, make_fabric
 from csvi.methods import Method, find_method
 from csvi.model.net import EmbeddingNet
-from csvi.model.weights import model_file
+from csvi.model.weights import MODEL, model_file
 from csvi.paths import as_argument, expanded, name_of_folder
 from csvi.progress import progress
 from csvi.runs.embeddings import embed_together, kept_embeddings, key_of
@@ -116,7 +116,7 @@ class Run:
     """A run folder, or a model alone, opened with `Run.open`; whatever it is asked for is made once.
 
     Attributes:
-        path: as it was given.
+        path: of the folder, or the name on the Hub.
         options: on what it is tested, and how.
         data: its data settings with the options applied.
         config: its settings; None for a model alone.
@@ -142,6 +142,8 @@ class Run:
         path = folder if folder.is_dir() else path
         file = folder / "config.yaml"
         if not file.is_file():
+            if (folder / lock.FILE).is_file() and not (folder / MODEL).is_file():
+                raise CsviError(f"no training has left anything in {path} yet: wait for it, or start it again")
             return cls._of_model_alone(str(path), options)
         config = load_config(file)
         data = options.applied_to(config.data)
