@@ -142,7 +142,7 @@ def test_a_check_finds_what_this_process_finds(sysu_root, tmp_path):
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (24, 48), (2 * n, 5, 7)).save(file)
     file.write_bytes(file.read_bytes()[:-30])
-    here, there = (check_dataset(folder, "folder", decode=True, ray=ray) for ray in (None, ENGINE))
+    here, there = (check_dataset(DataConfig(str(folder)), "folder", True, ray) for ray in (None, ENGINE))
     assert any(finding.kind == "broken" for finding in there.problems)
     assert there == here
 

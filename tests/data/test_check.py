@@ -28,6 +28,10 @@ COUNTS = {
 }
 
 
+def checked(root, layout=None, decode=False, **data):
+    return check_dataset(DataConfig(str(root), **data), layout, decode)
+
+
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
     """The datasets here have few people, which is not what they are about."""
@@ -95,7 +99,7 @@ def only(findings):
 
 
 def test_whole_dataset(sysu, capfd):
-    check = check_dataset(sysu, decode=True)
+    check = checked(sysu, decode=True)
     assert (check.layout, check.title, check.root, check.synthetic) == ("sysu", "SYSU-MM01", str(sysu), False)
     assert [(s.fold, s.name, s.found, s.expected) for s in check.splits] == [
         (1, name, counts, counts) for name, counts in COUNTS.items()
@@ -111,7 +115,7 @@ def test_whole_dataset(sysu, capfd):
 
 
 def test_goes_to_json_and_back(people):
-    check = check_dataset(people)
+    check = checked(people)
     written = json.loads(json.dumps(dataclasses.asdict(check)))
     assert written["splits"][0]["found"] == {"identities": 2, "visible": 2, "infrared": 2}
     assert written["problems"] == []
@@ -119,24 +123,24 @@ def test_goes_to_json_and_back(people):
 
 def test_relative_root(sysu, monkeypatch):
     monkeypatch.chdir(sysu.parent)
-    assert check_dataset("sysu/") == check_dataset(sysu)
+    assert checked("sysu/") == checked(sysu)
 
 
 def test_what_the_dataset_should_hold(sysu):
     (sysu / "cam1/0001/0002.jpg").unlink()
     (sysu / "cam6/0001/0002.jpg").unlink()
-    finding = only(check_dataset(sysu).problems)
+    finding = only(checked(sysu).problems)
     assert finding == Finding("count", "train", "has 63 visible images and not 64, 31 infrared images and not 32")
     (sysu / "counts.json").unlink()
     (sysu / "README").write_text("SYNTHETIC")
-    check = check_dataset(sysu)
+    check = checked(sysu)
     assert (check.problems, check.splits[0].expected, check.synthetic) == ([], None, True)
 
 
 @pytest.mark.slow
 def test_sysu_mm01_itself_is_known(sysu):
     (sysu / "counts.json").unlink()
-    check = check_dataset(sysu)
+    check = checked(sysu)
     assert [Counts(**split.expected) for split in check.splits] == list(Sysu.counts.values())
     assert [f.path for f in check.problems if f.kind == "count"] == ["train", "val", "test"]
     missing = {f.path for f in check.problems if f.kind == "missing"}
@@ -151,7 +155,7 @@ def test_sysu_mm01_itself_is_known(sysu):
 def test_bad_counts(sysu, content):
     (sysu / "counts.json").write_text(content)
     with pytest.raises(CsviError, match=r"^.*counts.json must be like \{\"train\": "):
-        check_dataset(sysu)
+        checked(sysu)
 
 
 def bomb(file):
@@ -174,7 +178,7 @@ BROKEN = {
 @pytest.mark.parametrize("message", BROKEN)
 def test_broken_file(people, message):
     BROKEN[message](people / "anna" / "visible.png")
-    assert only(check_dataset(people).problems) == Finding(
+    assert only(checked(people).problems) == Finding(
         "broken", "anna/visible.png", message.removeprefix("is there and ")
     )
 
@@ -188,7 +192,7 @@ def test_file_without_permission(people, monkeypatch):
         return opened(file, **options)
 
     monkeypatch.setattr(Image, "open", deny)
-    finding = only(check_dataset(people).problems)
+    finding = only(checked(people).problems)
     assert finding == Finding("broken", "ben/visible.png", "cannot be read: Permission denied")
 
 
@@ -197,8 +201,8 @@ def test_truncated_image_shows_when_decoded(people):
     noise = np.random.default_rng(0).integers(256, size=(16, 8, 3), dtype=np.uint8)
     Image.fromarray(noise).save(file)
     file.write_bytes(file.read_bytes()[:200])
-    assert not check_dataset(people).problems
-    finding = only(check_dataset(people, decode=True).problems)
+    assert not checked(people).problems
+    finding = only(checked(people, decode=True).problems)
     assert (finding.kind, finding.path) == ("broken", "anna/visible.png")
     assert finding.message.startswith("cannot be ")
 
@@ -210,7 +214,7 @@ def test_missing_files(people):
     (people / "eve/visible_mask.png").unlink()
     shutil.rmtree(people / "eve")
     (people / "eve").touch()
-    findings = {(f.path, f.message) for f in check_dataset(people).problems if f.kind == "missing"}
+    findings = {(f.path, f.message) for f in checked(people).problems if f.kind == "missing"}
     assert findings == {
         ("anna/visible.png", "is not there"),
         ("ben/infrared.png", "is a link to nothing"),
@@ -222,8 +226,8 @@ def test_masks(people):
     put(people / "anna/visible_mask.png", 255, size=(8, 15), mode="L")
     put(people / "eve/visible_mask.png", 0, mode="1")
     size = Finding("mask", "anna/visible_mask.png", "is of 8x15 pixels and its image anna/visible.png of 8x16")
-    assert only(check_dataset(people).problems) == size
-    check = check_dataset(people, decode=True)
+    assert only(checked(people).problems) == size
+    check = checked(people, decode=True)
     assert only(check.problems) == size
     assert only(check.notes) == Finding("no person", "eve/visible_mask.png", "marks no person")
 
@@ -234,8 +238,8 @@ def test_masks_that_are_none_are_said_for_each_modality_with_the_way_out(people,
         put_mask(people / name / "visible_mask.png", lambda mask: mask // 255 * np.arange(8, dtype=np.uint8) % 19)
         cut = Image.open(people / name / "infrared.png")
         put_mask(people / name / "infrared_mask.png", lambda mask, cut=cut: cut.putalpha(Image.fromarray(mask)) or cut)
-    assert not check_dataset(people).problems
-    check = check_dataset(people, decode=True)
+    assert not checked(people).problems
+    check = checked(people, decode=True)
     assert [(f.kind, f.path, f.message.split(": ")[0]) for f in check.problems] == [
         ("mask", "visible masks", "need --data.mask_values nonzero"),
         ("mask", "infrared masks", "need --data.mask_values alpha"),
@@ -253,7 +257,7 @@ def test_single_masks_without_an_alpha_are_named(people):
             cut = Image.open(people / name / f"{modality}.png")
             put_mask(people / name / f"{modality}_mask.png", lambda m, cut=cut: cut.putalpha(Image.fromarray(m)) or cut)
     put_mask(people / "ben/visible_mask.png", lambda mask: mask)
-    problem = only(check_dataset(people, decode=True, mask_values="alpha").problems)
+    problem = only(checked(people, decode=True, mask_values="alpha").problems)
     assert (problem.kind, problem.path) == ("mask", "ben/visible_mask.png")
     assert problem.message.startswith("has no alpha")
 
@@ -261,7 +265,7 @@ def test_single_masks_without_an_alpha_are_named(people):
 def test_a_modality_whose_masks_all_mark_nobody(people):
     for name in ("anna", "ben", "eve"):
         put_mask(people / name / "infrared_mask.png", np.zeros_like)
-    check = check_dataset(people, decode=True)
+    check = checked(people, decode=True)
     message = "mark no person: write the person as 255 and all else as 0"
     assert only(check.problems) == Finding("mask", "infrared masks", message)
 
@@ -269,7 +273,7 @@ def test_a_modality_whose_masks_all_mark_nobody(people):
 def test_masks_of_other_names_are_noted_also_where_no_image_has_one(sysu):
     for mask in sorted((sysu / "masks").glob("*/*/*.png")):
         mask.rename(mask.with_name(f"{mask.stem}.jpg.png"))
-    check = check_dataset(sysu)
+    check = checked(sysu)
     assert check.masks == 0
     note = only(check.notes)
     assert (note.kind, note.path) == ("no mask", "masks")
@@ -277,28 +281,28 @@ def test_masks_of_other_names_are_noted_also_where_no_image_has_one(sysu):
     assert note.message == f"holds none of any image: {found}"
     right = sysu / "masks/cam1/0001/0001.png"
     right.with_suffix(".jpg.png").rename(right)
-    notes = {f.path: f.message for f in check_dataset(sysu).notes}
+    notes = {f.path: f.message for f in checked(sysu).notes}
     assert len(notes) == 239
     assert notes["cam2/0003/0002.jpg"].startswith("has none: found cam2/0003/0002.jpg.png where cam2/0003/0002.png,")
 
 
 def test_two_images_of_one_name_have_no_mask(sysu):
     put(sysu / "cam1/0001/0001.png", 3)
-    notes = {f.path: f.message for f in check_dataset(sysu).notes if f.kind == "no mask"}
+    notes = {f.path: f.message for f in checked(sysu).notes if f.kind == "no mask"}
     expected = "has none: found cam1/0001/0001.png for both 0001.jpg and 0001.png"
     assert notes == {f"cam1/0001/0001.{suffix}": expected for suffix in ("jpg", "png")}
 
 
 def test_images_without_mask(sysu, tmp_path):
     shutil.rmtree(sysu / "masks" / "cam1")
-    check = check_dataset(sysu)
+    check = checked(sysu)
     assert (check.problems, check.masks) == ([], 200)
     assert {(f.kind, f.message) for f in check.notes} == {("no mask", "has none")}
     assert {f.path for f in check.notes} == {f"cam1/{i:04d}/{n:04d}.jpg" for i in range(1, 21) for n in (1, 2)}
     shutil.rmtree(sysu / "masks")
-    assert not check_dataset(sysu).notes  # nobody wanted masks
+    assert not checked(sysu).notes  # nobody wanted masks
     put(tmp_path / "elsewhere/cam1/0001/0001.png", 255, mode="L", size=(24, 47))
-    check = check_dataset(sysu, masks=f"{tmp_path}/elsewhere")
+    check = checked(sysu, masks=f"{tmp_path}/elsewhere")
     assert (check.masks, only(check.problems).path) == (1, str(tmp_path / "elsewhere/cam1/0001/0001.png"))
 
 
@@ -316,7 +320,7 @@ def test_images_without_mask(sysu, tmp_path):
 )
 def test_duplicates(sysu, first, second, message):
     shutil.copy(sysu / first, sysu / second)
-    check = check_dataset(sysu)
+    check = checked(sysu)
     assert not check.problems
     assert only(check.notes) == Finding("duplicate", second, message)
 
@@ -326,7 +330,7 @@ def test_duplicates_that_differ_come_first(people):
     shutil.copy(people / "anna/visible.png", people / "anna/again.png")
     shutil.copy(people / "anna/visible.png", people / "ben/infrared.png")
     (people / "images.csv").write_text(f"{table}\nanna/again.png,anna,visible,train,anna/visible_mask.png")
-    assert [f.path for f in check_dataset(people).notes] == ["ben/infrared.png", "anna/again.png"]
+    assert [f.path for f in checked(people).notes] == ["ben/infrared.png", "anna/again.png"]
 
 
 def test_identity_that_training_cannot_use(sysu):
@@ -335,7 +339,7 @@ def test_identity_that_training_cannot_use(sysu):
     for camera in (3, 6):
         shutil.rmtree(sysu / f"cam{camera}/0002")
         shutil.rmtree(sysu / f"cam{camera}/0013")  # of the test split, which trains nothing
-    check = check_dataset(sysu)
+    check = checked(sysu)
     assert not check.problems
     assert only(check.notes) == Finding(
         "one modality",
@@ -347,12 +351,12 @@ def test_identity_that_training_cannot_use(sysu):
 def test_a_training_set_of_nobody_and_of_fewer_people_than_a_batch(people, monkeypatch):
     monkeypatch.setattr(DataConfig, "identities", 8)
     message = "counts 2 with both modalities, where a batch draws 8 people: lower --data.identities"
-    assert only(check_dataset(people).notes) == Finding("few people", "train", message)
+    assert only(checked(people).notes) == Finding("few people", "train", message)
     table = (people / "images.csv").read_text()
     for name in ("anna", "ben"):
         table = table.replace(f"infrared.png,{name},", f"infrared.png,{name}_ir,")
     (people / "images.csv").write_text(table)
-    check = check_dataset(people)
+    check = checked(people)
     assert [finding.kind for finding in check.problems] == ["nothing to train"]
     assert {finding.kind for finding in check.notes} == {"one modality"}
 
@@ -362,7 +366,7 @@ def test_images_that_nothing_names(sysu, people, capsys):
     put(sysu / "cam2/0001.jpg", 2)
     put(sysu / "other/0001.jpg", 3)  # not in a folder of the layout
     (sysu / "cam1/0098").symlink_to(sysu / "cam1")  # leads round
-    check = check_dataset(sysu)
+    check = checked(sysu)
     assert not check.problems
     assert {(f.kind, f.path) for f in check.notes} == {("unnamed", "cam1/0099/0001.png"), ("unnamed", "cam2/0001.jpg")}
 
@@ -370,10 +374,10 @@ def test_images_that_nothing_names(sysu, people, capsys):
     put(people / "top.png", 1)
     put(people / "anna/spare.png", 2)
     put(people / "elsewhere/x.png", 3)
-    assert [f.path for f in check_dataset(people).notes] == ["anna/spare.png"]
+    assert [f.path for f in checked(people).notes] == ["anna/spare.png"]
     (people / "images.csv").write_text(f"{table}\ntop.png,anna,visible,train,anna/visible_mask.png")
     put(people / "top2.png", 4)
-    assert [f.path for f in check_dataset(people).notes] == ["top2.png", "anna/spare.png"]
+    assert [f.path for f in checked(people).notes] == ["top2.png", "anna/spare.png"]
 
 
 def test_folder_that_cannot_be_listed(people, monkeypatch):
@@ -386,11 +390,11 @@ def test_folder_that_cannot_be_listed(people, monkeypatch):
         return walk(top, onerror=onerror, followlinks=followlinks)
 
     monkeypatch.setattr(os, "walk", deny)
-    assert only(check_dataset(people).problems) == Finding("broken", "ben", "cannot be listed: Permission denied")
+    assert only(checked(people).problems) == Finding("broken", "ben", "cannot be listed: Permission denied")
 
 
 def test_all_folds_are_read(regdb, capsys):
-    check = check_dataset(regdb)
+    check = checked(regdb)
     assert (check.layout, check.images, check.problems) == ("regdb", 16, [])
     assert {(s.fold, s.name) for s in check.splits} == {(t, s) for t in (1, 2, 3) for s in ("train", "val", "test")}
     assert [f.path for f in check.notes] == [f"fold {fold}" for fold in range(4, 11)]
@@ -402,7 +406,7 @@ def test_all_folds_are_read(regdb, capsys):
 
 def test_a_fold_that_cannot_be_read(regdb, capsys):
     (regdb / "idx/test_visible_2.txt").write_text("Visible/1/0.png one")
-    check = check_dataset(regdb)
+    check = checked(regdb)
     finding = only(check.problems)
     assert (finding.kind, finding.path) == ("fold", "fold 2")
     assert finding.message.startswith(f"cannot be read: line 1 of {regdb}/idx/test_visible_2.txt has the label 'one'")
@@ -412,13 +416,13 @@ def test_a_fold_that_cannot_be_read(regdb, capsys):
     for fold in (1, 3):
         (regdb / f"idx/train_visible_{fold}.txt").unlink()
     with pytest.raises(CsviError, match=r"^no .*train_visible_1.txt: RegDB comes with it"):
-        check_dataset(regdb, "regdb")
+        checked(regdb, "regdb")
 
 
 def test_duplicates_over_folds(regdb):
     """Person 0 trains in folds 1 and 2, person 1 in 1 and 3: in 2 and 3 they are on different sides."""
     shutil.copy(regdb / "Visible/0/0.png", regdb / "Visible/1/0.png")
-    finding = only([f for f in check_dataset(regdb).notes if f.kind == "duplicate"])
+    finding = only([f for f in checked(regdb).notes if f.kind == "duplicate"])
     assert {finding.path, finding.message.split(",")[0].removeprefix("is byte for byte ")} == {
         "Visible/0/0.png",
         "Visible/1/0.png",
@@ -428,26 +432,26 @@ def test_duplicates_over_folds(regdb):
 
 def test_real_regdb_has_counts(regdb):
     (regdb / "README").unlink()
-    counts = [f for f in check_dataset(regdb).problems if f.kind == "count"]
+    counts = [f for f in checked(regdb).problems if f.kind == "count"]
     assert [f.path for f in counts] == [f"{split} of fold {fold}" for fold in (1, 2, 3) for split in ("train", "test")]
     assert counts[0].message.startswith("has 2 identities and not 206, 4 visible images and not 2,060, ")
 
 
 def test_no_dataset(tmp_path):
     with pytest.raises(CsviError, match=r"nowhere is not a folder: give the folder of a dataset$"):
-        check_dataset(tmp_path / "nowhere")
+        checked(tmp_path / "nowhere")
     layouts = r"sysu \(SYSU-MM01\), regdb \(RegDB\), llcm \(LLCM\), folder \(a folder of people\)$"
     with pytest.raises(CsviError, match=rf"looks like no dataset .*--data.layout, {layouts}"):
-        check_dataset(tmp_path)
+        checked(tmp_path)
     with pytest.raises(CsviError, match=r"^no cam1…cam6 in"):
-        check_dataset(tmp_path, "sysu")
+        checked(tmp_path, "sysu")
 
 
 def test_long_lists_are_cut(sysu, capsys):
     for identity in range(1, 9):
         (sysu / f"cam1/{identity:04d}/0001.jpg").write_bytes(b"")
     (sysu / "cam1/0001/[red]\x1b[31m.jpg").write_bytes(b"")
-    print_check(check_dataset(sysu))
+    print_check(checked(sysu))
     shown = capsys.readouterr().out
     assert "\nbroken files: 9\n" in shown
     assert shown.count(" is empty\n") == 5

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from csvi.analysis.dataset_table import print_check
+from csvi.analysis.reproduce import check_to_train
 from csvi.cli import main
-from csvi.config import DataConfig
+from csvi.config import Config, DataConfig, MethodSettings
 from csvi.data import depth as module
 from csvi.data.check import Finding, check_dataset
 from csvi.data.depth import check_ranges, levels_of, levels_of_halved, measure, with_measured_ranges
@@ -22,6 +23,10 @@ from csvi.errors import CsviError
 DISTANCE = np.hypot(*(np.mgrid[0:32, 0:16] - np.array([16.3, 7.6])[:, None, None]))
 PERSON = (DISTANCE - DISTANCE.min()) / np.ptp(DISTANCE)
 """A warm body before a cold wall, (32, 16): 0 in its middle, 1 in the farthest corner."""
+
+
+def checked(root, layout=None, decode=False, **data):
+    return check_dataset(DataConfig(str(root), **data), layout, decode)
 
 
 def put(file, values, kind=np.uint16):
@@ -205,7 +210,7 @@ def test_few_levels_are_said_before_training(people, caplog):
 
 def test_a_check_says_what_is_used_and_how_many_levels_are_left(people, capsys):
     root = people((7500, 8400))
-    check = check_dataset(root, decode=True)
+    check = checked(root, decode=True)
     assert [finding for finding in check.problems if finding.kind in ("depth", "broken")] == []
     assert check.depths.keys() == {"infrared"}
     assert check.depths["infrared"].range == with_measured_ranges(benchmark_of(root), DataConfig()).infrared_range
@@ -222,12 +227,18 @@ def test_a_check_says_what_is_used_and_how_many_levels_are_left(people, capsys):
     ],
 )
 def test_a_check_judges_a_range(given, message, people):
-    [found] = [f for f in check_dataset(people((7500, 8400)), infrared_range=given).problems if f.kind == "depth"]
+    [found] = [f for f in checked(people((7500, 8400)), infrared_range=given).problems if f.kind == "depth"]
     assert found == Finding("depth", "infrared images", message)
 
 
+def test_a_table_of_the_paper_is_reproduced_with_the_ranges_that_are_set(people):
+    data = DataConfig(str(people((7500, 8400))), layout="folder", infrared_range="0,65535")
+    with pytest.raises(CsviError, match=r"keep 5 grey levels.*\(csvi check .* --data.infrared_range 0,65535 names"):
+        check_to_train(Config(MethodSettings(), data), anyway=False)
+
+
 def test_a_check_says_that_nothing_can_be_seen(people):
-    [found] = [f for f in check_dataset(people((7500, 7500))).problems if f.kind == "depth"]
+    [found] = [f for f in checked(people((7500, 7500))).problems if f.kind == "depth"]
     assert found.path == "infrared images"
     assert "have the value 7,500" in found.message
 
@@ -235,7 +246,7 @@ def test_a_check_says_that_nothing_can_be_seen(people):
 def test_a_check_notes_images_of_another_depth_than_the_rest(people):
     root = people((0, 255), kind=np.uint8)
     put(root / "ben/infrared/1.tif", 7500 + 900 * PERSON)
-    assert [finding for finding in check_dataset(root).notes if finding.kind == "depth"] == [
+    assert [finding for finding in checked(root).notes if finding.kind == "depth"] == [
         Finding(
             "depth",
             "ben/infrared/1.tif",
@@ -259,7 +270,7 @@ def test_16_bits_a_colour_that_leave_too_few_levels(people, caplog):
         file.write_bytes(png)
     assert levels_of_halved(files) == 4
     message = "have 16 bits a colour, of which the upper 8 are read: 4 grey levels left"
-    [found] = [finding for finding in check_dataset(root).problems if finding.kind == "depth"]
+    [found] = [finding for finding in checked(root).problems if finding.kind == "depth"]
     assert found.path == "infrared images"
     assert found.message.startswith(message)
     with_measured_ranges(benchmark_of(root), DataConfig())

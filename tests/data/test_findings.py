@@ -13,6 +13,10 @@ from csvi.data.findings import before_training
 from csvi.data.layout import read_fold
 
 
+def checked(root, layout=None, decode=False, **data):
+    return check_dataset(DataConfig(str(root), **data), layout, decode)
+
+
 @pytest.fixture(autouse=True)
 def eighty_columns(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
@@ -48,7 +52,7 @@ def table(root, *lines, header="path,identity,modality,split,camera"):
 
 def notes(root, *kinds):
     """What check notes, and what training logs."""
-    check = check_dataset(root)
+    check = checked(root)
     assert not check.problems
     found = [f"{note.path} {note.message}" for note in check.notes if note.kind in kinds]
     assert len(found) == len(check.notes)
@@ -88,7 +92,7 @@ def test_people_in_two_splits_come_before_those_in_one(tmp_path):
     table(tmp_path, *[line.format(n) for line, n in zip(SPLIT, ("anna", "anna", "ben", "Ben"), strict=True)],
           "e.png,Anna,visible,train,1", "f.png,Anna,infrared,train,2", "g.png,Ben,visible,test,1",
           "h.png,BEN,visible,train,1", "i.png,BEN,infrared,train,1")  # fmt: skip
-    paths = [note.path for note in check_dataset(tmp_path).notes if note.kind == "look-alike"]
+    paths = [note.path for note in checked(tmp_path).notes if note.kind == "look-alike"]
     assert paths == ["BEN and Ben and ben", "Anna and anna"]
 
 
@@ -96,7 +100,7 @@ def test_cameras_that_look_alike_are_named(tmp_path, capsys):
     lines = ("a.png,anna,visible,test,Gate", "b.png,anna,infrared,test,gate")
     table(tmp_path, *lines)
     assert notes(tmp_path, "look-alike")[0] == ["cameras Gate and gate look alike and count as several cameras"]
-    print_check(check_dataset(tmp_path))
+    print_check(checked(tmp_path))
     shown = capsys.readouterr().out
     assert "visible cameras: Gate (1)\ninfrared cameras: gate (1)\n" in shown
 
@@ -116,7 +120,7 @@ def test_files_that_are_not_read_are_counted_by_suffix(tmp_path, capsys):
         "visible/anna/x.heic is not read: convert what is an image, to PNG say",
     ]
     assert logged == [f"{found[0]} (and 1 more, which csvi check names)"]
-    print_check(check_dataset(tmp_path))
+    print_check(checked(tmp_path))
     assert "files that are not read: 2\n" in capsys.readouterr().out
 
 
@@ -129,7 +133,7 @@ def test_files_beside_a_list_are_counted_too(tmp_path):
 
 def test_images_in_no_persons_folder_are_said_even_where_no_image_is_read(tmp_path):
     put(tmp_path, "visible/行人/1.png", "infrared/行人/day1/1.png", "infrared/loose.png")
-    check = check_dataset(tmp_path)
+    check = checked(tmp_path)
     unnamed = {(f.path, f.message) for f in check.notes if f.kind == "unnamed"}
     nowhere = "lies not directly in a person's folder and is not read"
     assert unnamed == {("infrared/loose.png", nowhere), ("infrared/行人/day1/1.png", nowhere)}
@@ -147,14 +151,14 @@ def test_distractors_are_said(tmp_path):
         f"test has 2 images of {name}, distractors, in galleries alone: {otherwise}",
     ]
     assert logged == [f"{found[0]} (and 1 more, which csvi check names)"]
-    counted = {split.name: split.found["identities"] for split in check_dataset(tmp_path).splits}
+    counted = {split.name: split.found["identities"] for split in checked(tmp_path).splits}
     assert counted == {"train": 1, "val": 0, "test": 1}
 
 
 def test_a_test_in_which_all_images_are_of_one_camera_is_a_problem_before_training(tmp_path, capsys):
     lines = [line.format(name) for line, name in zip(SPLIT, ("anna", "anna", "eve", "eve"), strict=True)]
     table(tmp_path, *(line.replace(",2", ",1") for line in lines))
-    check = check_dataset(tmp_path)
+    check = checked(tmp_path)
     (problem,) = check.problems
     assert problem.kind == "nothing to score"
     said = f"{problem.path} {problem.message}"
@@ -168,11 +172,11 @@ def test_a_test_in_which_all_images_are_of_one_camera_is_a_problem_before_traini
 
 def test_a_test_whose_people_have_one_modality_is_a_problem(tmp_path):
     table(tmp_path, "a.png,anna,visible,test,1", "b.png,eve,infrared,test,2")
-    (problem,) = check_dataset(tmp_path).problems
+    (problem,) = checked(tmp_path).problems
     assert (problem.kind, problem.path) == ("nothing to score", "test")
     assert problem.message == "has no query with anything to find: people need visible and infrared images"
     table(tmp_path, "a.png,anna,visible,test,1")
-    (problem,) = check_dataset(tmp_path).problems
+    (problem,) = checked(tmp_path).problems
     assert problem.message.startswith("cannot be searched: no infrared images: a split needs")
 
 

@@ -2,7 +2,6 @@
 
 import importlib
 from dataclasses import replace
-from functools import partial
 
 import pytest
 from PIL import Image
@@ -73,12 +72,12 @@ def test_a_layout_of_somebody_else_is_read(theirs, root):
 
 
 def test_a_layout_of_somebody_else_is_checked(theirs, root):
-    check = check_dataset(root, theirs, decode=True)
+    check = check_dataset(DataConfig(str(root)), theirs, decode=True)
     assert [split.fold for split in check.splits] == [1, 1, 1, 2, 2, 2]
     assert (check.layout, check.title, check.images, check.problems) == (theirs, "Day and Night", 8, [])
     assert {split.fold for split in check.splits} == {1, 2}
     (root / "night" / "4-2.png").unlink()
-    paths = [finding.path for finding in check_dataset(root, theirs).problems]
+    paths = [finding.path for finding in check_dataset(DataConfig(str(root)), theirs).problems]
     assert paths == ["test of fold 1", "train of fold 2"]
 
 
@@ -112,7 +111,7 @@ def test_folder_of_another_layout_is_refused(sysu_root):
     assert recognise(sysu_root) == recognise(str(sysu_root)) == "sysu"
     for read in (
         lambda root: read_benchmark(DataConfig(root=root, layout="llcm")),
-        partial(check_dataset, layout="llcm"),
+        lambda root: check_dataset(DataConfig(root), "llcm"),
     ):
         with pytest.raises(CsviError, match=r"is not laid out as LLCM but as SYSU-MM01: set --data.layout sysu$"):
             read(str(sysu_root))
@@ -153,9 +152,9 @@ def test_a_folder_that_is_another_one_is_told_what_it_is(tmp_path, folders, give
     with pytest.raises(CsviError, match=rf"^{root / given} is not laid out as {title}: .*{advice}"):
         read_benchmark(DataConfig(root=str(root / given), layout=layout))
     with pytest.raises(CsviError, match=rf"^{root / given} is not laid out as {title}: .*{advice}"):
-        check_dataset(root / given, layout)
+        check_dataset(DataConfig(str(root / given)), layout)
     with pytest.raises(CsviError, match=rf"^{root / given} looks like no dataset that csvi knows: "):
-        check_dataset(root / given)
+        check_dataset(DataConfig(str(root / given)))
 
 
 def test_what_a_folder_lacks_of_its_layout_is_said_by_its_reader(tmp_path):
@@ -169,10 +168,16 @@ def test_what_a_folder_lacks_of_its_layout_is_said_by_its_reader(tmp_path):
         read_benchmark(DataConfig(root=str(tmp_path / "nowhere")))
 
 
+def test_a_dataset_that_lacks_the_folder_it_is_known_by_is_told_so(tmp_path):
+    make(tmp_path, *SYSU[1:])
+    with pytest.raises(CsviError, match=r"csvi knows: it looks like SYSU-MM01 without cam1: copy it there$"):
+        check_dataset(DataConfig(str(tmp_path)))
+
+
 def test_a_folder_of_which_nothing_is_known_is_told_what_it_holds(tmp_path):
     make(tmp_path, "photos", "drawings")
     with pytest.raises(CsviError, match=r"looks like no dataset .*: it holds drawings, photos; name its layout with"):
-        check_dataset(tmp_path)
+        check_dataset(DataConfig(str(tmp_path)))
 
 
 def test_layouts_of_the_package():

@@ -11,7 +11,7 @@ from csvi.analysis.ablate import Variant, ablate, run_once
 from csvi.analysis.ablation_table import NOT_TO_THE_LETTER, in_words
 from csvi.analysis.tables import SYNTHETIC, percent
 from csvi.catalogue import TABLE_3
-from csvi.config import Config, departures
+from csvi.config import RANGES, Config, DataConfig, departures
 from csvi.data import find_layout, read_benchmark
 from csvi.data.check import check_dataset
 from csvi.data.training_set import check_masks
@@ -87,11 +87,13 @@ def reproduce(dataset: str, config: Config, out: Path, seeds: int = 1, anyway: b
 def check_to_train(config: Config, anyway: bool) -> None:
     """Raises `CsviError` if the data of these settings have problems, unless they are to be used anyway."""
     data = config.data
-    problems = check_dataset(Path(data.root), data.layout, Path(data.masks) if data.masks else None).problems
+    problems = check_dataset(data, data.layout).problems
     if problems and not anyway:
+        given = {name: getattr(data, name) for name in ("masks", "mask_values", *RANGES)}
+        options = [f" --data.{n} {as_argument(v)}" for n, v in given.items() if v != getattr(DataConfig, n)]
         raise CsviError(
             f"{data.root} has {len(problems)} problems, such as: {problems[0].message} "
-            f"(csvi check {as_argument(data.root)} names them all, --anyway continues)"
+            f"(csvi check {as_argument(data.root)}{''.join(options)} names them all, --anyway continues)"
         )
 
 

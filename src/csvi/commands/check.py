@@ -2,14 +2,12 @@
 
 import dataclasses
 import json
-from pathlib import Path
 
 from jsonargparse import Namespace
 
 from csvi.commands.options import add_engine_options, add_mask_option, add_range_options, engine_of
 from csvi.commands.parser import Parser
-from csvi.config import RANGES
-from csvi.paths import expanded
+from csvi.config import RANGES, DataConfig
 
 SUMMARY = "Look through a dataset: what it holds, and what is broken, missing or double."
 
@@ -31,11 +29,9 @@ def run(settings: Namespace) -> int:
     from csvi.analysis.dataset_table import print_check
     from csvi.data.check import check_dataset
 
-    masks = settings.data.masks and Path(settings.data.masks)
-    engine = engine_of(settings)
-    read_as = {name: given for name in ("mask_values", *RANGES) if (given := settings.data[name]) is not None}
-    root = expanded(settings.root)
-    found = check_dataset(root, settings.data.layout, masks, settings.decode, **read_as, ray=engine)
+    names = "masks", "mask_values", *RANGES
+    data = DataConfig(settings.root, **{name: given for name in names if (given := settings.data[name]) is not None})
+    found = check_dataset(data, settings.data.layout, settings.decode, engine_of(settings))
     if settings.json:
         print(json.dumps(dataclasses.asdict(found), indent=1))
     else:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from csvi.config import DataConfig, MaskValues
+from csvi.config import DataConfig
 from csvi.data.depth import Depth
 from csvi.data.files import folder_names, is_image_name, is_synthetic, read_text, walk
 from csvi.data.findings import (
@@ -81,31 +81,20 @@ class Check:
 
 
 def check_dataset(
-    root: str | os.PathLike[str],
-    layout: str | None = None,
-    masks: str | os.PathLike[str] | None = None,
-    decode: bool = False,
-    mask_values: MaskValues = 255,
-    visible_range: str = "auto",
-    infrared_range: str = "auto",
-    ray: RayEngine | None = None,
+    data: DataConfig, layout: str | None = None, decode: bool = False, ray: RayEngine | None = None
 ) -> Check:
     """Look at every list, every file and every mask of a dataset, with a bar of progress on standard error.
 
     Args:
-        root, masks: see `Layout.read`.
+        data: root, masks, their values, and ranges.
         layout: name of the layout, see `find_layout`; by default the one that the folder looks like.
         decode: decode every image and mask, and not only read its header.
-        mask_values: what marks a person in a mask, see `DataConfig.mask_values`.
-        visible_range, infrared_range: what is black and white in images of more than 8 bits, see `DataConfig`.
         ray: where to look at the files; by default in this process.
 
     Raises:
         CsviError: there is no such folder, it looks like no layout, or its reader can make nothing of it.
     """
-    ranges = DataConfig(visible_range=visible_range, infrared_range=infrared_range)
-    root = expanded(root).absolute()
-    masks = None if masks is None else expanded(masks)
+    root, masks = expanded(data.root).absolute(), Path(data.masks) if data.masks else None
     if not root.is_dir():
         raise CsviError(f"{root} is not a folder: give the folder of a dataset")
     name = layout or _recognised(root)
@@ -116,9 +105,9 @@ def check_dataset(
     records = {r.path: r for benchmark in benchmarks for split in benchmark.splits.values() for r in split}
     images = records.values()
     looks = look_at_all(root, images, decode, ray)
-    bad_masks, empty_masks = wrong_masks(root, images, looks, mask_values)
+    bad_masks, empty_masks = wrong_masks(root, images, looks, data.mask_values)
     training = benchmarks[0].train or list(images)
-    depths, wrong_depths, odd_depths = depths_of(root, images, training, looks, ranges)
+    depths, wrong_depths, odd_depths = depths_of(root, images, training, looks, data)
     searched = [finding for benchmark in benchmarks for finding in searches(benchmark)]
     trained = [finding for benchmark in benchmarks for finding in trainable(benchmark)]
     beside, unlisted = _beside(root, benchmarks, records)

@@ -12,7 +12,6 @@ A folder or a table may leave the rest to be found: the camera by a folder `cam3
 import dataclasses
 import logging
 import os
-import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -23,11 +22,11 @@ from PIL import Image
 
 from csvi.config import RANGES, DataConfig
 from csvi.data.depth import levels_of, measured_ranges
-from csvi.data.files import folder_names, image_names, is_image_name, walk, without_suffix
+from csvi.data.files import is_image_name, walk, without_suffix
 from csvi.data.folder import FOLDERS
 from csvi.data.images import load_image
-from csvi.data.layout import LAYOUTS, find_layout, read_benchmark, recognise
-from csvi.data.names import one_form
+from csvi.data.layout import find_layout, read_benchmark, recognise, what_is_lacking
+from csvi.data.names import CAMERA, one_form
 from csvi.data.records import DISTRACTOR, ImageRecord, Modality
 from csvi.data.tables import modality_of, numbers_of, read_table, time_of
 from csvi.errors import CsviError
@@ -46,12 +45,8 @@ SPECTRA = {name: modality for modality in Modality for name in (modality.word, *
 """Name of a folder, or word in that of an array, in small letters → modality of the images in it."""
 BY_FOLDER, BY_COLOURS = "by its folder", "by its colours"
 """What a modality is known by that nobody said."""
-CAMERA = re.compile(r"cam(?:era)?(?:[ _-](\w+)|(\d\w*))", re.IGNORECASE)
-"""Name of a folder of a camera: cam3, camera_north; not campus."""
 MASKS = "masks"
 """Name of a folder of person masks."""
-TELLING = 5
-"""Folders of a layout that, together, hardly anything else has."""
 
 log = logging.getLogger(__name__)
 
@@ -143,18 +138,20 @@ def read_crops(
         raise CsviError("--modality is that of all images, and --infrared_cameras of some: leave one of them out")
     root = source.parent if table else source
     name = None if table else layout or recognise(root)
-    inside = [folder.absolute() for folder in without if folder.absolute().is_relative_to(root)]
-    outside = [folder for folder in inside if folder != root]
+    left_out = [folder for folder in map(Path.absolute, without) if folder != root and folder.is_relative_to(root)]
     if name:
         if modality is not None or infrared_cameras:
             raise CsviError(f"{root} is laid out as {find_layout(name).title}, which says which images are infrared")
         crops = _of_dataset(root, data, name)
     else:
-        if not (table or modality is not None or infrared_cameras):
-            _check_whole(root)
+        if not (table or modality is not None or infrared_cameras) and (lacking := what_is_lacking(root)):
+            raise CsviError(
+                f"{root} {lacking}; or, if these are crops of your own, say which are infrared, with "
+                "--infrared_cameras, --modality or a table (.csv)"
+            )
         place = PurePosixPath(os.path.normpath(root))
         above = place.relative_to(top) if top and place.is_relative_to(top) else PurePosixPath()
-        lines = list(_of_table(source, above) if table else _of_folder(root, outside, above))
+        lines = list(_of_table(source, above) if table else _of_folder(root, left_out, above))
         crops = _numbered(root, lines, data, modality, infrared_cameras, above)
     if not crops.records:
         raise CsviError(f"no images in {source}")
@@ -191,21 +188,6 @@ def _check_there(crops: Crops) -> None:
         if named and not any((crops.root / path).exists() for path in of_modality):
             name = modality.word
             raise CsviError(f"none of the {len(of_modality):,} {name} images is there, such as {crops.root / named[0]}")
-
-
-def _check_whole(root: Path) -> None:
-    """Raises `CsviError` if a folder has all folders of a layout that has many but one: a dataset, and not crops."""
-    names = folder_names(root)
-    for layout in map(find_layout, LAYOUTS):
-        missing = [folder for folder in layout.folders if folder not in names]
-        if len(layout.folders) < TELLING or len(missing) != 1:
-            continue
-        other_cameras = any(CAMERA.fullmatch(name) for name in names if name not in layout.folders)
-        if not other_cameras and not any(image_names(root / folder) for folder in layout.folders):
-            raise CsviError(
-                f"{root} looks like {layout.title} without {missing[0]}: copy it there; or, if these are crops of your "
-                "own, say which are infrared, with --infrared_cameras, --modality or a table (.csv)"
-            )
 
 
 def _of_folder(root: Path, without: Collection[Path], above: PurePosixPath) -> Iterator[_Line]:

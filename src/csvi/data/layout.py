@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from csvi.config import DataConfig
-from csvi.data.files import folder_names
+from csvi.data.files import folder_names, image_names
 from csvi.data.galleries import images_of, queries_of
+from csvi.data.names import CAMERA
 from csvi.data.records import Benchmark, Counts, ImageRecord, Modality
 from csvi.errors import CsviError
 from csvi.evaluate.protocols import NO_RULES, GalleryDraw, Protocol, Rules, Trial
@@ -103,6 +104,8 @@ LAYOUTS = {
 """Name in the settings → class."""
 MOST_FOLDERS = 100
 """Folders that are looked into for a dataset that lies one folder deeper."""
+TELLING = 5
+"""Folders of a layout that, together, hardly anything else has."""
 
 
 def find_layout(name: str) -> Layout:
@@ -142,6 +145,20 @@ def advice_on(root: Path, layout: str | None = None) -> str | None:
     for name in LAYOUTS:
         if renaming := _renaming(names, find_layout(name).folders):
             return f"{renaming}, for --data.layout {name}"
+    lacking = what_is_lacking(root)
+    return lacking and f"it {lacking}"
+
+
+def what_is_lacking(root: Path) -> str | None:
+    """Say what a folder lacks that has all folders of a layout that has many but one: a dataset, and not crops."""
+    names = folder_names(root)
+    for layout in map(find_layout, LAYOUTS):
+        missing = [folder for folder in layout.folders if folder not in names]
+        if len(layout.folders) < TELLING or len(missing) != 1:
+            continue
+        other_cameras = any(CAMERA.fullmatch(name) for name in names if name not in layout.folders)
+        if not other_cameras and not any(image_names(root / folder) for folder in layout.folders):
+            return f"looks like {layout.title} without {missing[0]}: copy it there"
     return None
 
 

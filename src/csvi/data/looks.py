@@ -113,7 +113,10 @@ def depths_of(
     looks: Mapping[Path, Look],
     ranges: DataConfig,
 ) -> tuple[dict[str, Depth], list[Finding], list[Finding]]:
-    """Measure the images of more than 8 bits, as training does; what is wrong with them, and what may be intended."""
+    """Measure a sample of the images of more than 8 bits; what is wrong with them, and what may be intended.
+
+    Training takes its sample from all its images.
+    """
     depths: dict[str, Depth] = {}
     wrong: list[Finding] = []
     odd: list[Finding] = []

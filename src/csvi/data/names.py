@@ -1,10 +1,12 @@
-"""Names of people: which are one name, which only look so, and which are nobody's."""
+"""Names of people: which are one name, which only look so, and which are nobody's; and names of cameras."""
 
 import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 
+CAMERA = re.compile(r"cam(?:era)?(?:[ _-](\w+)|(\d\w*))", re.IGNORECASE)
+"""Name of a folder of a camera: cam3, camera_north; not campus."""
 DISTRACTORS = ("-1", "0000")
 """Names of folders of distractors, as in the field: images of nobody known, and junk of a detector."""
 

@@ -139,7 +139,7 @@ def _train(
 
 
 class _Training:
-    """One training run, in a folder that this process has locked. Arguments as of `train`."""
+    """One training run, in a folder that the first process has locked."""
 
     def __init__(
         self,
