@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from csvi.cli import COMMANDS, main
 from csvi.commands.train import name_of
 from csvi.config import Config, DataConfig, flatten, shipped_config
 from csvi.data import Layout, read_benchmark
-from csvi.errors import StoppedError
+from csvi.errors import StoppedError, TerminatedError
 from csvi.methods import METHODS, find_method
 from csvi.plain_table import plain_console
 from csvi.runs.settings import save_config
@@ -394,11 +395,9 @@ def test_a_signal_before_there_is_anything_to_save(number, monkeypatch, capsys):
 
 
 @pytest.mark.usefixtures("signals_as_before")
-def test_a_run_that_was_stopped_and_saved_is_not_ended_by_another_signal(monkeypatch):
-    def stopped(*_):
-        raise StoppedError("saved")
-
-    monkeypatch.setattr("csvi.train.loop.train", stopped)
+@pytest.mark.parametrize("error", [StoppedError("saved"), TerminatedError("SIGUSR1")])
+def test_a_run_that_ends_is_not_ended_by_another_signal(monkeypatch, error):
+    monkeypatch.setattr("csvi.train.loop.train", Mock(side_effect=error))
     assert run("train") == 75
     for number in ENDING:
         signal.raise_signal(number)

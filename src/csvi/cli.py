@@ -71,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(f"{name}: not enough memory, {less}: {in_one_line(error)}")
         return 1
     except TerminatedError as signalled:
+        handle(signal.SIG_IGN, *ENDING)  # srun sends SIGTERM to those that end a moment later than the first
         _say(f"{name}: ended by {signalled}, the same command resumes or begins anew")
         return 75
     except KeyboardInterrupt:
