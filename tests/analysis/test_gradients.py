@@ -8,7 +8,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from csvi.analysis.gradients import Norms, batch_gradients, gradients, gradients_figure, gradients_table
+from csvi.analysis.gradients import Norms, batch_norms, gradients, gradients_figure, gradients_table, named
 from csvi.catalogue import TABLE_3
 from csvi.data.batch import Batch
 from csvi.errors import CsviError
@@ -42,6 +42,10 @@ def batch():
         modality=torch.tensor([0, 0, 0, 0, 1, 1, 1, 1]),
         mask=torch.rand(8, 1, HEIGHT, WIDTH),
     )
+
+
+def batch_gradients(method, batch):
+    return named(batch_norms(method, batch))
 
 
 def positive(*norms):

@@ -13,7 +13,6 @@ from csvi.analysis.heatmaps import (
     heatmaps_figure,
     heatmaps_table,
     inside,
-    person_cells,
     person_shares,
     share_inside,
 )
@@ -26,13 +25,6 @@ from csvi.errors import CsviError
 def runs(born, with_statistics):
     """Two networks as they were born, the second with co-segmentation."""
     return [with_statistics(born(name)) for name in ("baseline", "coseg")]
-
-
-def test_how_much_of_a_cell_is_person():
-    """16 x 24 pixels are a cell and a half; of the second, half lies beyond the image."""
-    mask = torch.zeros(1, 1, 16, 24)
-    mask[..., 8:, :] = 1
-    assert person_cells(mask, 1, 2, 16).tolist() == [[[0.5, 0.25]]]
 
 
 def test_share_of_energy_by_hand():

@@ -93,28 +93,24 @@ def gradients(run: Run, batches: int = 8, seed: int = 0) -> Gradients:
     sampler = CrossModalitySampler(images.records, run.data.identities, run.data.images, seed, skipped=images.skipped)
     drawn = [[sample.image for sample in batch] for batch in itertools.islice(sampler, batches)]
     norms = [
-        _norms(method, prepare(images.images[index], run.fabric.device))
+        batch_norms(method, prepare(images.images[index], run.fabric.device))
         for index in progress(drawn, f"Gradients of {run.name}")
     ]
-    shared, task = _named(torch.stack(norms).mean(0))
+    shared, task = named(torch.stack(norms).mean(0))
     return Gradients(run.name, run.net.method, isinstance(method, Decode), len(drawn), len(drawn[0]), shared, task)
 
 
-def batch_gradients(method: Baseline, batch: Batch) -> tuple[FeatureGradients, FeatureGradients]:
-    """Measure the gradients of one batch with respect to F_s and to F_task.
+def batch_norms(method: Baseline, batch: Batch) -> Tensor:
+    """Measure the gradients of one batch.
 
     Args:
         method: a row of Table 3, in evaluation mode.
         batch: with labels of classes and, if the method needs them, masks.
 
     Returns:
-        Norms for F_s and for F_task. Where there is no path, or no such loss, they are exactly 0.
+        Norms (2, 4, 2): of F_s and F_task, losses as in `FeatureGradients`, at either modality. Where there is no path,
+        or no such loss, they are exactly 0.
     """
-    return _named(_norms(method, batch))
-
-
-def _norms(method: Baseline, batch: Batch) -> Tensor:
-    """Measure norms (2, 4, 2): of F_s and F_task, losses as in `FeatureGradients`, at either modality."""
     if method.training:
         raise CsviError("gradients are measured in evaluation mode: call method.eval() first")
     method = copy.copy(method)  # with the same weights
@@ -146,8 +142,8 @@ def _norms(method: Baseline, batch: Batch) -> Tensor:
     return torch.stack([whole, within, across, identity], 1)
 
 
-def _named(norms: Tensor) -> tuple[FeatureGradients, FeatureGradients]:
-    """Name what `_norms` measures."""
+def named(norms: Tensor) -> tuple[FeatureGradients, FeatureGradients]:
+    """Name what `batch_norms` measures."""
     shared, task = (FeatureGradients(*(Norms(*of_loss) for of_loss in of)) for of in norms.tolist())
     return shared, task
 

@@ -100,7 +100,7 @@ def person_shares(runs: Sequence[Run], images: int = 500, seed: int = 0) -> list
                 assert batch.mask is not None
                 energies.append(activation_energy(run, batch))
                 height, width = energies[-1].shape[1:]
-                people.append(person_cells(batch.mask.cpu(), height, width, _net(run).backbone.stride))
+                people.append(mask_target(batch.mask.cpu(), height, width, _net(run).backbone.stride)[:, 0])
             found.append(inside(torch.cat(energies), torch.cat(people)))
         results.append(PersonShare(run.name, run.net.method, *found))
     return results
@@ -128,17 +128,6 @@ def _net(run: Run) -> FeatureNet:
     return run.net
 
 
-def person_cells(mask: Tensor, height: int, width: int, cell: int) -> Tensor:
-    """Compute how much of each cell of `cell` x `cell` pixels is person, none beyond the image: (B, height, width).
-
-    Args:
-        mask: (B, 1, H, W) in [0, 1].
-        height, width: of the features.
-        cell: pixels on a side of a cell.
-    """
-    return mask_target(mask, height, width, cell)[:, 0]
-
-
 def share_inside(energy: Tensor, person: Tensor) -> Tensor:
     """Compute the share of each image's energy that is inside the person; a cell counts as far as it is person.
 
@@ -147,7 +136,7 @@ def share_inside(energy: Tensor, person: Tensor) -> Tensor:
 
     Args:
         energy: (B, h, w), not negative.
-        person: (B, h, w) of `person_cells`.
+        person: (B, h, w), how much of each cell is person, see `mask_target`.
 
     Returns:
         (B,) in [0, 1].
