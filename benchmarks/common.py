@@ -17,10 +17,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from csvi.config import Config, SynthConfig, shipped_config
+from csvi.config import Config, shipped_config
 from csvi.errors import CsviError, StoppedError, TerminatedError
 from csvi.runs.settings import load_config, with_settings
 from csvi.signals import ENDING, handled, terminate
+from csvi.synth import SynthConfig
 
 Seconds = dict[str, list[float]]
 """Of each contestant, turn by turn."""

@@ -38,7 +38,7 @@ from scipy import ndimage
 from csvi.analysis.ablate import is_done, run_once
 from csvi.analysis.canvas import STYLE
 from csvi.analysis.tables import SYNTHETIC, difference_cell, percent
-from csvi.config import Config, SynthConfig, flatten
+from csvi.config import Config, flatten
 from csvi.data import ImageRecord, Modality, read_benchmark
 from csvi.data.cache import cached_masks
 from csvi.data.images import load_image
@@ -53,7 +53,7 @@ from csvi.progress import progress
 from csvi.runs import Evaluation, Options
 from csvi.runs.settings import with_settings
 from csvi.runs.statistics import Difference, Mean, difference_of_groups, mean_of
-from csvi.synth import write_benchmark
+from csvi.synth import SynthConfig, write_benchmark
 from csvi.synth.benchmark import plan_of
 from csvi.train.cost import training_cost
 from csvi.writing import replacing

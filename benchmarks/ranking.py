@@ -27,15 +27,15 @@ from pathlib import Path
 
 import matplotlib
 from common import SEGMENTATION_WEIGHT, Finding, run_with_log, study_parser, study_settings
+from csvi.analysis.ranking import FEWEST_METHODS, Agreement, Correlation, agreement
 from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
 
 from csvi.analysis.ablate import Choice, Variant, choose, is_done, run_once
 from csvi.analysis.canvas import STYLE
-from csvi.analysis.ranking import FEWEST_METHODS, Agreement, Correlation, agreement
 from csvi.analysis.tables import SYNTHETIC, percent
-from csvi.config import Config, SynthConfig
+from csvi.config import Config
 from csvi.data.sysu import MODALITIES
 from csvi.errors import CsviError
 from csvi.methods import find_method
@@ -43,7 +43,7 @@ from csvi.progress import progress
 from csvi.runs import Evaluation
 from csvi.runs.settings import with_settings
 from csvi.runs.statistics import mean_of
-from csvi.synth import write_benchmark
+from csvi.synth import SynthConfig, write_benchmark
 from csvi.writing import replacing
 
 METHODS = ("baseline", "select", "decode", "coseg", "agw", "hc", "hctri", "mtl", "caj", "ddag", "deen")

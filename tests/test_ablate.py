@@ -16,13 +16,13 @@ from csvi.analysis.ablate import Variant, ablate, choose, is_done, run_once
 from csvi.analysis.reproduce import reproduce
 from csvi.catalogue import TABLE_3
 from csvi.cli import main
-from csvi.config import SynthConfig, flatten
+from csvi.config import flatten
 from csvi.data import protocols_of, read_benchmark
 from csvi.errors import CsviError
 from csvi.methods import build_method, find_method
 from csvi.methods.compared import COMPARED
 from csvi.runs import load_config, save_config
-from csvi.synth import write_benchmark
+from csvi.synth import SynthConfig, write_benchmark
 from csvi.train.checkpoint import epochs_done
 from csvi.train.cost import Cost
 from csvi.train.loop import train

@@ -6,10 +6,11 @@ import pytest
 import yaml
 
 from csvi.commands import demo
-from csvi.config import SynthConfig, shipped_config
+from csvi.config import shipped_config
 from csvi.errors import CsviError
 from csvi.masks.make import read_list
 from csvi.runs import load_config
+from csvi.synth import SynthConfig
 
 
 @pytest.fixture

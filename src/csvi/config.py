@@ -204,30 +204,6 @@ class TrainConfig:
 
 
 @dataclass
-class SynthConfig:
-    """The open synthetic benchmark (ours; not in the paper)."""
-
-    layout: str = "sysu"
-    """Layout of the files: sysu, regdb, llcm, folder, or module:Class of one that names its writer."""
-    preset: Literal["tiny", "demo", "study", "paper"] = "demo"
-    """tiny: 12 identities, for tests; demo: 246 identities with 10 + 10 images; study: 480 such, of them 220
-    to test; paper: the size of the dataset that the layout is named after, SYSU-MM01's 491 identities and 44,745 images
-    (docs/synthetic-benchmark.md)."""
-    seed: int = 0
-    """Fixes everything: the same version, settings and seed give the same bytes."""
-    height: int | None = None
-    """Image height in pixels; by default the preset's."""
-    width: int | None = None
-    """Image width in pixels; by default the preset's."""
-    rho_min: float = 0.5
-    """Least share of a material's infrared reflectance that comes from its visible luminance; the rest is its own."""
-    rho_max: float = 0.8
-    """Greatest such share."""
-    processes: int | None = None
-    """Processes that render; by default one a core."""
-
-
-@dataclass
 class Config:
     """A whole run; written to RUN/config.yaml."""
 

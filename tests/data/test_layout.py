@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from csvi.config import DataConfig, SynthConfig
+from csvi.config import DataConfig
 from csvi.data import LAYOUTS, Layout, find_layout, protocols_of, read_benchmark, recognise
 from csvi.data.check import check_dataset
 from csvi.data.records import Modality
 from csvi.errors import CsviError
 from csvi.evaluate import Rules
-from csvi.synth import write_benchmark
+from csvi.synth import SynthConfig, write_benchmark
 
 THEIRS = '''
 """Images by day and by night: ROOT/day/PERSON-CAMERA.png and ROOT/night/PERSON-CAMERA.png; fold 2 turns 1 round."""

@@ -10,7 +10,6 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from csvi.config import SynthConfig
 from csvi.errors import CsviError, StoppedError
 from csvi.masks import fit
 from csvi.masks.embedded import FILE, Embedded, save_segmenter
@@ -20,7 +19,7 @@ from csvi.masks.network import SegmenterNet
 from csvi.masks.quality import predict
 from csvi.masks.settings import FitConfig
 from csvi.model.weights import initial_weights
-from csvi.synth import write_benchmark
+from csvi.synth import SynthConfig, write_benchmark
 from csvi.train.stopping import Stop
 
 

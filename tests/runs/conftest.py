@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from csvi.config import Config, DataConfig, SynthConfig
+from csvi.config import Config, DataConfig
 from csvi.data import LAYOUTS
 from csvi.methods import build_method
 from csvi.methods.baseline import Baseline
 from csvi.runs import save_config
 from csvi.runs.network_files import save_method
-from csvi.synth import write_benchmark
+from csvi.synth import SynthConfig, write_benchmark
 
 
 @pytest.fixture(scope="session", params=LAYOUTS)

@@ -2,9 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from csvi.config import SynthConfig
 from csvi.data import LAYOUTS
-from csvi.synth import write_benchmark
+from csvi.synth import SynthConfig, write_benchmark
 
 
 @pytest.fixture(scope="session")

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from csvi.config import DataConfig, SynthConfig
+from csvi.config import DataConfig
 from csvi.data import LAYOUTS, find_layout, read_benchmark, recognise
 from csvi.data.files import is_synthetic
 from csvi.data.records import Counts, Modality
 from csvi.errors import CsviError
-from csvi.synth import llcm, write_benchmark
+from csvi.synth import SynthConfig, llcm, write_benchmark
 from csvi.synth.benchmark import plan_of
 
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Literal
 from jsonargparse import Namespace
 
 from csvi.commands.parser import Parser
-from csvi.config import DataConfig, SynthConfig, shipped_config
+from csvi.config import DataConfig, shipped_config
 from csvi.paths import expanded
+from csvi.synth import SynthConfig
 
 if TYPE_CHECKING:
     from csvi.masks.segmenter import Segmenter

@@ -5,9 +5,10 @@ import dataclasses
 from jsonargparse import Namespace
 
 from csvi.commands.parser import Parser
-from csvi.config import SynthConfig, shipped_config
+from csvi.config import shipped_config
 from csvi.errors import CsviError
 from csvi.paths import as_argument, expanded
+from csvi.synth import SynthConfig
 
 SUMMARY = "Write the synthetic benchmark in a dataset's own layout."
 

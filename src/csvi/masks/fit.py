@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from csvi.config import DataConfig, SynthConfig
+from csvi.config import DataConfig
 from csvi.data.batch import Batch, prepare
 from csvi.data.cache import cached_images, cached_masks
 from csvi.data.layout import read_benchmark
@@ -30,7 +30,7 @@ from csvi.masks.segmenter import Segmenter
 from csvi.masks.settings import FitConfig
 from csvi.model.weights import initial_weights
 from csvi.progress import progress
-from csvi.synth import write_benchmark
+from csvi.synth import SynthConfig, write_benchmark
 from csvi.train.stopping import stop_signal
 from csvi.writing import replacing
 

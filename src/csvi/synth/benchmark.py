@@ -1,6 +1,7 @@
-"""Writes the benchmark: renders every image that a layout wants, over all cores, and completes an interrupted run."""
+"""Write the benchmark: render every image that a layout wants, over all cores, and complete an interrupted run."""
 
 import importlib
+import io
 import json
 import math
 from collections.abc import Iterator
@@ -12,21 +13,21 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from csvi.config import SynthConfig
 from csvi.data.layout import find_layout
 from csvi.errors import CsviError
 from csvi.machine import usable_cores
 from csvi.progress import progress
 from csvi.signals import held_back, leave_to_the_main_process
+from csvi.synth.people import draw_person
+from csvi.synth.photo import photograph
 from csvi.synth.plan import Plan, Shot, generator
+from csvi.synth.settings import SIZES, SynthConfig
 from csvi.writing import placing, written_at
 
 BENCHMARK_VERSION = 1
 """Raised with every change that changes a pixel: results compare only within a version."""
-
-SIZES = {"tiny": (96, 48), "demo": (144, 72), "study": (144, 72), "paper": (288, 144)}
-"""Height and width of each preset's images, pixels."""
 
 OURS = "SYNTHETIC PEOPLE. This is not "
 """How the README of every benchmark begins."""
@@ -68,20 +69,10 @@ class Settings:
 
 
 def resolve(config: SynthConfig) -> Settings:
-    """Fill in the preset's size and check everything; raises `CsviError`."""
+    """Fill in the preset's size."""
     height, width = SIZES[config.preset]
-    height = height if config.height is None else config.height
-    width = width if config.width is None else config.width
-    if not (48 <= height <= 1024 and 24 <= width <= 1024):
-        raise CsviError(f"images of {height}×{width} are not possible; height must be 48 to 1024 and width 24 to 1024.")
-    low, high = config.rho_min, config.rho_max
-    if not 0 <= low <= high <= 1:
-        raise CsviError(f"rho_min {low} and rho_max {high} must lie in 0 to 1, the smaller first.")
-    if config.seed < 0:
-        raise CsviError(f"seed {config.seed} must not be negative.")
-    if config.processes is not None and config.processes < 1:
-        raise CsviError(f"processes {config.processes} must be at least 1.")
-    return Settings(config.layout, config.preset, config.seed, height, width, (low, high))
+    size = config.height or height, config.width or width
+    return Settings(config.layout, config.preset, config.seed, *size, (config.rho_min, config.rho_max))
 
 
 def plan_of(layout: str, preset: str, seed: int) -> Plan:
@@ -92,7 +83,7 @@ def plan_of(layout: str, preset: str, seed: int) -> Plan:
     """
     found = find_layout(layout)
     if found.writer is None:
-        raise CsviError(f"the layout {layout} ({found.title}) has no writer of synthetic images: choose another one.")
+        raise CsviError(f"the layout {layout} ({found.title}) has no writer of synthetic images: choose another one")
     module, _, function = found.writer.partition(":")
     plan: Plan = getattr(importlib.import_module(module), function)(preset, seed)
     return plan
@@ -102,7 +93,7 @@ def write_benchmark(out: Path, config: SynthConfig) -> None:
     """Write the benchmark to the folder `out`, or complete what an interrupted run began there.
 
     Raises:
-        CsviError: a setting is impossible, or `out` holds something else; then nothing was touched.
+        CsviError: the layout has no writer, or `out` holds something else; then nothing was touched.
     """
     settings = resolve(config)
     plan = plan_of(settings.layout, settings.preset, settings.seed)
@@ -116,9 +107,9 @@ def write_benchmark(out: Path, config: SynthConfig) -> None:
             put(out / path, content)
         render_all(out, settings, plan.shots, config.processes or math.ceil(usable_cores()))
     except OSError as error:
-        raise CsviError(f"{out}: cannot write the benchmark ({error.strerror or error}).") from error
+        raise CsviError(f"{out}: cannot write the benchmark ({error.strerror or error})") from error
     except BrokenProcessPool as error:
-        raise CsviError("a rendering process was killed, perhaps for memory; the same command continues.") from error
+        raise CsviError("a rendering process was killed, perhaps for memory; the same command continues") from error
 
 
 def readme(plan: Plan, stamp: str) -> str:
@@ -134,14 +125,14 @@ def readme(plan: Plan, stamp: str) -> str:
 def claim(out: Path, stamp: str) -> None:
     """Raises `CsviError` unless `out` is empty, new, or by its README holds the benchmark of this stamp."""
     if out.exists() and not out.is_dir():
-        raise CsviError(f"{out} is a file; name a folder for the benchmark.")
+        raise CsviError(f"{out} is a file; name a folder for the benchmark")
     known = out / "README"
     if out.is_dir() and not all(file.name.startswith(".") for file in out.iterdir()):  # as a kill may leave
         if not known.is_file() or not known.read_bytes().startswith(OURS.encode()):
-            raise CsviError(f"{out} holds something else than a synthetic benchmark; name an empty or a new folder.")
-        if stamp not in known.read_text():
+            raise CsviError(f"{out} holds something else than a synthetic benchmark; name an empty or a new folder")
+        if stamp.encode() not in known.read_bytes():
             raise CsviError(
-                f"{out} holds a synthetic benchmark of other settings (see {known}); name another folder or remove it."
+                f"{out} holds a synthetic benchmark of other settings (see {known}); name another folder or remove it"
             )
 
 
@@ -160,13 +151,15 @@ def render_all(out: Path, settings: Settings, shots: list[Shot], processes: int)
         pass
 
 
-def render_people(out: Path, settings: Settings, people: list[list[Shot]], processes: int) -> Iterator[int]:
-    """Render groups of shots of one identity each; yields the number of shots of each group that is finished."""
-    if processes == 1 or len(people) <= 1:
-        yield from (render_person(out, settings, group) for group in people)
-        return
+def render_people(out: Path, settings: Settings, people: list[list[Shot]], processes: int) -> Iterator[None]:
+    """Render groups of shots of one identity each; yields after each group that is finished."""
     # The first is rendered here, so that the kernels are compiled once and not by every process.
-    yield render_person(out, settings, people[0])
+    here = people if processes == 1 else people[:1]
+    for group in here:
+        render_person(out, settings, group)
+        yield
+    if len(here) == len(people):
+        return
     # Not forked: the caller may hold threads of torch.
     with held_back():
         pool = ProcessPoolExecutor(processes, get_context("spawn"), leave_to_the_main_process)
@@ -180,15 +173,8 @@ def render_people(out: Path, settings: Settings, people: list[list[Shot]], proce
             raise
 
 
-def render_person(out: Path, settings: Settings, group: list[Shot]) -> int:
-    """Render and write all shots of one identity; returns how many."""
-    import io
-
-    from PIL import Image
-
-    from csvi.synth.people import draw_person
-    from csvi.synth.photo import photograph
-
+def render_person(out: Path, settings: Settings, group: list[Shot]) -> None:
+    """Render and write all shots of one identity."""
     person = draw_person(settings.seed, group[0].identity, settings.rho)
     for shot in group:
         photo, moment = photograph(
@@ -199,7 +185,6 @@ def render_person(out: Path, settings: Settings, group: list[Shot]) -> int:
         Image.fromarray(photo.image).save(image, "JPEG", quality=moment.quality)
         put(out / shot.mask, mask.getvalue())
         put(out / shot.path, image.getvalue())
-    return len(group)
 
 
 def shot_generator(seed: int, shot: Shot) -> np.random.Generator:

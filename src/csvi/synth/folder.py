@@ -25,7 +25,7 @@ def plan(preset: str, seed: int) -> Plan:
     shots = wanted.shots(
         lambda identity, camera, index: f"{spectrum(camera)}/{name(identity)}/cam{camera}-{index:04d}.jpg"
     )
-    split_of = {identity: split for split, identities in wanted.splits.items() for identity in identities}
+    split_of = wanted.split_of
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["path", "identity", "camera", "modality", "split", "mask", "time"])

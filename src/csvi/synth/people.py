@@ -17,6 +17,7 @@ from csvi.synth.materials import (
     draw_material,
     draw_skin,
 )
+from csvi.synth.plan import generator
 from csvi.synth.pose import relaxed_hands
 from csvi.synth.render import CHECK, HOOPS, PATCH, PINSTRIPES, SPLIT
 from csvi.synth.wardrobe import FAR, Fabric, Figure, Tailor, blob
@@ -40,7 +41,7 @@ def draw_person(seed: int, identity: int, rho: RhoRange) -> Person:
 
     rho: range of the share of a material's infrared reflectance that comes from its visible luminance.
     """
-    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, identity])))
+    rng = generator(seed, identity)
     woman = bool(rng.random() < 0.5)
     body = draw_body(rng, woman)
     tailor = Tailor(body)
@@ -55,7 +56,7 @@ def choose(rng: np.random.Generator, chances: dict[str, float]) -> str:
 
 
 def dress(t: Tailor, rng: np.random.Generator, rho: RhoRange, woman: bool) -> None:
-    """Sews everything that a person wears and carries, and the skin that it leaves bare."""
+    """Sew everything that a person wears and carries, and the skin that it leaves bare."""
     skin = draw_skin(rng)
     lips = Material(skin.visible * np.array([0.72, 0.45, 0.45]), 0.9 * skin.infrared)
     face = Fabric(skin, lips, (PATCH, 0, t.eye - 0.068, 0.021, 0.006), rough=0.08)

@@ -76,7 +76,7 @@ def draw_moment(rng: np.random.Generator, camera: Camera) -> Moment:
 
 
 def photograph(person: Person, number: int, rng: np.random.Generator, height: int, width: int) -> tuple[Photo, Moment]:
-    """Takes a picture of `person` with camera `number`, `height` × `width` pixels, at a moment drawn from `rng`."""
+    """Take a picture of `person` with camera `number`, `height` × `width` pixels, at a moment drawn from `rng`."""
     camera = CAMERAS[number]
     moment = draw_moment(rng, camera)
     vertices, feet = stand(person, moment)
@@ -209,7 +209,7 @@ def compose(
     canvas: np.ndarray,
     cover: np.ndarray,
 ) -> None:  # pragma: no cover
-    """Puts the place, the shadow at the feet, the figure and what stands in front of it into `canvas` (h, w, 3).
+    """Put the place, the shadow at the feet, the figure and what stands in front of it into `canvas` (h, w, 3).
 
     left, top, step: the crop in the plate's pixels; view: the camera's height, pitch and focal length in pixels;
     cast (3,): where the shadow of the head falls, from the feet, metres, and how dark; feet (2, 2) on the ground;

@@ -239,7 +239,7 @@ def cast(
     light: np.ndarray,
     plate: np.ndarray,
 ) -> None:  # pragma: no cover
-    """Fills `plate` (h, w, 3) with what a camera sees.
+    """Fill `plate` (h, w, 3) with what a camera sees.
 
     focal is in pixels, pitch in radians downwards; sky (2, 3) at the horizon and above. light (6,): direction to the
     sun or lamps (3), their strength, strength from everywhere, and strength of a lamp at the camera (at 5 m).

@@ -36,6 +36,11 @@ class Structure:
     splits: dict[str, list[int]]
     images: dict[tuple[int, int], int]
 
+    @property
+    def split_of(self) -> dict[int, str]:
+        """The split of each identity."""
+        return {identity: split for split, identities in self.splits.items() for identity in identities}
+
     def shots(self, path: Callable[[int, int, int], str]) -> list[Shot]:
         """Every image, identity by identity; `path` is called with identity, camera and index."""
         return [
@@ -46,7 +51,7 @@ class Structure:
 
     def counts(self) -> dict[str, Counts]:
         """What each split holds."""
-        split_of = {identity: split for split, identities in self.splits.items() for identity in identities}
+        split_of = self.split_of
         totals = {split: [0, 0] for split in self.splits}
         for (identity, camera), count in self.images.items():
             totals[split_of[identity]][CAMERAS[camera].infrared] += count

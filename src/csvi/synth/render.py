@@ -63,7 +63,7 @@ def rasterize(
     owner: np.ndarray,
     corner: np.ndarray,
 ) -> None:  # pragma: no cover
-    """Draws triangles into a z-buffer.
+    """Draw triangles into a z-buffer.
 
     points (n, 3): x and y in samples, depth; one_sided (m,): drawn only where they face the camera; cuts (n, k): a
     sample is drawn where all k interpolated values are positive. depth (h, w) starts at infinity, owner (h, w) at −1;
@@ -131,7 +131,7 @@ def shade(
     reach: float,
     out: np.ndarray,
 ) -> None:  # pragma: no cover
-    """Lights the samples of `rasterize` and averages them into `out` (h, w, 4): premultiplied colour and coverage.
+    """Light the samples of `rasterize` and average them into `out` (h, w, 4): premultiplied colour and coverage.
 
     normals (n, 3) and cloth (n, 3) of the vertices; fabric_of (m,) indexes colors (f, 2, 3) and patterns (f, 6): kind,
     four parameters, roughness. light (4, 3): direction, key, sky, ground. What lies up to `reach` samples beside a

@@ -6,18 +6,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from csvi.config import SynthConfig
 from csvi.errors import CsviError
 from csvi.synth.benchmark import plan_of, put, resolve, shot_generator
 from csvi.synth.cameras import CAMERAS
 from csvi.synth.people import draw_person
 from csvi.synth.photo import photograph
+from csvi.synth.settings import SynthConfig
 
 GAP, LEFT, TOP = 4, 84, 22
 
 
 def write_sheet(file: Path, config: SynthConfig, people: int = 10) -> None:
-    """Writes a PNG with a column for each of `people` identities: some visible, some infrared images, and two masks."""
+    """Write a PNG with a column for each of `people` identities: some visible, some infrared images, and two masks."""
     settings = resolve(config)
     plan = plan_of(settings.layout, settings.preset, settings.seed)
     cameras = list(plan.views)
@@ -54,4 +54,4 @@ def write_sheet(file: Path, config: SynthConfig, people: int = 10) -> None:
     try:
         put(file, content.getvalue())
     except OSError as error:
-        raise CsviError(f"{file}: cannot write the contact sheet ({error.strerror or error}).") from error
+        raise CsviError(f"{file}: cannot write the contact sheet ({error.strerror or error})") from error

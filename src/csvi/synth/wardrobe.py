@@ -15,6 +15,8 @@ from csvi.synth.render import PLAIN
 CUTS = 4
 FAR = 1.0
 """A distance that is inside every hem."""
+ARM = ("upperarm", "lowerarm", "wrist", "finger", "metacarpal")
+"""Beginnings of the names of its bones."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Tailor:
         z = {name: float(self.body.joints[bone, 2]) for name, bone in model.bones.items()}
         self.ankle, self.knee, self.hip, self.waist = z["foot.L"], z["lowerleg01.L"], z["upperleg01.L"], z["spine04"]
         self.chest, self.neck, self.eye = z["spine01"], z["neck01"], z["eye.L"]
-        self.arm_weight = model.limb_weight("upperarm", "lowerarm", "wrist", "finger", "metacarpal")
+        self.arm_weight = model.limb_weight(*ARM)
         self.head_weight = model.limb_weight("head", "neck02", "neck03")
         self.on_trunk = (self.arm_weight < 0.1) & (self.head_weight < 0.1)
         self.face = float(self.y[np.unique(model.triangles["eyes"])].min())
@@ -108,8 +110,7 @@ class Tailor:
         return along
 
     def _arm_bones(self, side: str) -> list[str]:
-        prefixes = ("upperarm", "lowerarm", "wrist", "finger", "metacarpal")
-        return [name for name in self.model.bones if name.startswith(prefixes) and name.endswith(side)]
+        return [name for name in self.model.bones if name.startswith(ARM) and name.endswith(side)]
 
     # ------------------------------------------------------------------------------------------ regions, (v,) metres
 
@@ -149,7 +150,7 @@ class Tailor:
     # ------------------------------------------------------------------------------------------------------- sewing
 
     def drape(self, fabric: Fabric, thickness: float, loose: float, hem: float, *hems: np.ndarray) -> None:
-        """Adds a garment of the trunk that falls free from the waist down to the level `hem`."""
+        """Add a garment of the trunk that falls free from the waist down to the level `hem`."""
         down = np.clip((self.chest - self.z) / (self.chest - self.hip), 0, 1.5)
         over = thickness + loose * (0.4 + 0.6 * np.minimum(down, 1))
         self.sew("tights", fabric, over, self.above(max(hem, self.hip)), *hems, lined=True)
@@ -167,7 +168,7 @@ class Tailor:
     def sew(
         self, surface: str, fabric: Fabric, thickness: np.ndarray | float, *hems: np.ndarray, lined: bool = False
     ) -> None:
-        """Adds a piece of `surface`, `thickness` metres off it; `lined` pieces are seen from both sides."""
+        """Add a piece of `surface`, `thickness` metres off it; `lined` pieces are seen from both sides."""
         triangles = self.model.triangles[surface]
         cuts = np.stack([*hems, *[np.full(len(self.x), FAR)] * (CUTS - len(hems))], axis=1)
         kept = triangles[(cuts[triangles] >= 0).any(axis=1).all(axis=1)]
@@ -187,7 +188,7 @@ class Tailor:
         )
 
     def attach(self, bone: int, fabric: Fabric, vertices: np.ndarray, triangles: np.ndarray) -> None:
-        """Adds a rigid thing, (n, 3) vertices in the rest pose, that moves with `bone`."""
+        """Add a rigid thing, (n, 3) vertices in the rest pose, that moves with `bone`."""
         n = len(vertices)
         bones, weights, cuts = np.full((n, 4), bone), np.tile([1.0, 0, 0, 0], (n, 1)), np.full((n, CUTS), FAR)
         self.pieces.append(Piece(fabric, vertices, bones, weights, vertices, cuts, triangles, one_sided=True))
