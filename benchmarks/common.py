@@ -81,7 +81,7 @@ def study_settings(options: argparse.Namespace) -> tuple[SynthConfig, Config]:
     return SynthConfig("sysu", options.preset, options.benchmark_seed), base
 
 
-def run_with_log(measure: "Measure", parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
+def run_with_log(measure: "Measure", parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> int:
     """Do what `run` does, with the log of csvi on stderr."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("csvi").setLevel(logging.INFO)
@@ -92,7 +92,7 @@ Measure = Callable[[argparse.Namespace, Console], list[Finding]]
 """Measures and prints, under the options of a script."""
 
 
-def run(measure: Measure, parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
+def run(measure: Measure, parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> int:
     """What a script does: measure, print; 0, or 1 if what is compared differs. A missed target is no error.
 
     75 if a signal such as SIGTERM stopped it.

@@ -13,7 +13,7 @@ import shutil
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +30,11 @@ from csvi.data.records import ImageRecord, Modality
 from csvi.fabric import choose_precision, make_fabric
 from csvi.methods import build_method
 from csvi.methods.baseline import Baseline
+from csvi.model.net import EmbeddingNet
 from csvi.model.two_stream import TwoStream
 from csvi.runs.embeddings import embed
 
+Caches = tuple[dict[str, Callable[[], None]], dict[str, torch.Tensor]]
 TARGET = 0.95
 """Share of the bare network's images a second that csvi reaches, at least."""
 
@@ -71,6 +73,20 @@ def bare(config: Config, fabric: Fabric, images: int, compiled: bool = False) ->
     return run
 
 
+def caches(net: EmbeddingNet, root: Path, records: list[ImageRecord], data: DataConfig, fabric: Fabric) -> Caches:
+    """To embed the images from a cold cache, which is emptied before, and from a warm one; and what each found last."""
+    found: dict[str, torch.Tensor] = {}
+
+    def warm() -> None:
+        found["warm"] = embed(net, evaluation_loader(root, records, data), fabric)
+
+    def cold() -> None:
+        shutil.rmtree(data.cache, ignore_errors=True)
+        found["cold"] = embed(net, evaluation_loader(root, records, data), fabric)
+
+    return {"cold cache": cold, "warm cache": warm}, found
+
+
 def compare(config: Config, pictures: int, turns: int, console: Console) -> list[Finding]:
     """Measures and prints.
 
@@ -80,7 +96,6 @@ def compare(config: Config, pictures: int, turns: int, console: Console) -> list
     fabric = make_fabric(config.precision)
     torch.manual_seed(0)
     net = build_method(config, 395).net.to(fabric.device).to(memory_format=torch.channels_last)
-    found: dict[str, torch.Tensor] = {}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder, "images")
         root.mkdir()
@@ -93,15 +108,8 @@ def compare(config: Config, pictures: int, turns: int, console: Console) -> list
             f"{machine()}"
         )
 
-        def warm() -> None:
-            found["warm"] = embed(net, evaluation_loader(root, records, config.data), fabric)
-
-        def cold() -> None:
-            shutil.rmtree(config.data.cache, ignore_errors=True)
-            found["cold"] = embed(net, evaluation_loader(root, records, config.data), fabric)
-
-        contestants = {"bare": bare(config, fabric, pictures), "cold cache": cold, "warm cache": warm}
-        seconds = take_turns(contestants, turns, warm_up=1)
+        embedding, found = caches(net, root, records, config.data, fabric)
+        seconds = take_turns({"bare": bare(config, fabric, pictures)} | embedding, turns, warm_up=1)
 
     table = Table("", "seconds", "images/s", "× bare's images/s")
     findings = []
@@ -118,7 +126,6 @@ def compare(config: Config, pictures: int, turns: int, console: Console) -> list
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Of this script's options."""
     parser = parser_of(__doc__)
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--height", type=positive, default=288)
@@ -143,10 +150,5 @@ def measure(options: argparse.Namespace, console: Console) -> list[Finding]:
     return compare(config, options.pictures, options.turns, console)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """0 if every image was embedded alike from both caches."""
-    return run(measure, make_parser(), arguments)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(measure, make_parser()))

@@ -208,7 +208,6 @@ def large(images: int, dimensions: int, console: Console) -> list[Finding]:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Of this script's options."""
     parser = parser_of(__doc__)
     parser.add_argument("--dimensions", type=positive, default=512)
     parser.add_argument("--trials", type=positive, default=10)
@@ -228,10 +227,5 @@ def measure(options: argparse.Namespace, console: Console) -> list[Finding]:
     return compare(options.dimensions, options.trials, options.full, identities, console)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """0 if all three found the same."""
-    return run(measure, make_parser(), arguments)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(measure, make_parser()))

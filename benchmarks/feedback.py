@@ -8,7 +8,6 @@ formula refines the query as `csvi app` does, and both rankings are compared on 
 
 import argparse
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,9 +82,5 @@ def measure(options: argparse.Namespace, console: Console) -> list[Finding]:
     return []
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    return run(measure, make_parser(), arguments)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(measure, make_parser()))

@@ -293,7 +293,6 @@ def measure(options: argparse.Namespace, console: Console) -> list[Finding]:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Of this script's options."""
     parser = parser_of(__doc__)
     parser.add_argument("--images", type=positive, default=100_000)
     parser.add_argument("--dim", type=positive, default=3072)
@@ -305,10 +304,5 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """0 if everything was measured."""
-    return run(measure, make_parser(), arguments)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(measure, make_parser()))

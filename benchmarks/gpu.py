@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import re
-import shutil
 import signal
 import statistics
 import subprocess
@@ -24,10 +23,9 @@ from typing import NamedTuple
 
 import torch
 from common import machine, make_console, parser_of, positive, ratio, take_turns, time_call
-from embedding import bare, write_images
+from embedding import bare, caches, write_images
 from rich.table import Table
 from torch.autograd import DeviceType
-from torch.profiler import ProfilerActivity, profile
 from training import (
     PAPERS,
     Step,
@@ -35,6 +33,7 @@ from training import (
     config_of,
     count_operations,
     make_small,
+    profiled,
     step_as_usual,
     step_of,
     step_of_bare,
@@ -42,10 +41,8 @@ from training import (
 )  # fmt: skip
 
 from csvi.config import shipped_config
-from csvi.data.loader import evaluation_loader
 from csvi.fabric import make_fabric
 from csvi.methods import build_method
-from csvi.runs.embeddings import embed
 
 PEAKS = {"H100": 989.0, "H200": 989.0, "A100": 312.0}
 """Part of a GPU's name → its dense bfloat16 TFLOP/s, after the data sheets."""
@@ -101,19 +98,12 @@ def embedding(options: argparse.Namespace) -> Rows:
         root, config.data.cache = Path(folder, "images"), str(Path(folder, "cache"))
         root.mkdir()
         records = write_images(root, count)
-
-        def warm() -> None:
-            embed(net, evaluation_loader(root, records, config.data), fabric)
-
-        def cold() -> None:
-            shutil.rmtree(config.data.cache, ignore_errors=True)
-            warm()
-
         contestants = {
             "bare": bare(config, fabric, count),
             "bare, compiled": bare(config, fabric, count, compiled=True),
         }
-        seconds = take_turns(contestants | {"cold cache": cold, "warm cache": warm}, options.turns, 1)
+        from_caches, _ = caches(net, root, records, config.data, fabric)
+        seconds = take_turns(contestants | from_caches, options.turns, 1)
     for name, taken in seconds.items():
         yield Row(f"embedding, {name}", count / statistics.median(taken), "images/s")
     for name in ("cold cache", "warm cache"):
@@ -143,12 +133,10 @@ def kernels(options: argparse.Namespace) -> Rows:
     step = step_of(with_method(config_of(options), "coseg"), options.classes)
     repeated(step, 3)()
     on_gpu = torch.cuda.is_available()
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
-    with profile(activities=activities) as profiler:
-        wall = time_call(repeated(step, options.steps))
+    averages, wall = profiled(repeated(step, options.steps))
     attribute = "self_device_time_total" if on_gpu else "self_cpu_time_total"
     kind = DeviceType.CUDA if on_gpu else DeviceType.CPU
-    events = [event for event in profiler.key_averages() if event.device_type == kind]
+    events = [event for event in averages if event.device_type == kind]
     events.sort(key=lambda event: getattr(event, attribute), reverse=True)
     total = sum(getattr(event, attribute) for event in events)
     yield Row("kernels, share of the time", total / 1e6 / wall, "", "with the profiler on")
@@ -320,7 +308,6 @@ def table_of(parts: dict[str, dict]) -> Table:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Of this script's options."""
     parser = parser_of(__doc__)
     add_sizes(parser)
     parser.add_argument("--out", default="gpu", help="folder for gpu.json and what the parts say")

@@ -31,7 +31,7 @@ from csvi.runs.embeddings import embed
 from csvi.train.cost import random_batch, training_cost
 
 IDENTITIES = (2, 4, 8, 16)
-"""A batch."""
+"""Identities of a batch."""
 HEIGHTS = (192, 288, 384, 480)
 """Of images that are half as wide."""
 GALLERIES = (1_000, 4_000, 16_000, 64_000)
@@ -93,7 +93,6 @@ def draw(panels: Sequence[tuple[str, str, Sequence[str], Lines]], title: str, fi
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Of this script's options."""
     parser = parser_of(__doc__)
     add_sizes(parser)
     parser.add_argument("--turns", type=positive, default=5)
@@ -140,10 +139,5 @@ def measure(options: argparse.Namespace, console: Console) -> list[Finding]:
     return []
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """0."""
-    return run(measure, make_parser(), arguments)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(measure, make_parser()))

@@ -17,7 +17,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -338,7 +338,6 @@ def resident(process: int | None) -> dict[str, int]:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Of this script's options."""
     parser = parser_of(__doc__)
     parser.add_argument("--images", type=positive, default=6400)
     parser.add_argument("--epochs", type=positive, default=3, help="the fastest from the second on counts")
@@ -362,10 +361,5 @@ def measure(options: argparse.Namespace, console: Console) -> list[Finding]:
     return compare(config, options.images, options.epochs, options.seconds, options.step_seconds, console)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """0."""
-    return run(measure, make_parser(), arguments)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(measure, make_parser()))

@@ -461,7 +461,6 @@ def draw(rows: Sequence[Row]) -> Figure:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Of this script's options."""
     parser = study_parser(__doc__, "the runs, and how long they take")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), metavar="KIND", help=", ".join(KINDS))
     parser.add_argument("--methods", nargs="+", choices=SEGMENTATION_WEIGHT, default=["coseg", "decode"])
@@ -491,10 +490,5 @@ def measure(options: argparse.Namespace, console: Console) -> list[Finding]:
     return []
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """0; 1 for an error; 75 if it was stopped, and the same command resumes it."""
-    return run_with_log(measure, make_parser(), arguments)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_with_log(measure, make_parser()))

@@ -11,7 +11,6 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Sequence
 
 import torch
 from common import Finding, parser_of, positive, run
@@ -90,7 +89,6 @@ def measure(options: argparse.Namespace, console: Console) -> list[Finding]:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Of this script's options."""
     parser = parser_of(__doc__)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
     parser.add_argument("--backbones", nargs="+", default=["resnet50", "resnet18", "mobilenet_v2"])
@@ -104,10 +102,5 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """0; 1 for an error."""
-    return run(measure, make_parser(), arguments)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(measure, make_parser()))

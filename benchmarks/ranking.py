@@ -26,8 +26,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
+from agreement import FEWEST_METHODS, Agreement, Correlation, agreement
 from common import SEGMENTATION_WEIGHT, Finding, run_with_log, study_parser, study_settings
-from csvi.analysis.ranking import FEWEST_METHODS, Agreement, Correlation, agreement
 from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
@@ -132,7 +132,6 @@ class Study:
     def run(self, method: str) -> None:
         """Choose the learning rate, and train all seeds."""
         choice = self.choice(method)
-        assert choice is not None
         for seed in self.seeds:
             run_once(choice.best.applied(self.config, seed), self.folder(choice.best, seed))
 
@@ -312,7 +311,6 @@ def plan(study: Study) -> str:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Of this script's options."""
     parser = study_parser(__doc__, "what is done")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), metavar="METHOD", help=", ".join(METHODS))
     parser.add_argument(
@@ -363,10 +361,5 @@ def measure(options: argparse.Namespace, console: Console) -> list[Finding]:
     return []
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """0; 1 for an error; 75 if it was stopped, and the same command resumes it."""
-    return run_with_log(measure, make_parser(), arguments)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_with_log(measure, make_parser()))

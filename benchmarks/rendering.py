@@ -10,7 +10,6 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -36,7 +35,6 @@ def render(out: Path, config: SynthConfig, people: list[list[Shot]]) -> tuple[in
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Of this script's options."""
     parser = parser_of(__doc__)
     parser.add_argument("--people", type=positive, default=10, help="measured, after the first")
     parser.add_argument("--height", type=positive, default=SIZES["paper"][0], help="of an image; it is half as wide")
@@ -63,10 +61,5 @@ def measure(options: argparse.Namespace, console: Console) -> list[Finding]:
     return [Finding(question, f"{rate:.0f} images/s of a core's time", f"≥ {TARGET}", rate >= TARGET)]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """0."""
-    return run(measure, make_parser(), arguments)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(measure, make_parser()))

@@ -8,7 +8,6 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 
 from common import Finding, parser_of, positive, run
 from rich.console import Console
@@ -32,7 +31,6 @@ def seconds(repeats: int, *arguments: str) -> float:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Of this script's options."""
     parser = parser_of(__doc__)
     parser.add_argument("--repeats", type=positive, default=10)
     parser.add_argument("--quick", action="store_true", help="once, and few commands, to see that it runs")
@@ -61,10 +59,5 @@ def measure(options: argparse.Namespace, console: Console) -> list[Finding]:
     ]  # fmt: skip
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """0."""
-    return run(measure, make_parser(), arguments)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(measure, make_parser()))

@@ -12,13 +12,14 @@ default optimiser, and a look at the loss after every step. That it is the same 
 import argparse
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from common import BenchmarkError, Finding, Seconds, machine, parser_of, positive, ratio, run, take_turns, time_call
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
+from torch.autograd.profiler_util import EventList
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
@@ -264,20 +265,23 @@ def count_operations(step: Step) -> int:
     return counter.get_total_flops()
 
 
+def profiled(call: Callable[[], object]) -> tuple[EventList, float]:
+    """What a call spends its time on, and its seconds with the profiler on."""
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
+    with profile(activities=activities) as profiler:
+        wall = time_call(call)
+    return profiler.key_averages(), wall
+
+
 def print_kernels(name: str, step: Step, console: Console, steps: int = 3) -> None:
     """What a step spends its time on."""
-    on_gpu = torch.cuda.is_available()
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
-    with profile(activities=activities) as profiler:
-        for _ in range(steps):
-            time_call(step)
-    order = "self_cuda_time_total" if on_gpu else "self_cpu_time_total"
+    averages, _ = profiled(lambda: [time_call(step) for _ in range(steps)])
+    order = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
     console.print(f"{steps} steps of {name}, by {order}:")
-    print(profiler.key_averages().table(sort_by=order, row_limit=20, max_name_column_width=80))
+    print(averages.table(sort_by=order, row_limit=20, max_name_column_width=80))
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Of this script's options."""
     parser = parser_of(__doc__)
     add_sizes(parser)
     parser.add_argument("--steps", type=positive, default=10, help="of each contestant")
@@ -300,11 +304,6 @@ def measure(options: argparse.Namespace, console: Console) -> list[Finding]:
     if config.data.height % cells:
         raise BenchmarkError(f"the usual way cuts features into equal parts: give a height that {cells} divides")
     return compare(config, options.classes, options, console)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """0 if the two Baselines are the same."""
-    return run(measure, make_parser(), arguments)
 
 
 def add_sizes(parser: argparse.ArgumentParser) -> None:
@@ -337,4 +336,4 @@ def config_of(options: argparse.Namespace) -> Config:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(measure, make_parser()))

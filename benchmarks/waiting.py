@@ -14,7 +14,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 from common import BenchmarkError, Finding, machine, parser_of, positive, run
 from rich.console import Console
@@ -96,7 +96,6 @@ def training(way: str, options: argparse.Namespace) -> Iterator[Callable[[], flo
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Of this script's options."""
     parser = parser_of(__doc__)
     parser.add_argument("--steps", type=positive, default=5, help="in each process, after a first one")
     parser.add_argument("--seconds", type=float, default=15, help="after which a process begins no further step")
@@ -131,10 +130,5 @@ def measure(options: argparse.Namespace, console: Console) -> list[Finding]:
     ]  # fmt: skip
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """0."""
-    return run(measure, make_parser(), arguments)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(measure, make_parser()))
