@@ -106,6 +106,11 @@ class Method(nn.Module):
         others = (name for name in VIEW_SETTINGS if name not in cls.view_settings)
         return [name for name in others if getattr(data, name) != getattr(DataConfig, name)]
 
+    @classmethod
+    def tests_with_masks(cls, settings: Any) -> bool:
+        """Whether the network takes person masks at test too, see `EmbeddingNet.takes_masks`."""
+        return False
+
     def groups(self, train: TrainConfig) -> list[dict[str, Any]]:
         """Divide all parameters into groups, each with `params` and, if they differ, `lr` and `weight_decay`."""
         return [{"params": list(self.parameters())}]

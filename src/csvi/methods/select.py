@@ -91,6 +91,11 @@ class Select(Baseline):
     settings: SelectSettings
     net: SelectNet
 
+    @classmethod
+    def tests_with_masks(cls, settings: SelectSettings) -> bool:
+        """Whether the settings say so."""
+        return settings.test_masks
+
     def net_arguments(self) -> dict[str, Any]:
         """List the arguments of `Net` but for the size of the images."""
         return super().net_arguments() | {"test_masks": self.settings.test_masks}

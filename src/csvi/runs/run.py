@@ -280,7 +280,7 @@ class Run:
         """Whether embeddings depend on masks; of a run its settings say so, and the network need not be loaded."""
         if self.config is None:
             return self.net.takes_masks
-        return bool(getattr(self.config.method, "test_masks", False))
+        return find_method(self.config.method.name).tests_with_masks(self.config.method)
 
     @cached_property
     def key(self) -> str:
