@@ -20,9 +20,7 @@ from csvi.data.batch import Batch
 from csvi.data.views import Views, standard_views
 from csvi.fabric import keep_freed_memory, make_fabric
 from csvi.methods import Method, build_method
-from csvi.train.loop import train_step
-from csvi.train.optimizer import build_optimizer
-from csvi.train.recompute import checkpoint_activations
+from csvi.train.loop import set_up, train_step
 
 WARM_UP = 3
 
@@ -81,11 +79,7 @@ def training(config: Config, identities: int) -> tuple[Method, Callable[[Batch],
     torch.manual_seed(0)
     fabric = make_fabric(config.precision, tf32=config.tf32)
     method = build_method(config, identities).to(memory_format=torch.channels_last)
-    if config.train.checkpoint_activations:
-        checkpoint_activations(method)
-    if config.train.compile:
-        method.compile()
-    wrapped, optimizer = fabric.setup(method, build_optimizer(method.groups(config.train), config.train))
+    wrapped, optimizer = set_up(fabric, method, config.train)
     keep_freed_memory(fabric.device)
     parts = config.train.accumulate
     return method, lambda batch: train_step(fabric, method, wrapped, optimizer, batch, 0, parts=parts)[0]

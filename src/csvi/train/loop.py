@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from csvi.config import Config, flatten
+from csvi.config import Config, TrainConfig, flatten
 from csvi.data import Benchmark, protocols_of, read_benchmark
 from csvi.data.batch import Batch, prepare
 from csvi.data.depth import with_measured_ranges
@@ -177,12 +177,13 @@ class _Training:
     def _open_images(self) -> TrainingSet:
         """Decode all images that are needed, so that what is broken is found now; the first process does it."""
         config, benchmark = self.config, self.benchmark
+        method = find_method(config.method.name)
         with self.fabric.rank_zero_first(local=True):
             data = dataclasses.replace(config.data, identities=config.identities_each)
-            training_set = TrainingSet(benchmark, data, find_method(config.method.name).needs_masks)
+            training_set = TrainingSet(benchmark, data, method.needs_masks)
             if validates(config, config.train.epochs):
                 _check_searchable(benchmark)
-                masks = getattr(config.method, "test_masks", False)
+                masks = method.tests_with_masks(config.method)
                 evaluation_loader(benchmark.root, benchmark.val, config.data, masks=masks)
         if self.ours:
             _list_images(training_set, training_set.skipped, self.ours / SKIPPED, "are skipped")
@@ -215,11 +216,7 @@ class _Training:
         if ema := config.train.ema:
             average = get_ema_multi_avg_fn(ema)
             self.averaged = AveragedModel(method, self.fabric.device, multi_avg_fn=average, use_buffers=True)
-        if config.train.checkpoint_activations:
-            checkpoint_activations(method)
-        if config.train.compile:
-            method.compile()  # in place: names in checkpoints are the same, and `method.net` validates as it is
-        return method, *self.fabric.setup(method, build_optimizer(method.groups(config.train), config.train))
+        return method, *set_up(self.fabric, method, config.train)
 
     def _begin_or_resume(self, checkpoints: Sequence[Path]) -> Position:
         """Restore the newest checkpoint, if there is any, and write what the folder must hold from the start."""
@@ -349,6 +346,16 @@ class _Training:
                 save_method(self.kept, self.training_set.identities, self.ours)
             save_checkpoint(self.fabric, self.run, self.wrapped, self.optimizer, self.position, self.averaged)
         self.saved = time.monotonic()
+
+
+def set_up(fabric: Fabric, method: Method, train: TrainConfig) -> tuple[nn.Module, Optimizer]:
+    """Set a method up for training as the settings say: as Fabric wraps it, and its optimiser."""
+    if train.checkpoint_activations:
+        checkpoint_activations(method)
+    if train.compile:
+        method.compile()  # in place: names in checkpoints are the same, and `method.net` validates as it is
+    wrapped, optimizer = fabric.setup(method, build_optimizer(method.groups(train), train))
+    return wrapped, optimizer
 
 
 def train_step(
