@@ -10,7 +10,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
 
-from csvi.errors import CsviError
+from csvi.errors import CsviError, in_one_line
 
 
 def make_fabric(precision: str = "auto", devices: int = 1, nodes: int = 1, tf32: bool = False) -> Fabric:
@@ -37,7 +37,7 @@ def make_fabric(precision: str = "auto", devices: int = 1, nodes: int = 1, tf32:
     try:
         fabric = Fabric(devices=devices, num_nodes=nodes, precision=kind, plugins=plugins)  # type: ignore[arg-type]
     except (RuntimeError, ValueError) as error:
-        raise CsviError(f"cannot use {devices} devices on {nodes} machines: {' '.join(str(error).split())}") from error
+        raise CsviError(f"cannot use {devices} devices on {nodes} machines: {in_one_line(error)}") from error
     environment = getattr(fabric.strategy, "cluster_environment", None)
     by_hand = {"MASTER_ADDR", "NODE_RANK"} <= os.environ.keys()  # what Lightning asks of a launcher of one's own
     if nodes > 1 and not (starter or by_hand) and isinstance(environment, (LightningEnvironment, SLURMEnvironment)):

@@ -1,6 +1,7 @@
 """Folders in which one process at a time works."""
 
 import contextlib
+import fcntl
 import logging
 import os
 import socket
@@ -9,11 +10,6 @@ from io import FileIO
 from pathlib import Path
 
 from csvi.errors import CsviError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +46,6 @@ def locked(folder: Path, cannot: str, busy: str, way: str) -> Iterator[None]:
 def _lock(file: FileIO, folder: Path, busy: str, way: str) -> bool:
     """Whether it is locked now; raises `CsviError` if another process has done so."""
     try:
-        if fcntl is None:
-            raise OSError("not on this system")
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock, which loader processes would inherit
     except (BlockingIOError, PermissionError) as error:
         file.seek(0)

@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from csvi.errors import CsviError
+from csvi.errors import CsviError, in_one_line
 
 
 def find(name: str, known: Mapping[str, str], kind: type, what: str) -> type[Any]:
@@ -26,7 +26,7 @@ def find(name: str, known: Mapping[str, str], kind: type, what: str) -> type[Any
     try:
         found = getattr(importlib.import_module(module), attribute, None)
     except Exception as error:  # a module of somebody else may raise anything
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        reason = f"{type(error).__name__}: {in_one_line(error)}"
         raise CsviError(f"cannot import the {what} {name} ({reason}): put its folder on PYTHONPATH") from error
     if not isinstance(found, type) or not issubclass(found, kind):
         raise CsviError(

@@ -14,9 +14,9 @@ from csvi.errors import TerminatedError
 Handler = Callable[[int, FrameType | None], object] | signal.Handlers
 
 ENDING = tuple(
-    getattr(signal, name)
-    for name in ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
-    if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN
+    number
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+    if signal.getsignal(number) is not signal.SIG_IGN
 )
 """SIGTERM; SIGHUP of a terminal that is gone; and what schedulers send before they kill: SIGUSR1 (SLURM's --signal),
 SIGUSR2 (Grid Engine, LSF), SIGXCPU (limits on time). One that was ignored from the start (SIGHUP by nohup) stays so."""

@@ -78,12 +78,11 @@ def put_in_place(partial: Path, file: Path, keep: Path | None = None) -> None:
     if keep is not None and file.exists():
         file.replace(keep)
     partial.replace(file)
-    if os.name == "posix":  # elsewhere a folder cannot be opened
-        try:
-            _sync(file.parent, os.O_RDONLY)
-        except OSError as error:
-            if error.errno not in NO_FOLDERS:
-                raise
+    try:
+        _sync(file.parent, os.O_RDONLY)
+    except OSError as error:
+        if error.errno not in NO_FOLDERS:
+            raise
 
 
 def _sync(path: Path, mode: int) -> None:

@@ -237,7 +237,6 @@ def test_bad_embeddings(embeddings, message):
     [
         (few(2, 2), {}, "no infrared images"),
         (few(0, 0, 2), {}, "no visible images"),
-        (few(2, 2, 2), {"trials": 0}, "0 trials"),
         (few(2, 2, 2), {"gallery": "oficial"}, "are seeded or official, not oficial"),
         (few(2, 2, 2), {"gallery": "official"}, "no /nowhere/exp/rand_perm_cam.mat: copy it from SYSU-MM01"),
     ],
@@ -355,12 +354,6 @@ def test_order_of_records_does_not_matter_to_other_protocols(layout):
 def test_a_search_across_spectra_needs_both(layout, cameras, missing):
     with pytest.raises(CsviError, match=f"no {missing} images: "):
         protocols_in(layout, both_spectra(*cameras))
-
-
-@pytest.mark.parametrize("trials", [0, -3])
-def test_llcm_needs_trials(trials):
-    with pytest.raises(CsviError, match=f"{trials} trials: at least one is needed"):
-        protocols_in("llcm", SPECTRA, trials)
 
 
 @pytest.mark.parametrize(("layout", "draws"), [("regdb", "all"), ("llcm", "seeded"), ("folder", "all")])

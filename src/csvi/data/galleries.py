@@ -25,12 +25,6 @@ def queries_of(records: Sequence[ImageRecord], modality: Modality, why: str) -> 
     return people
 
 
-def check_trials(trials: int) -> None:
-    """Raises `CsviError` if nothing is to be drawn."""
-    if trials < 1:
-        raise CsviError(f"{trials} trials: at least one is needed")
-
-
 def by_identity_and_camera(records: Sequence[ImageRecord], modality: Modality) -> dict[tuple[int, int], list[int]]:
     """(identity, camera) → its records by path; keys sorted, which is the order that galleries are drawn in."""
     images: dict[tuple[int, int], list[int]] = {}

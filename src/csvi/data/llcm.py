@@ -30,7 +30,7 @@ from csvi.data.files import (
     read_labels,
     title_of,
 )
-from csvi.data.galleries import by_identity_and_camera, check_trials, draw_seeded, images_of, queries_of
+from csvi.data.galleries import by_identity_and_camera, draw_seeded, images_of, queries_of
 from csvi.data.layout import Layout
 from csvi.data.records import Benchmark, Counts, ImageRecord, Modality
 from csvi.errors import CsviError
@@ -106,7 +106,6 @@ class LLCM(Layout):
         other, drawn with seed t. `llcm-swapped`, which public code prints as "VIS to NIR", asks with infrared images
         drawn so and searches every visible image: its metrics compare with nothing else.
         """
-        check_trials(trials)
         why = "LLCM is tested on both modalities"
         asked = {modality: queries_of(records, modality, why) for modality in Modality}
         every_visible = images_of(records, Modality.VISIBLE, why)

@@ -184,7 +184,7 @@ def loader_errors() -> Iterator[None]:
             raise
         raise CsviError(
             "a loader process was ended, perhaps for want of memory: give the same command again (csvi train resumes "
-            f"with --resume auto, and --data.workers 0 takes no such processes) [{' '.join(str(error).split())}]"
+            f"with --resume auto, and --data.workers 0 takes no such processes) [{in_one_line(error)}]"
         ) from error
     except (CsviError, OSError) as error:  # PyTorch puts the process and its traceback before the words
         if " in DataLoader worker process " not in str(error):

@@ -29,7 +29,7 @@ from csvi.data.files import (
     read_ids,
     title_of,
 )
-from csvi.data.galleries import by_identity_and_camera, check_trials, draw_seeded, images_of, queries_of
+from csvi.data.galleries import by_identity_and_camera, draw_seeded, images_of, queries_of
 from csvi.data.layout import Layout
 from csvi.data.records import Benchmark, Counts, ImageRecord, Modality
 from csvi.errors import CsviError
@@ -118,7 +118,6 @@ class Sysu(Layout):
         """
         query = queries_of(records, Modality.INFRARED, "SYSU-MM01's queries are the images of cameras 3 and 6")
         images_of(records, Modality.VISIBLE, "SYSU-MM01's galleries are drawn from cameras 1, 2, 4 and 5")
-        check_trials(trials)
         visible = by_identity_and_camera(records, Modality.VISIBLE)
         rows = _official_rows(root / PERMUTATIONS, visible, trials) if draw == "official" else None
         protocols = []

@@ -165,14 +165,14 @@ class DamagedError(CsviError):
 
 
 def _first_whole(files: Sequence[Path]) -> tuple[Path, dict[str, Any]]:
-    for number, file in enumerate(files, 1):
-        try:
-            return file, _read(file)
-        except DamagedError as error:
-            if number == len(files):
-                raise
-            log.warning("%s: resuming from %s, the one before", error, files[number])
-    raise ValueError("no checkpoint was given")
+    file, *older = files
+    try:
+        return file, _read(file)
+    except DamagedError as error:
+        if not older:
+            raise
+        log.warning("%s: resuming from %s, the one before", error, older[0])
+    return _first_whole(older)
 
 
 def _read(file: Path, whole: bool = True) -> dict[str, Any]:
