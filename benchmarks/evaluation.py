@@ -196,7 +196,7 @@ def large(images: int, dimensions: int, console: Console) -> list[Finding]:
         torch.randn(images, dimensions, generator=random).mul_(3).add_(signal[identity]) for _ in range(2)
     )
     start = time.perf_counter()
-    score = score_embeddings(query, gallery, identity, identity, camera, camera + 2, rules=llcm.RULES)
+    score = score_embeddings(query, gallery, identity, identity, camera, camera + 2, rules=llcm.LLCM.rules)
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     console.print(

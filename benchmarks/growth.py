@@ -23,7 +23,7 @@ from training import add_sizes, config_of, make_small, with_method
 
 from csvi.analysis.canvas import STYLE
 from csvi.config import Config
-from csvi.data.llcm import RULES
+from csvi.data.llcm import LLCM
 from csvi.evaluate.metrics import score_embeddings
 from csvi.fabric import make_fabric
 from csvi.methods import build_method
@@ -69,7 +69,7 @@ def evaluation_seconds(galleries: Sequence[int], queries: int, dimensions: int, 
         asked, shown = torch.arange(queries) % (count // 10), torch.arange(count) // 10
 
         def score() -> object:
-            return score_embeddings(query, gallery, asked, shown, asked % 2, shown % 3 + 2, rules=RULES)  # noqa: B023
+            return score_embeddings(query, gallery, asked, shown, asked % 2, shown % 3 + 2, rules=LLCM.rules)  # noqa: B023
 
         lines["evaluation"].append(statistics.median(take_turns({"": score}, turns, warm_up=1)[""]))
     return lines

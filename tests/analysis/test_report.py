@@ -18,7 +18,7 @@ from csvi.analysis.make_figure import FIGURES, Kind, make_figure
 from csvi.config import DataConfig
 from csvi.data import Benchmark, ImageRecord, Modality
 from csvi.data.images import ORIENTATION
-from csvi.data.sysu import RULES
+from csvi.data.sysu import Sysu
 from csvi.errors import CsviError
 from csvi.evaluate.protocols import Protocol, Trial
 from csvi.runs import Options, Run
@@ -41,7 +41,7 @@ def run(monkeypatch, tmp_path):
 
 
 def test_a_ranked_list_marks_right_wrong_and_removed(run):
-    protocol = Protocol("", RULES, "seeded", [Trial([0], [4, 3, 2, 1])])
+    protocol = Protocol("", Sysu.rules, "seeded", [Trial([0], [4, 3, 2, 1])])
     ranked = report.ranked_list(0, protocol, run)
     assert ranked.label == "id 7, cam3"
     assert [(item.image, item.kind, item.rank) for item in ranked.gallery] == [
@@ -53,7 +53,7 @@ def test_a_ranked_list_marks_right_wrong_and_removed(run):
 
 
 def test_a_ranked_list_has_so_many_that_count(run):
-    protocol = Protocol("", RULES, "seeded", [Trial([0], [1, 2, 3, 4])])
+    protocol = Protocol("", Sysu.rules, "seeded", [Trial([0], [1, 2, 3, 4])])
     assert [item.image for item in report.ranked_list(0, protocol, run, length=1).gallery] == ["1"]
 
 

@@ -41,7 +41,6 @@ from csvi.data.tables import is_number, modality_of, numbers_of, one_of, read_ta
 from csvi.errors import CsviError
 from csvi.evaluate.protocols import Rules
 
-TITLE = "a folder of people"
 TABLE = "images.csv"
 NEEDED = ("path", "identity", "modality")
 OPTIONAL = ("camera", "split", "mask", "time", "track")
@@ -50,8 +49,6 @@ FOLDERS = {
     "visible": ("rgb", "vis", "color", "colour", "day"),
     "infrared": ("ir", "thermal", "nir", "lwir", "tir", "fir", "night"),
 }
-RULES = Rules(same_camera=True)
-"""A camera that takes both spectra sees the same moment twice; where no cameras are named, none is the query's."""
 
 
 class Line(NamedTuple):
@@ -71,8 +68,9 @@ class Line(NamedTuple):
 class Folder(Layout):
     """People's own images: one fold, tested in both directions on all images."""
 
-    title = TITLE
-    rules = RULES
+    title = "a folder of people"
+    rules = Rules(same_camera=True)
+    """A camera that takes both spectra sees the same moment twice; where no cameras are named, none is the query's."""
     folders = FOLDERS
     writer = "csvi.synth.folder:plan"
 
@@ -113,7 +111,7 @@ class Folder(Layout):
         distractors = sorted({one_form(line.identity) for line in lines} & {*DISTRACTORS})
         train, val, test = attach_masks(root, records, masks).values()
         return Benchmark(
-            title_of(root, TITLE) if is_synthetic(root) else root.name, root, train, val, test,
+            title_of(root, self.title) if is_synthetic(root) else root.name, root, train, val, test,
             synthetic=is_synthetic(root),
             names={n: name for name, n in number.items() if n != DISTRACTOR and name != str(n)}
             | ({DISTRACTOR: " and ".join(distractors)} if distractors else {}),
@@ -142,7 +140,7 @@ def _tree(folders: Folders) -> Iterator[Line]:
 
 def _table(root: Path) -> Iterator[Line]:
     with_camera: set[bool] = set()
-    for place, line in read_table(root / TABLE, TITLE, NEEDED, OPTIONAL):
+    for place, line in read_table(root / TABLE, Folder.title, NEEDED, OPTIONAL):
         with_camera.add(bool(line.get("camera")))
         if len(with_camera) > 1:
             raise CsviError(

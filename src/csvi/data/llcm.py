@@ -36,12 +36,9 @@ from csvi.data.records import Benchmark, Counts, ImageRecord, Modality
 from csvi.errors import CsviError
 from csvi.evaluate.protocols import GalleryDraw, Protocol, Rules, Trial
 
-TITLE = "LLCM"
 NAMES = {Modality.VISIBLE: "vis", Modality.INFRARED: "nir"}
 CAMERAS = {Modality.VISIBLE: (1, 2, 3, 4, 5, 6, 7, 8, 9), Modality.INFRARED: (1, 2, 4, 5, 6, 7, 8, 9)}
 """Modality → cameras of the test images."""
-RULES = Rules(same_camera=True, unique_identities=True)
-"""A camera that takes both spectra sees the same moment twice."""
 FOLDERS = {"idx": (), "test_vis": ("test_visible", "test_rgb"), "test_nir": ("test_infrared", "test_ir")}
 COUNTS = {"train": Counts(713, 16946, 13975), "val": Counts(0, 0, 0), "test": Counts(351, 8680, 7166)}
 
@@ -49,9 +46,10 @@ COUNTS = {"train": Counts(713, 16946, 13975), "val": Counts(0, 0, 0), "test": Co
 class LLCM(Layout):
     """LLCM: one fold, and galleries of one image of each identity and camera."""
 
-    title = TITLE
+    title = "LLCM"
     counts = COUNTS
-    rules = RULES
+    rules = Rules(same_camera=True, unique_identities=True)
+    """A camera that takes both spectra sees the same moment twice."""
     draws = ("seeded",)
     folders = FOLDERS
     writer = "csvi.synth.llcm:plan"
@@ -67,10 +65,10 @@ class LLCM(Layout):
             CsviError: a list file is missing or wrong (see `read_labels`), an image is in two of them, there is no test
                 image of a modality, or `masks` holds no mask of these images.
         """
-        root = dataset_root(root, TITLE, "vis, nir, test_vis, test_nir and idx")
-        lists = {name: read_labels(root, f"idx/train_{name}.txt", TITLE) for name in NAMES.values()}
+        root = dataset_root(root, self.title, "vis, nir, test_vis, test_nir and idx")
+        lists = {name: read_labels(root, f"idx/train_{name}.txt", self.title) for name in NAMES.values()}
         check_disjoint(lists, "the image", f"{root / 'idx'}/train_{{}}.txt")
-        identities = read_ids(root / "idx" / "test_id.txt", TITLE)
+        identities = read_ids(root / "idx" / "test_id.txt", self.title)
         folders, test = Folders(root), []
         for modality, name in NAMES.items():
             images = [
@@ -92,7 +90,7 @@ class LLCM(Layout):
         ]
         records = attach_masks(root, {"train": train, "test": test}, masks)
         return Benchmark(
-            title_of(root, TITLE), root, records["train"], [], records["test"], synthetic=is_synthetic(root),
+            title_of(root, self.title), root, records["train"], [], records["test"], synthetic=is_synthetic(root),
             names={record.identity: f"training label {record.identity - behind}" for record in train},
             unread=folders.unread, misplaced=folders.misplaced,
         )  # fmt: skip

@@ -21,10 +21,6 @@ from csvi.data.layout import Layout
 from csvi.data.records import Benchmark, Counts, ImageRecord, Modality
 from csvi.evaluate.protocols import Rules
 
-TITLE = "RegDB"
-FOLDS = 10
-RULES = Rules()
-"""No image is removed, and CMC is over images; evaluated as in Ye et al."""
 COUNTS = {"train": Counts(206, 2060, 2060), "val": Counts(0, 0, 0), "test": Counts(206, 2060, 2060)}
 FOLDERS = {"idx": (), "Visible": ("rgb", "vis"), "Thermal": ("infrared", "ir")}
 DIRECTIONS = {Modality.VISIBLE: "visible to thermal", Modality.INFRARED: "thermal to visible"}
@@ -37,17 +33,18 @@ class RegDB(Layout):
     The field's ten trials are the ten folds, each with a model of its own (`csvi evaluate RUN RUN …`).
     """
 
-    title = TITLE
-    folds = FOLDS
+    title = "RegDB"
+    folds = 10
     counts = COUNTS
-    rules = RULES
+    rules = Rules()
+    """No image is removed, and CMC is over images; evaluated as in Ye et al."""
     directions = DIRECTIONS
     folders = FOLDERS
     writer = "csvi.synth.regdb:plan"
 
     def recognise(self, root: Path) -> bool:
         """Whether the list of any fold is there."""
-        return any((root / "idx" / f"train_visible_{fold}.txt").is_file() for fold in range(1, FOLDS + 1))
+        return any((root / "idx" / f"train_visible_{fold}.txt").is_file() for fold in range(1, self.folds + 1))
 
     def has_fold(self, root: Path, fold: int) -> bool:
         """Whether any list of the fold is there."""
@@ -60,9 +57,9 @@ class RegDB(Layout):
             CsviError: a list file is missing or wrong (see `read_labels`), two of them name the same image, or `masks`
                 holds no mask of these images.
         """
-        root = dataset_root(root, TITLE, "Visible, Thermal and idx")
+        root = dataset_root(root, self.title, "Visible, Thermal and idx")
         lists = {
-            f"{split}_{name}_{fold}.txt": read_labels(root, f"idx/{split}_{name}_{fold}.txt", TITLE)
+            f"{split}_{name}_{fold}.txt": read_labels(root, f"idx/{split}_{name}_{fold}.txt", self.title)
             for split in ("test", "train")
             for name in NAMES.values()
         }
@@ -79,6 +76,6 @@ class RegDB(Layout):
         records = attach_masks(root, records, masks)
         names = {record.identity: f"training label {record.identity - behind}" for record in records["train"]}
         return Benchmark(
-            title_of(root, TITLE), root, records["train"], [], records["test"],
+            title_of(root, self.title), root, records["train"], [], records["test"],
             synthetic=is_synthetic(root), names=names,
         )  # fmt: skip

@@ -35,13 +35,10 @@ from csvi.data.records import Benchmark, Counts, ImageRecord, Modality
 from csvi.errors import CsviError
 from csvi.evaluate.protocols import GalleryDraw, Protocol, Rules, Trial
 
-TITLE = "SYSU-MM01"
 MODALITIES = {camera: Modality(camera in (3, 6)) for camera in range(1, 7)}
 """Camera → modality."""
 PERMUTATIONS = "exp/rand_perm_cam.mat"
 """The official galleries, relative to the root."""
-RULES = Rules(same_place=((3, 2),), unique_identities=True)
-"""Cameras 2 and 3 stand at the same place."""
 SEARCHED = {"all-search": (1, 2, 4, 5), "indoor-search": (1, 2)}
 """Mode → cameras of the gallery."""
 SHOTS = {"single-shot": 1, "multi-shot": 10}
@@ -53,9 +50,10 @@ COUNTS = {"train": Counts(296, 20284, 9929), "val": Counts(99, 1974, 1980), "tes
 class Sysu(Layout):
     """SYSU-MM01: three splits, and galleries drawn from the visible cameras."""
 
-    title = TITLE
+    title = "SYSU-MM01"
     counts = COUNTS
-    rules = RULES
+    rules = Rules(same_place=((3, 2),), unique_identities=True)
+    """Cameras 2 and 3 stand at the same place."""
     draws = ("seeded", "official")
     folders = FOLDERS
     writer = "csvi.synth.sysu:plan"
@@ -71,13 +69,14 @@ class Sysu(Layout):
             CsviError: a folder or an id list is missing or cannot be read, an identity is in two splits, a split has no
                 image, or `masks` holds no mask of these images.
         """
-        root = dataset_root(root, TITLE, "cam1…cam6 and exp")
+        root = dataset_root(root, self.title, "cam1…cam6 and exp")
         missing = [f"cam{camera}" for camera in MODALITIES if not (root / f"cam{camera}").is_dir()]
         if len(missing) == len(MODALITIES):
             raise CsviError(f"no cam1…cam6 in {root}: is this the folder of SYSU-MM01?")
         if missing:
             raise CsviError(f"no {', '.join(missing)} in {root}: SYSU-MM01 has cam1…cam6, copy what is missing")
-        identities = {split: read_ids(root / "exp" / f"{split}_id.txt", TITLE) for split in ("train", "val", "test")}
+        splits = "train", "val", "test"
+        identities = {split: read_ids(root / "exp" / f"{split}_id.txt", self.title) for split in splits}
         check_disjoint(identities, "identity", f"{root / 'exp'}/{{}}_id.txt")
         folders = Folders(root)
         records = {
@@ -95,7 +94,7 @@ class Sysu(Layout):
                 )
         train, val, test = attach_masks(root, records, masks).values()
         return Benchmark(
-            title_of(root, TITLE), root, train, val, test, synthetic=is_synthetic(root),
+            title_of(root, self.title), root, train, val, test, synthetic=is_synthetic(root),
             unread=folders.unread, misplaced=folders.misplaced,
         )  # fmt: skip
 

@@ -99,7 +99,7 @@ def score(
         gallery_identity: (gallery,) integers, in the same numbering.
         query_camera: (queries,) integers; needed if the rules remove gallery images by camera.
         gallery_camera: (gallery,) integers; likewise.
-        rules: of the dataset, such as `csvi.data.sysu.RULES`; by default no image is removed and CMC is over images.
+        rules: of the dataset, such as `Sysu.rules`; by default no image is removed and CMC is over images.
 
     Raises:
         CsviError: shapes that do not fit, distances that are not finite, missing cameras, or no query with a match.

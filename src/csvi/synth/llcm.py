@@ -41,7 +41,7 @@ def plan(preset: str, seed: int) -> Plan:
         for modality, name in llcm.NAMES.items()
     }
     files["idx/test_id.txt"] = lines([",".join(map(str, wanted.splits["test"]))])
-    return Plan(llcm.TITLE, ABOUT, VIEWS, shots, files, wanted.counts())
+    return Plan(llcm.LLCM.title, ABOUT, VIEWS, shots, files, wanted.counts())
 
 
 def structure(preset: str) -> Structure:

@@ -36,12 +36,12 @@ def plan(preset: str, seed: int) -> Plan:
     shots = wanted.shots(lambda identity, camera, index: f"{folders[camera]}/{identity}/{index:02d}.jpg")
     files = {
         f"idx/{split}_{name}_{fold}.txt": labelled(shots, identities, modality)
-        for fold in range(1, regdb.FOLDS + 1)
+        for fold in range(1, regdb.RegDB.folds + 1)
         for split, identities in halves(people, seed, fold).items()
         if split != "val"
         for modality, name in regdb.NAMES.items()
     }
-    return Plan(regdb.TITLE, ABOUT, VIEWS, shots, files, wanted.counts())
+    return Plan(regdb.RegDB.title, ABOUT, VIEWS, shots, files, wanted.counts())
 
 
 def halves(people: int, seed: int, fold: int) -> dict[str, list[int]]:

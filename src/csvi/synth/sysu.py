@@ -30,7 +30,7 @@ def plan(preset: str, seed: int) -> Plan:
     files = {f"exp/{split}_id.txt": lines([",".join(map(str, ids))]) for split, ids in wanted.splits.items()}
     files["exp/rand_perm_cam.mat"] = gallery_permutations(wanted, seed)
     shots = wanted.shots(lambda identity, camera, index: f"cam{camera}/{identity:04d}/{index:04d}.jpg")
-    return Plan(sysu.TITLE, ABOUT, VIEWS, shots, files, wanted.counts())
+    return Plan(sysu.Sysu.title, ABOUT, VIEWS, shots, files, wanted.counts())
 
 
 def structure(preset: str) -> Structure:
