@@ -1,9 +1,11 @@
 """What stands beside the paper's figures in the table of an ablation."""
 
 import pytest
+from matplotlib.figure import Figure
 
 from csvi.analysis.ablate import Variant
-from csvi.analysis.ablation_table import Ablation, VariantResult, markdown
+from csvi.analysis.ablation_table import Ablation, VariantResult, markdown, write_ablation
+from csvi.cli import main
 from csvi.config import departures, shipped_config
 from csvi.runs import load_config
 from csvi.runs.statistics import Difference, Mean
@@ -102,3 +104,17 @@ def test_what_ccwg_adds_stands_beside_the_papers_margin(text):
         "in the paper, on SYSU-MM01, R1 +4.27, mAP +3.30."
     ) in written
     assert "in the paper" not in text("decode", "coseg")
+
+
+def test_the_signs_of_a_table_are_written_and_shown_in_any_locale(tmp_path, monkeypatch, capsys):
+    def locales(encoding, *_):
+        return encoding or "ascii"
+
+    monkeypatch.setattr("io.text_encoding", locales)
+    monkeypatch.setattr("csvi.analysis.ablation_table.curves", lambda _: Figure())
+    nothing = Ablation("SYSU-MM01", False, "all-search single-shot", "seeded", 96, 1, "resnet50", [], {}, [])
+    monkeypatch.setattr("csvi.analysis.ablation_table.markdown", lambda _: "Δ ± †")
+    file = write_ablation(tmp_path, nothing)
+    monkeypatch.setattr("csvi.analysis.ablate.ablate", lambda *_: file)
+    assert main(["ablate"]) == 0
+    assert capsys.readouterr().out.startswith("Δ ± †\n")

@@ -9,6 +9,7 @@ from csvi.analysis.reproduce import _beside_the_paper, runs_of
 from csvi.analysis.reproduce_methods import _table, configs_of, published_config, reproduce_methods
 from csvi.cli import main
 from csvi.data import protocols_of
+from csvi.data.images import BadImage
 from csvi.errors import CsviError
 from csvi.methods import METHODS, find_method
 from csvi.runs import Evaluation
@@ -77,6 +78,7 @@ def test_no_seeds_are_no_runs(config, tmp_path):
         (["sysu", "--methods", "agww"], "unknown method 'agww'"),
         (["sysu", "--methods", "agw", "--weights", "vit.pth"], "it must be METHOD=PATH"),
         (["sysu", "--methods", "agw", "--weights", "pmt=vit.pth"], "weights are given of pmt, which is not among"),
+        (["sysu", "--weights", "agw=vit.pth"], "for the paper's tables set method.weights in a --config file"),
         (["sysu", "--methods", "agw", "--seeds", "0"], "0 seeds"),
         (["sysu", "--methods", "agw", "--config", "x.yaml"], "--config is of the paper's tables"),
     ],
@@ -102,10 +104,17 @@ def test_without_a_network_what_this_command_takes_is_named(sysu_root, tmp_path,
         monkeypatch.setattr(f"csvi.analysis.{module}.check_to_train", lambda *_: None)
     arguments = ["reproduce", "sysu", f"--data.root={sysu_root}", f"--out={tmp_path / 'out'}"]
     for methods, says in (
-        ([], "with method.weights: PATH in a --config file, or start from scratch with method.weights: none in a"),
-        (["--methods", "agw"], "with --weights agw=PATH, or start from scratch with --weights agw=none"),
+        ([], "let method.weights be the path of a file, or none, to start from scratch\n"),
+        (["--methods", "agw"], "start from scratch (method.weights is --weights agw=PATH here)\n"),
     ):
         assert main([*arguments, *methods]) == 1
-        said = capsys.readouterr().err
-        assert says in said
-        assert "--method.weights" not in said
+        assert capsys.readouterr().err.endswith(says)
+
+
+def test_an_error_of_a_kind_of_its_own_is_said_as_it_is(sysu_root, tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        raise BadImage(tmp_path / "1.jpg", "is empty")
+
+    monkeypatch.setattr("csvi.analysis.reproduce.reproduce", fail)
+    assert main(["reproduce", "sysu", f"--data.root={sysu_root}", f"--out={tmp_path / 'out'}"]) == 1
+    assert capsys.readouterr().err == f"csvi reproduce: cannot read the image {tmp_path / '1.jpg'}: it is empty\n"

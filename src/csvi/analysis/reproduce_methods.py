@@ -100,8 +100,7 @@ def reproduce_methods(
         try:
             method.pretrained(config.method)
         except CsviError as error:
-            said = str(error).replace("--method.weights ", f"--weights {name}=")  # which csvi reproduce has instead
-            raise CsviError(f"{name}: {said}") from error
+            raise CsviError(f"{name}: {error} (method.weights is --weights {name}=PATH here)") from error
     evaluations = {}
     for name, of_method in runs.items():
         options = Options(flip=find_method(name).flip)

@@ -1,7 +1,5 @@
 """`csvi reproduce`: the paper's tables on its datasets, or methods of the field as they were published."""
 
-import re
-
 from jsonargparse import Namespace
 
 from csvi.commands.parser import CONFIG, Parser
@@ -21,9 +19,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--methods", nargs="+", metavar="METHOD", help="these instead of the paper's tables, see csvi methods"
     )
-    parser.add_argument(
-        "--weights", nargs="+", metavar="METHOD=PATH", default=[], help="initial weights of these --methods"
-    )
+    parser.add_argument("--weights", nargs="+", metavar="METHOD=PATH", help="initial weights of these --methods")
     parser.add_argument("--config", help=f"of the paper's tables: {CONFIG}; by default that of the dataset")
     parser.add_argument("--seeds", type=int, default=1, help="runs of each variant, or fold")
     parser.add_argument("--anyway", action="store_true", help="continue although csvi check finds problems")
@@ -39,18 +35,16 @@ def run(settings: Namespace) -> None:
     if s.methods:
         if s.config:
             raise CsviError("--config is of the paper's tables: --methods have those of configs/methods")
-        configs = configs_of(s.methods, s.dataset, dict(_pair(text) for text in s.weights))
+        configs = configs_of(s.methods, s.dataset, dict(map(_pair, s.weights or [])))
         file = reproduce_methods(s.dataset, configs, s.data.root, out, s.data.masks, s.seeds, s.anyway)
     else:
+        if s.weights:
+            raise CsviError("--weights are of --methods: for the paper's tables set method.weights in a --config file")
         if s.dataset == "llcm":
             raise CsviError("the paper has no figures of LLCM: name methods to train with --methods, see csvi methods")
         config = load_config(settings_file(s.config) if s.config else shipped_config(s.dataset))
         config.data.root, config.data.masks = s.data.root, s.data.masks or config.data.masks
-        try:
-            file = reproduce(s.dataset, config, out, s.seeds, s.anyway)
-        except CsviError as error:
-            said = re.sub(r"--method\.weights (\w+)", r"method.weights: \1 in a --config file", str(error))
-            raise type(error)(said) from error
+        file = reproduce(s.dataset, config, out, s.seeds, s.anyway)
     print(f"{file.read_text(encoding='utf-8')}\nwritten: {file}")
 
 

@@ -62,12 +62,12 @@ def initial_weights(backbone: str, source: str) -> dict[str, Tensor] | None:
 def _download(backbone: str) -> dict[str, Tensor]:
     if is_transformer(backbone) and backbone != "vit_base":
         raise CsviError(
-            f"torchvision has no ImageNet weights of {backbone}: give timm's state dict with --method.weights PATH, "
-            "or start from scratch with --method.weights none"
+            f"torchvision has no ImageNet weights of {backbone}: let method.weights be the path of timm's state dict, "
+            "or none, to start from scratch"
         )
     name = "vit_b_16" if is_transformer(backbone) else backbone
     weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1  # those of the paper's time
-    instead = "give a file with --method.weights PATH, or start from scratch with --method.weights none"
+    instead = "let method.weights be the path of a file, or none, to start from scratch"
     return download(weights, f"the ImageNet weights of {backbone}", instead)
 
 
@@ -94,7 +94,7 @@ def download(weights: WeightsEnum, what: str, instead: str) -> dict[str, Tensor]
 def _packaged(backbone: str) -> dict[str, Tensor]:
     if backbone != "mobilenet_v2":
         raise CsviError(
-            f"packaged weights exist for mobilenet_v2 alone, not for {backbone}: give --method.weights PATH"
+            f"packaged weights exist for mobilenet_v2 alone, not for {backbone}: let method.weights be another's path"
         )
     package = importlib.util.find_spec(_PACKAGE)  # found, not imported: it would import OpenCV
     if package is None or not package.submodule_search_locations:
