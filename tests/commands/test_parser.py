@@ -65,9 +65,12 @@ def test_wrong_arguments_are_said_in_plain_words(arguments, says, capsys):
         (["check", ""], "root"),
         (["evaluate", "run", "--data.root="], "--data.root"),
         (["evaluate", ""], "runs"),
+        (["train", "--data.cache", ""], "--data.cache"),
+        (["train", "--data.masks="], "--data.masks"),
+        (["index", "remove", "--gallery", "g.db", "--track="], "--track"),
     ],
 )
-def test_an_empty_argument_is_no_path(arguments, name, capsys):
+def test_an_empty_argument_is_none(arguments, name, capsys):
     assert main(arguments) == 1
-    says = f"csvi {arguments[0]}: {name} is empty: give it the path of a file or folder\n"
+    says = f"csvi {arguments[0]}: {name} is empty: give it a value, or leave it out\n"
     assert capsys.readouterr().err == says

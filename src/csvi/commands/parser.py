@@ -21,8 +21,6 @@ METHOD = "one of csvi methods, or module:Class"
 CONFIG = "YAML file of settings, or one of csvi's by its name (sysu, methods/agw)"
 """Help of `--config`."""
 
-PATHS = ("root", "data.root", "source", "run", "runs", "out", "resume", "features", "onnx")
-"""Arguments and options that may not be empty: an empty path is the current folder."""
 _KINDS = {"<class 'float'>": "a finite number", "<class 'int'>": "a whole number", "<class 'bool'>": "true or false"}
 """Types as jsonargparse writes them, and in plain words."""
 
@@ -79,12 +77,12 @@ def _in_plain_words(message: str, parser: ArgumentParser) -> str:
 
 
 def check_empty(parser: ArgumentParser, settings: Any) -> None:
-    """Raises `CsviError` if the path of a file or folder is empty, as that of a shell's variable that is not set."""
+    """Raises `CsviError` if a text is empty, as an unset variable of a shell: as a path it means this folder."""
     for action in parser._actions:
-        value = settings.get(action.dest) if action.dest in PATHS else None
+        value = settings.get(action.dest)
         if "" in (value if isinstance(value, list) else [value]) and action.default != "":
             name = next(reversed(action.option_strings), action.dest)
-            raise CsviError(f"{name} is empty: give it the path of a file or folder")
+            raise CsviError(f"{name} is empty: give it a value, or leave it out")
 
 
 @contextlib.contextmanager
