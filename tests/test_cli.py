@@ -473,6 +473,7 @@ def test_too_little_memory(monkeypatch, capsys):
     assert run("train") == 1
     message = capsys.readouterr().err
     assert "not enough memory" in message
+    assert "; training takes less with smaller batches" in message
     assert message.count("\n") == 1
 
 

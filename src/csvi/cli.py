@@ -67,8 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (MemoryError, RuntimeError) as error:  # PyTorch's are RuntimeErrors, and known by their words alone
         if not (isinstance(error, MemoryError) or re.search(r"(out of|not enough|allocate) memory", str(error))):
             raise
-        less = "smaller batches (--data.identities, --data.images) or images (--data.height, --data.width) take less"
-        _say(f"{name}: not enough memory, {less}: {in_one_line(error)}")
+        less = "smaller batches (--data.identities, --data.images) or images (--data.height, --data.width)"
+        _say(f"{name}: not enough memory ({in_one_line(error)}); training takes less with {less}")
         return 1
     except TerminatedError as signalled:
         handle(signal.SIG_IGN, *ENDING)  # srun sends SIGTERM to those that end a moment later than the first

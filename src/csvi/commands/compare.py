@@ -12,7 +12,9 @@ SUMMARY = "Evaluated runs side by side, and their paired differences to the firs
 
 def add_arguments(parser: Parser) -> None:
     parser.add_argument("runs", nargs="+", help="run folders, or evaluation files of them")
-    parser.add_argument("--against", nargs="+", help="compare means over runs (seeds, folds): of these to that of RUNS")
+    parser.add_argument(
+        "--against", nargs="+", help="runs whose mean (over seeds, folds) is the reference for the mean of RUNS"
+    )
     parser.add_argument("--protocol", help="by name; by default the first of the dataset's")
 
 
@@ -24,9 +26,9 @@ def run(settings: Namespace) -> None:
 
     given = map(expanded, [*settings.runs, *(settings.against or [])])
     check_each_once(path / EVALUATION if path.is_dir() else path for path in given)
-    groups, names = [[Evaluation.load(Path(run))] for run in settings.runs], settings.runs
+    groups, names = [[run] for run in settings.runs], settings.runs
     if settings.against:
-        both = (settings.against, settings.runs)
-        groups = [[Evaluation.load(Path(run)) for run in runs] for runs in both]
-        names = [f"{len(runs)} × {runs[0]}" for runs in both]
-    print_comparison(compare_groups(groups, names, settings.protocol))
+        groups = [settings.against, settings.runs]
+        names = [f"{len(runs)} × {runs[0]}" for runs in groups]
+    loaded = [[Evaluation.load(Path(run)) for run in runs] for runs in groups]
+    print_comparison(compare_groups(loaded, names, settings.protocol))
