@@ -240,7 +240,7 @@ def test_csvi_embed_with_onnx_never_imports_torch(toy, sysu_root, tmp_path):
 import sys
 sys.modules["torch"] = None  # which makes importing it fail
 from csvi.cli import main
-sys.exit(main(["embed", {str(sysu_root)!r}, "--onnx", {str(toy)!r}, "--out", {str(tmp_path / "f.npz")!r}]))
+sys.exit(main(["embed", {str(sysu_root)!r}, "--run", {str(toy)!r}, "--out", {str(tmp_path / "f.npz")!r}]))
 """
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

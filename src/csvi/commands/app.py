@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 
-from csvi.commands.options import add_gallery_options, add_model_options, embedder_for
+from csvi.commands.options import add_gallery_options, add_model_options, embedder_of
 from csvi.commands.parser import Parser
-from csvi.paths import expanded
 from csvi.plugins import imported
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ def add_arguments(parser: Parser) -> None:
     if "--demo" not in parser.arguments:
         add_gallery_options(parser)
         add_model_options(parser)
-        parser.add_argument("--root", help="folder that the gallery's paths are relative to, if it lies elsewhere now")
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen at; any but this machine needs a password"
     )
@@ -59,7 +57,7 @@ def _desk(settings: Namespace, stack: contextlib.ExitStack) -> "Desk":
     from csvi.search.gallery import open_gallery
 
     gallery = stack.enter_context(open_gallery(settings.gallery, settings.collection))
-    return Desk(gallery, embedder_for(settings, gallery.facts), expanded(settings.root) if settings.root else None)
+    return Desk(gallery, embedder_of(settings, gallery.facts))
 
 
 def _demo(stack: contextlib.ExitStack) -> "tuple[Desk, str]":

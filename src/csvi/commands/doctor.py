@@ -32,7 +32,7 @@ EXTRAS = {
     "search": "galleries: csvi index and csvi search; Parquet files",
     "app": "the page: csvi app, and all of search",
     "export": "csvi export --format onnx, and all of onnx",
-    "onnx": "ONNX files: csvi masks --segmenter, csvi embed --onnx",
+    "onnx": "ONNX files: csvi masks --segmenter, csvi embed --run model.onnx",
     "tflite": "TensorFlow Lite files: csvi masks --segmenter",
     "timm": "backbones of timm for the method pmt",
     "ray": "many machines: --engine ray",

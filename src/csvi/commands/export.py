@@ -53,7 +53,7 @@ def run(settings: Namespace) -> None:
     if repository:
         print(f"uploaded: {push(out, repository)}")
     if kind == "onnx":
-        print(f"next: csvi embed CROPS --onnx {as_argument(out)} --out features.npz")
+        print(f"next: csvi embed CROPS --run {as_argument(out)} --out features.npz")
     elif kind == FOLDER:
         print(
             f"next: fill in the licence in {out / 'README.md'}; csvi embed CROPS --run {as_argument(out)} --out F.npz"

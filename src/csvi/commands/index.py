@@ -18,7 +18,6 @@ from csvi.commands.options import (
     add_model_options,
     add_where_options,
     crops_of,
-    embedder_for,
     embedder_of,
     engine_of,
     where_of,
@@ -29,15 +28,14 @@ from csvi.errors import CsviError
 from csvi.paths import as_argument, expanded
 
 if TYPE_CHECKING:
-    from csvi.search.embedder import Embedder
-    from csvi.search.gallery import Entry, Facts, Gallery
+    from csvi.search.gallery import Entry, Gallery
 
 SUMMARY = "Fill galleries of embeddings to search, in a file or on a Milvus server."
 WORDS = ("add", "info", "list", "move", "remove")
 CONDITIONS = ("path", "modality", "camera", "since", "until", "track")
 """Options of `list` and `remove` that choose images."""
 FOR_IMAGES = (
-    "run", "onnx", "dimensions", "modality", "infrared_cameras", "data.layout", *(f"data.{name}" for name in RANGES),
+    "run", "dimensions", "modality", "infrared_cameras", "data.layout", *(f"data.{name}" for name in RANGES),
     "engine", *FOR_RAY,
 )  # fmt: skip
 """Options of `add` that say how images are read and embedded."""
@@ -107,7 +105,7 @@ def _add(settings: Namespace) -> None:
     else:
         engine = engine_of(settings)
         facts = facts_of(*target)
-        embedder = _embedder(settings, facts)
+        embedder = embedder_of(settings, facts)
         own = facts.read_as(embedder.data) if facts else embedder.data
         crops = crops_of(settings, settings.source, own=own, top=Path(facts.root) if facts else root)
         print(f"modality: {crops.source_of_modality}")
@@ -123,15 +121,6 @@ def _add(settings: Namespace) -> None:
         print("hint: it is searched exactly, image by image; --index_type HNSW is built once, and answers faster")
     model = "" if gallery.facts.model else " --run RUN"
     print(f"next: csvi search PROBE --gallery {as_argument(settings.gallery)}{model}")
-
-
-def _embedder(settings: Namespace, facts: "Facts | None") -> "Embedder":
-    """Open the model that is named, or else the one that filled the gallery, if it is there."""
-    if facts:
-        return embedder_for(settings, facts)
-    if not (settings.run or settings.onnx):
-        raise CsviError("give the model that embeds, --run RUN or --onnx FILE: no gallery is there yet that names one")
-    return embedder_of(settings)
 
 
 def _opened(settings: Namespace) -> "Gallery":

@@ -1,4 +1,4 @@
-"""The options that all commands on runs share: the data that a run is tested on, and how it is tested."""
+"""Options that several commands share, and what they describe."""
 
 import shlex
 from collections.abc import Collection
@@ -100,27 +100,19 @@ def ranges_of(settings: Namespace, own: DataConfig) -> dict[str, Any]:
 
 def add_model_options(parser: Parser) -> None:
     """Add what says which model embeds."""
-    parser.add_argument("--run", help="run folder, folder of a model alone, or OWNER/NAME of the Hub")
-    parser.add_argument("--onnx", help="in place of --run, a file of csvi export --format onnx; needs no torch")
+    alone = "a file of csvi export --format onnx (.onnx, needs no torch)"
+    parser.add_argument("--run", help=f"run folder, folder of a model alone, OWNER/NAME of the Hub, or {alone}")
     parser.add_argument("--dimensions", type=int, help="reduce embeddings to so many numbers; by default the model's")
 
 
-def embedder_of(settings: Namespace) -> "Embedder":
-    """Open the model that the options of `add_model_options` name."""
+def embedder_of(settings: Namespace, facts: "Facts | None" = None) -> "Embedder":
+    """Open the model that is named, or else the one that filled the gallery of these facts."""
     from csvi.search.embedder import open_embedder
 
-    if settings.run and settings.onnx:
-        raise CsviError("--run and --onnx both name the model that embeds: give one of them, not both")
-    if not (settings.run or settings.onnx):
-        raise CsviError("give the model that embeds: --run RUN or --onnx FILE")
-    if settings.onnx and not settings.onnx.endswith(".onnx"):
-        raise CsviError(f"--onnx {settings.onnx}: the file must end in .onnx")
-    return open_embedder(settings.run or settings.onnx, settings.dimensions)
-
-
-def embedder_for(settings: Namespace, facts: "Facts") -> "Embedder":
-    """Open the model that is named, or else the one that filled the gallery."""
-    if not (settings.run or settings.onnx):
+    model, dimensions = settings.run, settings.dimensions
+    if not model:
+        if not facts:
+            raise CsviError("give the model that embeds: --run RUN")
         model = facts.model
         missing = model.startswith("/") and not expanded(model).exists()
         if not model or missing:
@@ -128,12 +120,9 @@ def embedder_for(settings: Namespace, facts: "Facts") -> "Embedder":
             raise CsviError(
                 f"the gallery is of {facts.name}, and where that model lies is not known ({why}): give --run RUN"
             )
-        settings = settings.clone()
-        settings["onnx" if model.endswith(".onnx") else "run"] = model
-    if settings.dimensions is None and "-pca" in facts.fingerprint:
-        settings = settings.clone()
-        settings.dimensions = facts.dim
-    return embedder_of(settings)
+    if dimensions is None and facts and "-pca" in facts.fingerprint:
+        dimensions = facts.dim
+    return open_embedder(model, dimensions)
 
 
 def add_engine_options(parser: Parser, gpus: bool = True) -> None:

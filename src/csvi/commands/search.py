@@ -14,7 +14,7 @@ from csvi.commands.options import (
     add_model_options,
     add_range_options,
     add_where_options,
-    embedder_for,
+    embedder_of,
     ranges_of,
     where_of,
 )
@@ -67,7 +67,7 @@ def run(settings: Namespace) -> None:
     with open_gallery(settings.gallery, settings.collection) as gallery:
         if not len(gallery):
             raise CsviError(f"the gallery {gallery.name} is empty: add images with csvi index add")
-        embedder = embedder_for(settings, gallery.facts)
+        embedder = embedder_of(settings, gallery.facts)
         of_gallery = gallery.facts.read_as(embedder.data)
         embedder.data = dataclasses.replace(embedder.data, **ranges_of(settings, of_gallery))
         gallery.check_model(embedder.fingerprint, embedder.name, embedder.dim)

@@ -263,13 +263,9 @@ class Gallery:
 
     def move(self, root: Path) -> None:
         """Take another folder for the one that paths are relative to; raises `CsviError` if it is none."""
-        self.check_root(root)
-        self.change(root=absolute(root))
-
-    def check_root(self, root: Path) -> None:
-        """Raises `CsviError` if this is no folder, in which the images cannot lie."""
         if not root.is_dir():
             raise CsviError(f"no folder {root}: --root is where the images of the gallery {self.name} lie now")
+        self.change(root=absolute(root))
 
     def change(self, **what: Any) -> None:
         """Change facts; another index takes effect with `settle`."""

@@ -136,22 +136,11 @@ class Statistics:
 
 
 class Desk:
-    """A gallery that is open, the model that embeds probes, and the folder of the images.
+    """A gallery that is open, and the model that embeds probes; raises `CsviError` if it is of another model."""
 
-    Args:
-        gallery: to search.
-        embedder: its model.
-        root: folder that the paths of the images are relative to; by default the one that the gallery names.
-
-    Raises:
-        CsviError: the gallery is of another model, or there is no such folder.
-    """
-
-    def __init__(self, gallery: Gallery, embedder: Embedder, root: Path | None = None):
+    def __init__(self, gallery: Gallery, embedder: Embedder):
         gallery.check_model(embedder.fingerprint, embedder.name, embedder.dim)
-        if root:
-            gallery.check_root(root)
-        self.gallery, self.embedder, self.root = gallery, embedder, root or gallery.root
+        self.gallery, self.embedder, self.root = gallery, embedder, gallery.root
         self.data = gallery.facts.read_as(embedder.data)
         """Ranges of images of more than 8 bits."""
 
