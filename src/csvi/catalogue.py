@@ -1,4 +1,4 @@
-"""The methods of the package by name: what help and completion tell, and so without torch."""
+"""Names that help and completion tell, and so without torch: of the methods and figures of the package."""
 
 METHODS = {
     "baseline": "csvi.methods.baseline:Baseline",
@@ -23,3 +23,5 @@ METHODS = {
 """Name → class."""
 TABLE_3 = ("baseline", "select", "segment", "decode", "coseg")
 """The rows of the paper's Table 3, in its order."""
+FIGURES = ("cosegmentation", "tsne", "heatmaps", "gradients", "leak")
+"""The names of `csvi.analysis.make_figure.FIGURES`."""

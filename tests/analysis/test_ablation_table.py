@@ -106,11 +106,7 @@ def test_what_ccwg_adds_stands_beside_the_papers_margin(text):
     assert "in the paper" not in text("decode", "coseg")
 
 
-def test_the_signs_of_a_table_are_written_and_shown_in_any_locale(tmp_path, monkeypatch, capsys):
-    def locales(encoding, *_):
-        return encoding or "ascii"
-
-    monkeypatch.setattr("io.text_encoding", locales)
+def test_the_signs_of_a_table_are_written_and_shown_in_any_locale(tmp_path, latin_1, monkeypatch, capsys):
     monkeypatch.setattr("csvi.analysis.ablation_table.curves", lambda _: Figure())
     nothing = Ablation("SYSU-MM01", False, "all-search single-shot", "seeded", 96, 1, "resnet50", [], {}, [])
     monkeypatch.setattr("csvi.analysis.ablation_table.markdown", lambda _: "Δ ± †")

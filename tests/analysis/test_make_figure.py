@@ -10,10 +10,10 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from csvi import catalogue
 from csvi.analysis.canvas import write
 from csvi.analysis.make_figure import FIGURES, make_figure
 from csvi.cli import main
-from csvi.commands import figure
 from csvi.config import DataConfig
 from csvi.errors import CsviError
 from csvi.runs import Options, Run
@@ -25,7 +25,7 @@ def run(coseg_run, tmp_path):
 
 
 def test_the_command_line_knows_every_figure():
-    assert tuple(FIGURES) == figure.FIGURES
+    assert tuple(FIGURES) == catalogue.FIGURES
 
 
 @pytest.mark.slow

@@ -5,8 +5,8 @@ from typing import Any
 from jsonargparse import Namespace
 
 from csvi.catalogue import TABLE_3
-from csvi.commands.parser import Parser, add_run_settings
-from csvi.commands.train import config_of
+from csvi.commands.parser import Parser, add_run_settings, picked
+from csvi.config import Config
 from csvi.paths import expanded
 
 SUMMARY = "Train variants with several seeds, compare them: Tables 3 and 4. Stops and resumes."
@@ -30,5 +30,5 @@ def add_arguments(parser: Parser) -> None:
 def run(settings: Namespace) -> None:
     from csvi.analysis.ablate import ablate
 
-    file = ablate(config_of(settings), settings.variants, settings.seeds, expanded(settings.out), settings.grid)
+    file = ablate(picked(Config, settings), settings.variants, settings.seeds, expanded(settings.out), settings.grid)
     print(f"{file.read_text(encoding='utf-8')}\nwritten: {file}")

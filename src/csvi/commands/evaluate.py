@@ -38,10 +38,8 @@ def run(settings: Namespace) -> None:
     from csvi.runs.evaluation import embed_share
     from csvi.train.processes import ending_together
 
-    if settings.runs and settings.features:
-        raise CsviError("run folders and --features FILE exclude each other: give one of them, not both")
-    if not (settings.runs or settings.features):
-        raise CsviError("give what to evaluate: run folders, or --features FILE with --data.root")
+    if bool(settings.runs) == bool(settings.features):
+        raise CsviError("give what to evaluate: either run folders, or --features FILE with --data.root")
     check_each_once(settings.runs)
     if settings.devices < 1 or (settings.features and settings.devices > 1):
         raise CsviError(f"--devices {settings.devices}: it must be at least 1, and 1 with --features, already embedded")

@@ -2,13 +2,12 @@
 
 from jsonargparse import Namespace
 
+from csvi.catalogue import FIGURES
 from csvi.commands.options import add_data_options, options_of
 from csvi.commands.parser import Parser
 from csvi.paths import expanded
 
 SUMMARY = "The paper's Figures 4, 5, 6, Eq. 20-24 measured, and how much identity leaks through w."
-FIGURES = ("cosegmentation", "tsne", "heatmaps", "gradients", "leak")
-"""The names of `csvi.analysis.make_figure.FIGURES`, which help can tell without torch."""
 
 
 def add_arguments(parser: Parser) -> None:

@@ -12,7 +12,7 @@ from csvi.commands.options import (
     crops_of,
     engine_of,
 )
-from csvi.commands.parser import Parser
+from csvi.commands.parser import Parser, picked
 from csvi.paths import as_argument, expanded
 
 SUMMARY = "Predict the person masks that co-segmentation learns from."
@@ -98,12 +98,10 @@ def _print_next(layout: str | None, root: str, out: Path, fold: int = 1) -> None
 
 
 def _train(settings: Namespace) -> None:
-    import dataclasses
-
     from csvi.masks.fit import fit_segmenter
     from csvi.masks.settings import FitConfig
 
-    config = FitConfig(**{field.name: settings[field.name] for field in dataclasses.fields(FitConfig)})
+    config = picked(FitConfig, settings)
     out = expanded(settings.out)
     people = expanded(settings.people) if settings.people else out.with_name("people")
     facts = fit_segmenter(out, people, config)

@@ -199,10 +199,12 @@ def _names(settings: Namespace, option: str) -> list[str]:
 def add_test_options(parser: Parser) -> None:
     """Add all options of an evaluation."""
     add_data_options(parser)
-    parser.add_argument("--gallery", choices=["seeded", "official"], help="how SYSU-MM01's galleries are drawn; seeded")
+    parser.add_argument(
+        "--galleries", choices=["seeded", "official"], help="of SYSU-MM01: drawn by a seed, or its authors'; seeded"
+    )
     parser.add_argument("--flip", action="store_true", help="average with the mirror image; the protocols do not")
     parser.add_argument("--rerank", action="store_true", help="k-reciprocal re-ranking; the protocols do not")
-    parser.add_argument("--expand", type=int, help="query expansion by so many neighbours; ditto")
+    parser.add_argument("--expand", type=int, default=0, help="query expansion by so many neighbours; ditto")
 
 
 def options_of(settings: Namespace) -> "Options":
@@ -211,16 +213,14 @@ def options_of(settings: Namespace) -> "Options":
     from csvi.runs.run import Options
 
     found = dict(settings.data)
-    if "gallery" in settings:
-        found |= {name: settings[name] for name in ("gallery", "flip")}
-        if settings.expand == 0:
-            raise CsviError("--expand 0: ask for at least 1 neighbour, or leave it out")
-        found["refinement"] = Refinement(rerank=settings.rerank, expand=settings.expand or 0)
+    if "galleries" in settings:
+        refinement = Refinement(settings.rerank, settings.expand)
+        found |= {"gallery": settings.galleries, "flip": settings.flip, "refinement": refinement}
     return Options(**found)
 
 
 def test_arguments(settings: Namespace) -> list[str]:
     """Write what was given of the options of `add_test_options` as arguments, quoted for a shell."""
     given = [f"--data.{name}={shlex.quote(str(value))}" for name, value in settings.data.items() if value is not None]
-    given += [f"--{name}={value}" for name in ("gallery", "expand") if (value := settings[name])]
+    given += [f"--{name}={value}" for name in ("galleries", "expand") if (value := settings[name])]
     return given + [f"--{name}" for name in ("flip", "rerank") if settings[name]]

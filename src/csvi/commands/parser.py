@@ -1,12 +1,13 @@
 """The argument parser of all commands."""
 
 import contextlib
+import dataclasses
 import difflib
 import itertools
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import yaml
 from jsonargparse import SUPPRESS, ActionConfigFile, ArgumentParser, set_parsing_settings
@@ -16,6 +17,7 @@ from csvi.errors import CsviError
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
+T = TypeVar("T")
 METHOD = "one of csvi methods, or module:Class"
 """Help of `--method`."""
 CONFIG = "YAML file of settings, or one of csvi's by its name (sysu, methods/agw)"
@@ -109,6 +111,11 @@ class _ConfigFile(ActionConfigFile):
             found["method"] = {key: value for key, value in section.items() if key in taken}
         if found:
             super().__call__(parser, settings, yaml.safe_dump(found), option)
+
+
+def picked(kind: type[T], settings: Any) -> T:
+    """Pick the settings of a dataclass from those of a command."""
+    return kind(**{field.name: settings[field.name] for field in dataclasses.fields(kind)})  # type: ignore[arg-type]
 
 
 def add_run_settings(parser: Parser) -> None:

@@ -2,7 +2,7 @@
 
 from jsonargparse import Namespace
 
-from csvi.commands.figure import FIGURES
+from csvi.catalogue import FIGURES
 from csvi.commands.options import add_test_options, options_of
 from csvi.commands.parser import Parser
 

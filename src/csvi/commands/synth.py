@@ -1,11 +1,8 @@
 """`csvi synth`: the open synthetic benchmark."""
 
-import dataclasses
-
 from jsonargparse import Namespace
 
-from csvi.commands.parser import Parser
-from csvi.config import shipped_config
+from csvi.commands.parser import Parser, picked
 from csvi.errors import CsviError
 from csvi.paths import as_argument, expanded
 from csvi.synth import SynthConfig
@@ -22,16 +19,15 @@ def add_arguments(parser: Parser) -> None:
 def run(settings: Namespace) -> None:
     from csvi.synth import write_benchmark, write_sheet
 
-    config = SynthConfig(**{field.name: settings[field.name] for field in dataclasses.fields(SynthConfig)})
+    config = picked(SynthConfig, settings)
+    if not settings.sheet and not settings.out:
+        raise CsviError("nothing to write: give a folder for the benchmark, --sheet FILE, or both")
     if settings.sheet:
         write_sheet(expanded(settings.sheet), config)
         print(f"contact sheet: {settings.sheet}")
     if settings.out:
         write_benchmark(expanded(settings.out), config)
-        root = as_argument(settings.out)
-        following = ["csvi", "train", "--config", as_argument(shipped_config("demo")), "--data.root", root]
+        following = ["csvi", "train", "--config", "demo", "--data.root", as_argument(settings.out)]
         following += ["--data.layout", config.layout] if config.layout != "sysu" else []
         following += ["--data.identities", "4"] if config.preset == "tiny" else []
         print(f"benchmark: {settings.out}\nnext: {' '.join(following)}")
-    if not settings.sheet and not settings.out:
-        raise CsviError("nothing to write: give a folder for the benchmark, --sheet FILE, or both")

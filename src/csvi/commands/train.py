@@ -1,12 +1,11 @@
 """`csvi train`: one method on one dataset, to a run folder."""
 
-import dataclasses
 import math
 import time
 
 from jsonargparse import Namespace
 
-from csvi.commands.parser import Parser, add_run_settings
+from csvi.commands.parser import Parser, add_run_settings, picked
 from csvi.config import Config
 from csvi.paths import as_argument, expanded
 
@@ -28,15 +27,10 @@ def run(settings: Namespace) -> None:
     until = time.monotonic() + (math.inf if settings.max_time is None else seconds(settings.max_time))
     from csvi.train.loop import train
 
-    config = config_of(settings)
+    config = picked(Config, settings)
     folder = expanded(settings.run or f"runs/{name_of(config)}")
     if train(config, folder, settings.resume, until):
         print(f"run: {folder}\nnext: csvi evaluate {as_argument(folder)}")
-
-
-def config_of(settings: Namespace) -> Config:
-    """Pick the settings of a run from those of a command."""
-    return Config(**{field.name: settings[field.name] for field in dataclasses.fields(Config)})
 
 
 def name_of(config: Config) -> str:

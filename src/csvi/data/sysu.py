@@ -5,7 +5,7 @@ Re-Identification, ICCV 2017. The dataset needs a signed agreement with its auth
 
     ROOT/cam1 ... cam6/0006/0001.jpg    camera / identity / image
     ROOT/exp/train_id.txt               one line of comma-separated identities, and so val_id.txt and test_id.txt
-    ROOT/exp/rand_perm_cam.mat          the official galleries; some copies lack it, only `--gallery official` reads it
+    ROOT/exp/rand_perm_cam.mat          the official galleries, for `--galleries official` alone; some copies lack it
     ROOT/masks/cam1/0006/0001.png       optional, not part of the dataset: person masks, a tree that mirrors the images'
 
 Cameras 1, 2, 4 and 5 are visible, 3 and 6 infrared; 1, 2 and 3 are indoors; 2 and 3 stand at the same place. An
