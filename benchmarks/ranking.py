@@ -257,7 +257,7 @@ def markdown(study: Study, found: dict[str, tuple[Choice, list[Evaluation]]], ag
         figures, source = published(method)
         cells = [method, rate_of(choice.best), str(len(runs))]
         cells += [percent(each, sign=" ± ") for each in means]
-        cells += [f"{figures[metric]:.1f}" if metric in figures else "" for metric in METRICS]
+        cells += [f"{figures[metric]:g}" if metric in figures else "" for metric in METRICS]
         lines.append(f"| {' | '.join([*cells, source])} |")
     lines += ["", *map(sentence, agreed), "", "![ours beside the published](ranking.png)", ""]
     return "\n".join(lines)

@@ -485,7 +485,7 @@ def test_methods_are_ranked_beside_what_was_published(benchmark, config, sysu_ro
     assert run(ranking, asked) == 0
     text = (out / "ranking.md").read_text()
     agw = next(line for line in text.splitlines() if line.startswith("| agw |"))
-    assert "| 47.5 | 47.6 | README" in agw
+    assert "| 47.5 | 47.65 | README" in agw
     assert "R1, 3 methods: Kendall's tau" in text
     r1, _ = json.loads((out / "ranking.json").read_text())["agreements"]  # indoors too few have a published figure
     assert r1["published"] == [63.22, 65.86, 47.5]
