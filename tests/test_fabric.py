@@ -32,6 +32,12 @@ def test_auto_takes_bfloat16_where_a_cpu_multiplies_it(monkeypatch, capabilities
     assert choose_precision() == choose_precision("auto") == expected
 
 
+def test_one_device_where_slurm_is_is_no_reason_for_a_remark(monkeypatch, recwarn):
+    monkeypatch.setattr("shutil.which", lambda command: f"/usr/bin/{command}")
+    make_fabric("32-true")
+    assert not recwarn.list
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="such devices may be there")
 def test_devices_that_are_not_there_are_one_sentence():
     with pytest.raises(CsviError, match=r"^cannot use 0 devices on 1 machines: ") as caught:

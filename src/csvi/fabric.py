@@ -4,6 +4,7 @@ import ctypes
 import functools
 import logging
 import os
+import warnings
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ def make_fabric(precision: str = "auto", devices: int = 1, nodes: int = 1, tf32:
         )
     # A job of several tasks, in a script that does not start them by srun, is one process all the same.
     plugins = [LightningEnvironment()] if not starter and "SLURM_NTASKS" in os.environ and nodes == 1 else None
+    warnings.filterwarnings("ignore", "The `srun` command is available")  # where SLURM is, one device needs none
     kind = choose_precision(precision)
     if tf32:
         torch.set_float32_matmul_precision("high")
