@@ -249,11 +249,11 @@ def markdown(study: Study, found: dict[str, tuple[Choice, list[Evaluation]]], ag
     ]
 
     def mean(method: str, metric: str) -> float:
-        return mean_of([run.protocols[0].metrics[metric].mean for run in found[method][1]]).mean
+        return mean_of([run.result(PROTOCOLS[0]).metrics[metric].mean for run in found[method][1]]).mean
 
     for method in sorted(found, key=lambda method: mean(method, "R1"), reverse=True):
         choice, runs = found[method]
-        means = [mean_of([run.protocols[0].metrics[metric].mean for run in runs]) for metric in METRICS]
+        means = [mean_of([run.result(PROTOCOLS[0]).metrics[metric].mean for run in runs]) for metric in METRICS]
         figures, source = published(method)
         cells = [method, rate_of(choice.best), str(len(runs))]
         cells += [percent(each, sign=" ± ") for each in means]
