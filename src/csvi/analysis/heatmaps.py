@@ -28,7 +28,7 @@ from csvi.analysis.images import (
     same_test_images,
     true_masks,
 )
-from csvi.data import Modality
+from csvi.data import ImageRecord, Modality
 from csvi.data.batch import Batch
 from csvi.errors import CsviError
 from csvi.losses import mask_target
@@ -213,15 +213,8 @@ def heatmaps_figure(
     drawn = [chosen.choice(members[one][m]) for one, m in zip(cycle(identities), modalities, strict=False)]
     shown = [records[i] for i in drawn]
 
-    height, width = runs[0].data.height, runs[0].data.width
-    images = [runs[0].image(record) for record in shown]
-    columns = [("image", images)]
-    for run in runs:
-        energy = activation_energy(run, run.batch(shown))
-        activation = heatmap(energy, run.data.height, run.data.width, _net(run).backbone.stride)
-        activation = F.interpolate(activation[:, None], (height, width), mode="bilinear")[:, 0]
-        columns.append((run.name, [overlay(*pair) for pair in zip(images, activation.numpy(), strict=True)]))
     predicting = min(filter(predicts_masks, runs), key=lambda run: run.net.method != OUR_MODEL, default=None)
+    columns = _heatmaps(runs, shown)
     outlined = len(columns) if predicting else None
     if predicting:
         masks = [_predicted(predicting, i, members[records[i].identity], chosen) for i in drawn]
@@ -229,6 +222,7 @@ def heatmaps_figure(
     if all(record.mask for record in shown):
         columns.append(("true mask", list(true_masks(runs[0], shown).numpy())))
 
+    height, width = runs[0].data.height, runs[0].data.width
     titles = [in_lines(title, 14) for title, _ in columns]
     cell, gap = (0.85, 0.85 * height / width), 0.05
     left, above, below = 0.95, 0.15 + 0.14 * max(1 + title.count("\n") for title in titles), 0.8 if shares else 0.25
@@ -268,6 +262,19 @@ def heatmaps_figure(
             note += "\nin brackets: inside the person of another image of the modality"
         write(figure, 0.08, page[1] - 0.05, note, ha="left", va="bottom", fontsize=7, color="0.35")
     return figure
+
+
+def _heatmaps(runs: Sequence[Run], shown: Sequence[ImageRecord]) -> list[tuple[str, list[np.ndarray]]]:
+    """Make a column of the images, and one of their heatmaps for each run: title and pictures."""
+    images = [runs[0].image(record) for record in shown]
+    columns = [("image", images)]
+    for run in runs:
+        energy = activation_energy(run, run.batch(shown))
+        activation = heatmap(energy, run.data.height, run.data.width, _net(run).backbone.stride)
+        size = runs[0].data.height, runs[0].data.width
+        activation = F.interpolate(activation[:, None], size, mode="bilinear")[:, 0]
+        columns.append((run.name, [overlay(*pair) for pair in zip(images, activation.numpy(), strict=True)]))
+    return columns
 
 
 def _predicted(run: Run, image: int, members: tuple[list[int], list[int]], chosen: random.Random) -> np.ndarray:
