@@ -8,9 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from csvi.errors import CsviError
-from csvi.writing import placing, replacing, written_at
+from csvi.writing import placing, replacing, save_torch, written_at
 
 
 @pytest.fixture
@@ -96,3 +97,24 @@ def test_one_of_many_files_waits_for_no_disk_and_is_missing_if_it_is_empty(tmp_p
     assert written_at(tmp_path / "a") is None
     (tmp_path / "a").write_text("whole")
     assert written_at(tmp_path / "a") == (tmp_path / "a").stat().st_mtime
+
+
+def test_the_folder_of_a_file_is_made(tmp_path):
+    write(tmp_path / "new" / "folder" / "a")
+    assert (tmp_path / "new/folder/a").read_text() == "new"
+    with pytest.raises(CsviError, match=r"cannot write .*a/b"):
+        write(tmp_path / "new/folder/a/b")
+
+
+def test_what_torch_cannot_write_is_one_sentence(tmp_path, monkeypatch):
+    def full(state, path):
+        path.write_bytes(b"half")
+        raise RuntimeError("[enforce fail at inline_container.cc:668]")
+
+    monkeypatch.setattr(torch, "save", full)
+    with (
+        pytest.raises(CsviError, match=r"cannot write .*a: no more than 4 bytes .*, is the disk full\?"),
+        replacing(tmp_path / "a") as partial,
+    ):
+        save_torch({}, partial)
+    assert not list(tmp_path.iterdir())

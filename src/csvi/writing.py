@@ -25,7 +25,8 @@ def replacing(file: Path, keep: Path | None = None, alone: bool = False) -> Iter
     beside the file and is hidden, `.NAME.….partial`; those that killed processes have left go an hour later, or at once
     if this process is `alone` in writing the file.
 
-    The file before, if there is one, is renamed to `keep`. Raises `CsviError` if it cannot be written; it then stays.
+    Its folder is made. The file before, if there is one, is renamed to `keep`. Raises `CsviError` if it cannot be
+    written; it then stays.
     """
     try:
         with placing(file, keep, alone) as partial:
@@ -41,6 +42,7 @@ def placing(file: Path, keep: Path | None = None, alone: bool = False, sync: boo
     Without `sync`, for files of which there are many and each can be made again, nothing waits for the disk, and what
     killed processes have left stays: a power cut may leave a file of length 0, see `written_at`.
     """
+    file.parent.mkdir(parents=True, exist_ok=True)
     begin = f".{file.name[:40]}."  # names are at most 255 bytes long
     if sync:
         _remove_abandoned(file.parent, begin, 0 if alone else ABANDONED)
@@ -54,6 +56,16 @@ def placing(file: Path, keep: Path | None = None, alone: bool = False, sync: boo
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def save_torch(state: object, partial: Path) -> None:
+    """Write what `torch.load` reads, to a path of `replacing`; raises OSError if that fails."""
+    import torch
+
+    try:
+        torch.save(state, partial)  # not fabric.save: it goes through the folder of temporary files
+    except RuntimeError as error:  # of what writing failed in torch, which does not say why
+        raise OSError(f"no more than {partial.stat().st_size} bytes can be written, is the disk full?") from error
 
 
 def written_at(file: Path) -> float | None:

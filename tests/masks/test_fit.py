@@ -71,6 +71,19 @@ def test_a_training_that_is_stopped_resumes_as_if_never_stopped(rendered, quick,
     assert not (tmp_path / "parts.ckpt").exists()
 
 
+def test_weights_have_their_name_when_they_have_been_measured(rendered, quick, tmp_path, monkeypatch):
+    out = tmp_path / "new" / "out.safetensors"
+
+    def measured(*_):
+        assert [file.name for file in out.parent.iterdir() if not file.name.startswith(".")] == ["out.ckpt"]
+        return {"sureness": 0.5, "sureness_rendered": 0.9}
+
+    monkeypatch.setattr(fit, "measure", measured)
+    fit_segmenter(out, rendered, quick)
+    assert Embedded(out).sureness == 0.5
+    assert list(out.parent.iterdir()) == [out]
+
+
 @pytest.mark.slow
 def test_a_checkpoint_of_other_settings_or_of_nothing_is_refused(rendered, quick, tmp_path):
     file = tmp_path / "out.ckpt"

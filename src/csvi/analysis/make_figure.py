@@ -109,7 +109,6 @@ def make_figure(name: str, runs: Sequence[Run], out: Path | None = None, seed: i
     numbers = kind.measure(runs, seed)
     picture = kind.draw(runs, numbers, seed)
     source = {"Source": fingerprint_of(runs[0].folder)} if runs[0].folder else None
-    file.parent.mkdir(parents=True, exist_ok=True)
     files = [file.with_suffix(suffix) for suffix in (".png", ".svg", ".json")]
     for file in files[:2]:
         with replacing(file) as partial:

@@ -55,7 +55,6 @@ def export_folder(model: Trained, out: Path, weights: str = "float32", repositor
         short = {name: tensor.to(STORED[weights]) for name, tensor in tensors.items() if tensor.dim() > 1}
         noted = {"format": "pt", "fingerprint": model.fingerprint, **model.ranges}
         card = model_card(model, weights, repository)
-        out.mkdir(parents=True, exist_ok=True)
         with replacing(out / CONFIG) as partial:
             shutil.copyfile(model.folder / CONFIG, partial)
         with replacing(out / MODEL) as partial:

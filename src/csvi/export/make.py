@@ -81,10 +81,6 @@ def export_file(
         wanted, dim = embed_with(model.net, reduction), dimensions
     facts = model.facts(dim, weights, reduction)
     log.info("exporting %s to %s", model.name, kind)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CsviError(f"cannot write {out}: {error.strerror or error}") from error
     with replacing(out) as unproven:
         try:
             embed = form.write[weights](Graph(model.net, reduction), facts, unproven)

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from csvi.config import Config
 from csvi.data.loader import EVALUATION_BATCH, batch_loader
 from csvi.data.training_set import TrainingSet
-from csvi.errors import CsviError, in_one_line
+from csvi.errors import CsviError
 from csvi.model.weights import fingerprint_of
 from csvi.runs import Run
 from csvi.runs.embeddings import embed
@@ -61,11 +61,9 @@ class Reduction:
 
     def save(self, file: Path, fingerprint: str) -> None:
         """Write it to a file, as one of the network of this fingerprint; raises `CsviError` if it cannot be written."""
-        try:
-            with replacing(file) as partial:
-                save_file({"mean": self.mean, "components": self.components}, partial, {"fingerprint": fingerprint})
-        except SafetensorError as error:
-            raise CsviError(f"cannot write {file}: {in_one_line(error)}") from error
+        tensors = {"mean": self.mean, "components": self.components}
+        with replacing(file) as partial:
+            partial.write_bytes(save(tensors, {"fingerprint": fingerprint}))
 
     @classmethod
     def load(cls, file: Path, fingerprint: str) -> "Reduction | None":

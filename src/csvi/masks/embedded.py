@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from csvi.data.batch import Batch, prepare
@@ -81,7 +81,7 @@ def save_segmenter(net: SegmenterNet, facts: dict[str, object], file: Path) -> N
         for name, value in net.state_dict().items()
     }
     with replacing(file) as partial:
-        save_file(state, partial, {"facts": json.dumps(facts)})
+        partial.write_bytes(save(state, {"facts": json.dumps(facts)}))
 
 
 def _small(image: np.ndarray) -> np.ndarray:

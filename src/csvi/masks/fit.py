@@ -32,7 +32,7 @@ from csvi.model.weights import initial_weights
 from csvi.progress import progress
 from csvi.synth import SynthConfig, write_benchmark
 from csvi.train.stopping import stop_signal
-from csvi.writing import replacing
+from csvi.writing import replacing, save_torch
 
 log = logging.getLogger(__name__)
 
@@ -72,9 +72,10 @@ def fit_segmenter(out: Path, people: Path, config: FitConfig) -> dict[str, Any]:
                     f"stopped after {training.done} of {config.steps} steps: the same command resumes it"
                 )
     facts: dict[str, Any] = {"settings": training.settings(), "sureness": 0.0, "sureness_rendered": 0.0}
-    save_segmenter(training.average, facts, out)
-    facts |= measure(Embedded(out), held_out.people, held_out.infrared, config.seed)
-    save_segmenter(training.average, facts, out)
+    with replacing(out) as partial:  # never without its sureness
+        save_segmenter(training.average, facts, partial)
+        facts |= measure(Embedded(partial), held_out.people, held_out.infrared, config.seed)
+        save_segmenter(training.average, facts, partial)
     training.file.unlink(missing_ok=True)
     return facts
 
@@ -228,7 +229,7 @@ class _Fit:
             "settings": self.settings(),
         }
         with replacing(self.file) as partial:
-            torch.save(state, partial)
+            save_torch(state, partial)
 
     def _resume(self) -> None:
         try:

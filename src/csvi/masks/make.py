@@ -201,7 +201,6 @@ def _of_batch(batch: Sequence[ImageRecord], crops: Crops, out: Path, segmenter: 
 
 def write_mask(mask: np.ndarray, file: Path) -> None:
     """Write a mask, (height, width) uint8, as a file that is whole at every instant."""
-    file.parent.mkdir(parents=True, exist_ok=True)
     with placing(file, sync=False) as partial:
         Image.fromarray(mask).save(partial, "PNG")
 

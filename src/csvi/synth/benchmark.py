@@ -138,7 +138,6 @@ def claim(out: Path, stamp: str) -> None:
 
 def put(path: Path, content: bytes) -> None:
     """Write a file completely or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with placing(path, sync=False) as partial:
         partial.write_bytes(content)
 

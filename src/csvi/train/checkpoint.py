@@ -17,7 +17,7 @@ from csvi.config import Config, flatten
 from csvi.data.training_set import TrainingSet
 from csvi.errors import CsviError, in_one_line
 from csvi.runs.folder import CHECKPOINT, DAMAGED, PREVIOUS, check_same_settings
-from csvi.writing import replacing
+from csvi.writing import replacing, save_torch
 
 log = logging.getLogger(__name__)
 
@@ -70,10 +70,7 @@ def save_checkpoint(
     if averaged is not None:
         state["averaged"] = averaged.state_dict()
     with replacing(run / CHECKPOINT, keep=run / PREVIOUS, alone=True) as partial:
-        try:
-            torch.save(state, partial)  # not fabric.save: it goes through the folder of temporary files
-        except RuntimeError as error:  # of what writing failed in torch, which does not say why
-            raise OSError(f"no more than {partial.stat().st_size} bytes can be written, is the disk full?") from error
+        save_torch(state, partial)
 
 
 def load_checkpoint(
