@@ -143,6 +143,11 @@ def test_activations_by_hand():
     assert none.tolist() == [[0, 0], [1, 1]]
 
 
+def test_softmax_of_one_channel_says_nothing():
+    with pytest.raises(CsviError, match=r"one channel, of which softmax makes 1: set output\.activation to sigmoid"):
+        Output("softmax").probability(np.zeros((1, 1, 5, 3), np.float32), "nchw")
+
+
 def test_the_channel_of_the_person():
     answer = np.random.default_rng(0).random((1, 4, 5, 3)).astype(np.float32)
     np.testing.assert_array_equal(Output("none", channel=2).probability(answer, "nhwc"), answer[0, :, :, 2])
@@ -387,6 +392,16 @@ def test_a_model_is_named_behind_the_name_of_its_description(tmp_path):
     described_by = describe(tmp_path, input={"size": [256, 128], "layout": "nchw"})
     segmenter = find_segmenter(f"{described_by}={tmp_path / 'mine=1.onnx'}")
     assert segmenter.name == "model=mine=1.onnx"  # masks by another file are not taken for its
+
+
+def test_a_worker_in_another_folder_finds_the_same_files(tmp_path, monkeypatch):
+    onnx_model(tmp_path / "model.onnx")
+    describe(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    segmenter = find_segmenter("model.yaml=model.onnx, model.yaml")
+    assert segmenter.spec == f"{tmp_path}/model.yaml={tmp_path}/model.onnx,{tmp_path}/model.yaml"
+    monkeypatch.chdir("/")
+    assert find_segmenter(segmenter.spec).name == segmenter.name == "model=model.onnx,model"
 
 
 @pytest.fixture

@@ -80,6 +80,12 @@ def test_a_segmenter_that_takes_sides_is_found_by_the_mirror_image():
     assert prediction.scores.mirror == 0
 
 
+def test_how_sure_a_mixture_usually_is_is_not_known():
+    first, second = Says(sureness=0.8), Says(sureness=0.6)
+    first.usual = second.usual = 0.97
+    assert (Several([first, second]).sureness, Several([first, second]).usual) == (0.8, 0)
+
+
 def test_the_agreement_of_several_decides():
     several = Several([Says(), SaysLeft()])
     assert several.name == "says,says"

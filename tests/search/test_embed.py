@@ -238,6 +238,23 @@ def embed_is_refused(crops, out, other):
         return False
 
 
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize(
+    ("factor", "half", "message"),
+    [(np.nan, False, "colours made embeddings that hold NaN or infinity: the model"), (1e4, True, "leave --half out")],
+)
+def test_what_is_no_number_is_told_at_once_and_not_kept(table, tmp_path, factor, half, message):
+    class Wrong(Colours):
+        def embed_pixels(self, images, modality):
+            return super().embed_pixels(images, modality) * np.float32(factor)
+
+    embedder = Wrong()
+    with pytest.raises(CsviError, match=message):
+        embed_to_file(embedder, crops_of(table), tmp_path / "f.npz", half)
+    assert sum(images for _, images in embedder.seen) <= 5
+    assert [each.name for each in tmp_path.iterdir()] == ["crops"]
+
+
 def test_what_embeds_nothing_leaves_nothing(tmp_path):
     folder = tmp_path / "crops"
     folder.mkdir()

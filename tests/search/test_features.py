@@ -55,6 +55,7 @@ BAD = [
     ({"embedding": np.zeros((3, 4))}, r"embeddings are of shape \(3, 4\) and type float64"),
     ({"embedding": np.zeros((3, 5), np.float32)}, "embeddings are not of dim 4"),
     ({"embedding": np.zeros(3, np.float32)}, r"embeddings are of shape \(3,\)"),
+    ({"embedding": np.ones((), np.float32)}, r"embeddings are of shape \(\)"),
     ({"embedding": np.full((3, 4), np.nan, np.float32)}, "hold NaN or infinity"),
     ({"embedding": np.full((3, 4), np.inf, np.float16)}, "hold NaN or infinity"),
     ({"path": np.array(["a.jpg", "b.jpg"])}, r"path is of shape \(2,\)"),

@@ -153,7 +153,7 @@ def test_a_server_answers_as_a_file_does(uri, address, features):
         assert len(server) == 59
 
 
-@pytest.mark.parametrize("index", ["HNSW", "HNSW_SQ", "IVF_FLAT", "IVF_SQ8"])
+@pytest.mark.parametrize("index", ["HNSW", "HNSW_SQ"])
 def test_another_index_is_built_when_it_is_asked_for(uri, make_features, index):
     features = make_features(300)
     filled(uri, features).close()
@@ -178,10 +178,9 @@ def test_an_approximate_index_finds_all_images_that_meet_narrow_conditions(uri, 
         assert len(hits) == 16
 
 
-@pytest.mark.parametrize("index", ["HNSW", "IVF_FLAT"])
-def test_an_approximate_index_finds_all_images_if_all_are_asked_for(uri, make_features, index):
+def test_an_approximate_index_finds_all_images_if_all_are_asked_for(uri, make_features):
     features = make_features(300)
-    with filled(uri, features, index=index) as gallery:
+    with filled(uri, features, index="HNSW") as gallery:
         assert len(search(gallery, features.embedding[:1], 300)) == 300
         where = Where(cameras=["3"], tracks=[f"t{n}" for n in range(70, 75)])
         assert {hit.camera for hit in search(gallery, -features.embedding[:1], 9, where)} == {"3"}
@@ -256,6 +255,38 @@ def test_what_milvus_lite_cannot_keep_is_refused_before_anything_is_made(uri, fe
         gallery_for_features(uri, features, Choices(index="DISKANN"))
     with pytest.raises(CsviError, match="no gallery /"):
         open_gallery(uri)
+
+
+def test_an_index_of_a_server_looks_at_all_images_where_too_few_were_found():
+    """No server with DISKANN is at hand: what one is asked."""
+    asked = []
+
+    class Client:
+        def search(self, *_, search_params, **__):
+            asked.append(search_params["params"])
+            return [[]]
+
+        def query(self, *_, **__):
+            return [{"count(*)": 500}]
+
+    gallery = object.__new__(Gallery)
+    gallery.facts = SimpleNamespace(half=False, dim=8, metric="l2", index="DISKANN")
+    gallery._milvus = SimpleNamespace(speaking=lambda what: contextlib.nullcontext())
+    gallery._client, gallery._collection = Client(), "csvi"
+    gallery.nearest(np.ones(8, np.float32), 10)
+    assert asked == [{"search_list": 128}, {"search_list": 500}]
+
+
+def test_embeddings_are_looked_up_some_at_a_time_and_none_of_no_image(uri, features, monkeypatch):
+    monkeypatch.setattr("csvi.search.gallery.NAMED", 7)
+    paths = ["none.jpg", *features.path[::-1].tolist()]
+    with filled(uri, features) as gallery:
+        asked, query = [], gallery._client.query
+        monkeypatch.setattr(gallery._client, "query", lambda *a, **k: asked.append(k["filter"]) or query(*a, **k))
+        np.testing.assert_allclose(gallery.embeddings(paths), features.embedding[::-1], atol=1e-6)
+        assert len(asked) == 9
+        assert gallery.embeddings([]).shape == (0, 8)
+        assert len(asked) == 9
 
 
 def test_sixteen_bits_are_sent_as_such(make_features):

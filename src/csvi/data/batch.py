@@ -1,8 +1,10 @@
 """A batch: one object from the loader to the losses, and its preparation for the device."""
 
+from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,6 +31,12 @@ class Batch(NamedTuple):
     """(B,) bool: whether the row's image has a mask, which is 0 everywhere where not; None if all have one."""
     route: Route | None = None
     """Streams of the network that the rows go through; only in a prepared batch."""
+
+    @classmethod
+    def of(cls, images: np.ndarray, modality: int | Sequence[int] = 0) -> "Batch":
+        """Images (B, H, W, 3) uint8 of no identity, all of one modality or each of its own."""
+        modalities = torch.tensor(modality).expand(len(images))
+        return cls(torch.from_numpy(images).permute(0, 3, 1, 2), modalities, torch.zeros(len(images)))
 
     @property
     def streams(self) -> Route | Tensor:

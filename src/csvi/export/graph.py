@@ -123,10 +123,8 @@ def embed_with(net: EmbeddingNet, reduction: Reduction | None = None) -> Embed:
     net = copy.deepcopy(net).float().cpu().eval()
 
     def embed(images: np.ndarray, modality: int) -> np.ndarray:
-        all_of_it = torch.full((len(images),), int(modality))
-        batch = Batch(torch.from_numpy(images).permute(0, 3, 1, 2), all_of_it, torch.zeros(len(images)))
         with torch.inference_mode():
-            prepared = prepare(batch, torch.device("cpu"))
+            prepared = prepare(Batch.of(images, modality), torch.device("cpu"))
             embeddings: np.ndarray = net(prepared.image, prepared.streams).numpy()
         return embeddings if reduction is None else reduction(embeddings)
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from scipy.special import expit
 
 from csvi.data.batch import Batch, prepare
 from csvi.errors import CsviError, in_one_line
@@ -49,8 +49,6 @@ class Embedded(Segmenter):
             self.sureness, self.usual = (float(self.facts[name]) for name in ("sureness", "sureness_rendered"))
         except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
             raise CsviError(f"{file} holds no segmenter of csvi masks train: {in_one_line(error)}") from error
-        if file != FILE:
-            self.name = f"embedded={file.name}"
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.net = net.eval().to(self.device).to(memory_format=torch.channels_last)
 
@@ -59,19 +57,16 @@ class Embedded(Segmenter):
         found: list[np.ndarray] = []
         for start in range(0, len(images), BATCH):
             batch = images[start : start + BATCH]
-            logits = logits_of(self.net, torch.from_numpy(np.stack([_small(image) for image in batch])), self.device)
-            for image, logit in zip(batch, logits.cpu().numpy(), strict=True):
+            logits = self._logits(np.stack([_small(image) for image in batch]))
+            for image, logit in zip(batch, logits, strict=True):
                 size = image.shape[1], image.shape[0]
-                full = np.asarray(Image.fromarray(logit).resize(size, Image.Resampling.BILINEAR))
-                found.append(1 / (1 + np.exp(-full.clip(-30, 30))))
+                found.append(expit(np.asarray(Image.fromarray(logit).resize(size, Image.Resampling.BILINEAR))))
         return found
 
-
-@torch.inference_mode()
-def logits_of(net: SegmenterNet, images: Tensor, device: torch.device) -> Tensor:
-    """Compute logits, (B, H, W) float32 on the device, of images (B, H, W, 3) uint8."""
-    batch = Batch(images.permute(0, 3, 1, 2), torch.zeros(len(images), dtype=torch.int64), torch.zeros(len(images)))
-    return net(prepare(batch, device).image)[:, 0]
+    @torch.inference_mode()
+    def _logits(self, images: np.ndarray) -> np.ndarray:
+        """Compute logits, (B, H, W) float32, of images (B, H, W, 3) uint8."""
+        return self.net(prepare(Batch.of(images), self.device).image)[:, 0].cpu().numpy()
 
 
 def save_segmenter(net: SegmenterNet, facts: dict[str, object], file: Path) -> None:
@@ -85,4 +80,4 @@ def save_segmenter(net: SegmenterNet, facts: dict[str, object], file: Path) -> N
 
 
 def _small(image: np.ndarray) -> np.ndarray:
-    return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR))
+    return np.asarray(Image.fromarray(image).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR))

@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 from PIL import Image
+from scipy.special import expit, softmax
 
 from csvi.config import read_settings, shipped_config
 from csvi.errors import CsviError, in_one_line
@@ -29,8 +30,6 @@ Colour = Literal["rgb", "bgr", "grey"]
 Activation = Literal["sigmoid", "softmax", "none"]
 FLOATS = ("float32", "float16")
 """Types that a model may take."""
-STEEP = 50.0
-"""Logits are clipped to ± this before their exponential is taken: some models reach -950."""
 T = TypeVar("T")
 
 
@@ -169,10 +168,13 @@ class Output:
         if (self.channel is None and len(maps) > 1) or channel >= len(maps):
             raise CsviError(f"the output has {len(maps)} channels: set output.channel to that of the person, from 0")
         if self.activation == "softmax":
-            maps = np.exp(maps - maps.max(0))
-            found = maps[channel] / maps.sum(0)
+            if len(maps) == 1:
+                raise CsviError(
+                    "the output has one channel, of which softmax makes 1: set output.activation to sigmoid"
+                )
+            found = softmax(maps, 0)[channel]
         elif self.activation == "sigmoid":
-            found = 1 / (1 + np.exp(-maps[channel].clip(-STEEP, STEEP)))
+            found = expit(maps[channel])
         else:
             found = maps[channel].clip(0, 1)
         if not np.isfinite(found).all():
@@ -273,8 +275,7 @@ def open_model_file(description: Path, file: Path | None = None) -> ModelFile:
         ) from error
     except (OSError, ValueError) as error:
         raise CsviError(f"cannot read the model file {model}: {reason(error)}") from error
-    name = description.stem if file is None else f"{description.stem}={file.name}"
-    return ModelFile(name, described, open_graph(model))
+    return ModelFile(description.stem, described, open_graph(model))
 
 
 def _built(kind: type[T], values: object, prefix: str = "") -> T:

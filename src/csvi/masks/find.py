@@ -34,14 +34,24 @@ def find_segmenter(names: str) -> Segmenter:
         CsviError: a name is unknown, or a file is missing or wrong.
     """
     each = [_one(name.strip()) for name in names.split(",")]
-    found = each[0] if len(each) == 1 else Several(each)
-    found.spec = names
-    return found
+    return each[0] if len(each) == 1 else Several(each)
 
 
 def _one(text: str) -> Segmenter:
     name, _, path = (text, "", "") if text.endswith(SUFFIXES) else text.partition("=")
     file = expanded(path) if path else None
+    segmenter = _opened(name, file, text)
+    of_yaml = name not in described() and name.endswith(SUFFIXES)
+    segmenter.spec = str(expanded(name).absolute()) if of_yaml else name
+    if file is not None:
+        segmenter.spec += f"={file.absolute()}"
+        if not segmenter.name.endswith(f"={file.name}"):
+            segmenter.name += f"={file.name}"  # so that masks by two files are never mixed
+    return segmenter
+
+
+def _opened(name: str, file: Path | None, text: str) -> Segmenter:
+    """Build a segmenter by its name and, where one is given, a file; `text` is both as they were given."""
     if name in described() or name.endswith(SUFFIXES):
         return open_model_file(described().get(name) or expanded(name), file)
     if name in TORCHVISION:
@@ -58,8 +68,6 @@ def _one(text: str) -> Segmenter:
         segmenter = kind() if file is None else kind(file)
         if not isinstance(getattr(segmenter, "name", None), str):
             raise CsviError(f"the segmenter {text} has no name: give its class a `name`, text that masks.json holds")
-        if file is not None and name not in CLASSES and not segmenter.name.endswith(f"={file.name}"):
-            segmenter.name += f"={file.name}"  # so that masks by two files are never mixed
         return segmenter
     except CsviError:
         raise

@@ -15,7 +15,7 @@ class Segmenter:
     name: str
     """Name in files and tables."""
     spec = ""
-    """What `find_segmenter` has built it from, and builds it from again in a worker of Ray."""
+    """What `find_segmenter` builds it from again in a worker of Ray, whose current folder is another."""
     sureness: float = 0.0
     """Least sureness of a mask that is used, see `csvi.masks.quality`; it belongs to the weights."""
     usual: float = 0.0
@@ -43,7 +43,8 @@ class Several(Segmenter):
     def __init__(self, segmenters: Sequence[Segmenter]):
         self.segmenters = list(segmenters)
         self.name = ",".join(segmenter.name for segmenter in segmenters)
-        self.sureness, self.usual = (max(getattr(s, name) for s in segmenters) for name in ("sureness", "usual"))
+        self.spec = ",".join(segmenter.spec for segmenter in segmenters)
+        self.sureness = max(segmenter.sureness for segmenter in segmenters)
 
     def probabilities(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Average the probabilities of all."""

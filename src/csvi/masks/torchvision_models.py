@@ -52,7 +52,7 @@ def torchvision_segmenter(name: str, file: Path | None = None) -> ModelFile:
         else Description("", Input(size, "nchw", mean=MEAN, std=STD), Output("softmax", channel=person))
     )
     network = MaskOfPerson(net, person) if of_masks else MapOfClasses(net)
-    return ModelFile(name if file is None else f"{name}={file.name}", description, TorchGraph(network))
+    return ModelFile(name, description, TorchGraph(network))
 
 
 class TorchGraph(Graph):

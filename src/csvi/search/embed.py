@@ -82,7 +82,8 @@ def embedded(embedder: Embedder, crops: Crops, batches: Iterable[Sequence[ImageR
         batches: of crops of one modality, see `in_batches`.
 
     Raises:
-        CsviError: most pixels of images of more than 8 bits lie outside of their range.
+        CsviError: most pixels of images of more than 8 bits lie outside of their range, or an embedding holds NaN or
+            infinity.
         TroubleReading: an image could not be read, which need not be its fault.
     """
 
@@ -100,6 +101,8 @@ def embedded(embedder: Embedder, crops: Crops, batches: Iterable[Sequence[ImageR
         embedding = np.empty((0, embedder.dim), np.float32)
         if readable:
             embedding = embedder.embed_pixels(np.stack(list(readable.values())), batch[0].modality)
+        if not np.isfinite(embedding).all():
+            raise CsviError(f"{embedder.name} made embeddings that hold NaN or infinity: the model is damaged")
         left_out = {record.path: why for record, why in found.items() if isinstance(why, str)}
         return Embedded(list(readable), embedding, left_out)
 
@@ -148,7 +151,7 @@ def embedded_on(
     work = _Embedding(
         embedder.model, embedder.dimensions, embedder.digest, dataclasses.replace(crops, records=[], guessed={})
     )
-    size = max(1, PIECE // BATCH)
+    size = PIECE // BATCH
     pieces = [batches[i : i + size] for i in range(0, len(batches), size)]
     yield from itertools.chain.from_iterable(ray.map(work, pieces, [crops.root]))
 
@@ -294,7 +297,10 @@ def _write_piece(file: Path, piece: Sequence[ImageRecord], parts: Sequence[Embed
     rows = {record: row for part in parts for record, row in zip(part.records, part.embedding, strict=True)}
     whys = {path: why for part in parts for path, why in part.left_out.items()}
     left_out = {record.path: whys[record.path] for record in piece if record.path in whys}
-    embedding = np.array([rows[record] for record in piece if record in rows], np.float16 if half else np.float32)
+    with np.errstate(over="ignore"):
+        embedding = np.array([rows[record] for record in piece if record in rows], np.float16 if half else np.float32)
+    if not np.isfinite(embedding).all():
+        raise CsviError("embeddings hold numbers beyond 65,504, which 16 bits do not: leave --half out")
     with replacing(file) as partial, partial.open("wb") as opened:
         np.savez(opened, embedding=embedding, left_out=np.array(json.dumps(left_out)))
 

@@ -1,7 +1,7 @@
 """Files of embeddings, and of what is known of each image: .npz, or Parquet for other programs."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -58,39 +58,39 @@ class Features:
 
     def check(self, where: str) -> None:
         """Raises `CsviError`, beginning with `where`, if arrays do not fit together, or hold what they must not."""
-        fault = None
+        if fault := next(self._faults(), None):
+            raise CsviError(f"{where}: {fault}; {AGAIN}")
+        for row, path in enumerate(self.path.tolist()):
+            path_inside(path, f"path {row} of {where}")
+
+    def _faults(self) -> Iterator[str]:
+        """What is wrong; what comes after the first may make no sense."""
         if self.embedding.ndim != 2 or self.embedding.dtype not in (np.float16, np.float32):
-            fault = f"its embeddings are of shape {self.embedding.shape} and type {self.embedding.dtype}"
-        elif not self.embedding.size:
-            fault = "it holds no embedding"
-        elif not (np.isfinite(self.embedding.min()) and np.isfinite(self.embedding.max())):
-            fault = "its embeddings hold NaN or infinity"
+            yield f"its embeddings are of shape {self.embedding.shape} and type {self.embedding.dtype}"
+        if not self.embedding.size:
+            yield "it holds no embedding"
+        if not (np.isfinite(self.embedding.min()) and np.isfinite(self.embedding.max())):
+            yield "its embeddings hold NaN or infinity"
         for name, column in self.columns.items():
             if column.dtype.kind != "U" or column.shape != self.embedding.shape[:1]:
-                fault = fault or f"{name} is of shape {column.shape} and type {column.dtype}"
-        if self.facts.get("dim") != self.embedding.shape[-1]:
-            fault = fault or f"its embeddings are not of dim {self.facts.get('dim')}"
+                yield f"{name} is of shape {column.shape} and type {column.dtype}"
+        if self.facts.get("dim") != self.embedding.shape[1]:
+            yield f"its embeddings are not of dim {self.facts.get('dim')}"
         facts = {"model": "", **dict.fromkeys(RANGES, "auto")} | dict(self.facts)
         for name in ("fingerprint", "name", "root", "model", *RANGES):
             if not isinstance(facts.get(name), str):
-                fault = fault or f"it does not say its {name}"
+                yield f"it does not say its {name}"
         try:
             for name in RANGES:
-                parse_range(name, str(facts[name]))
+                parse_range(name, facts[name])
         except CsviError as error:
-            fault = fault or str(error)
-        if fault is None:
-            paths = self.path.tolist()
-            if len(set(paths)) < len(paths):
-                fault = "it has two embeddings of one image"
-            elif other := set(np.unique(self.modality).tolist()) - {each.word for each in Modality}:
-                fault = f"modality holds {min(other)[:40]!r}"
-            elif wrong := [time for time in np.unique(self.time).tolist() if time and not is_time(time)]:
-                fault = f"time holds {wrong[0][:40]!r}"
-        if fault is not None:
-            raise CsviError(f"{where}: {fault}; {AGAIN}")
-        for row, path in enumerate(paths):
-            path_inside(path, f"path {row} of {where}")
+            yield str(error)
+        if len(np.unique(self.path)) < len(self.path):
+            yield "it has two embeddings of one image"
+        if other := set(np.unique(self.modality).tolist()) - {each.word for each in Modality}:
+            yield f"modality holds {min(other)[:40]!r}"
+        if wrong := [time for time in np.unique(self.time).tolist() if time and not is_time(time)]:
+            yield f"time holds {wrong[0][:40]!r}"
 
     @property
     def columns(self) -> dict[str, np.ndarray]:

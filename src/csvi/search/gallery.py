@@ -46,18 +46,14 @@ NO_TIME = -(2**53)
 LONGEST_PATH, LONGEST_NAME = 4096, 1024
 """Bytes of a path, and of the name of a camera or a track."""
 
-Metric = Literal["cosine", "l2", "ip"]
-Index = Literal["FLAT", "HNSW", "HNSW_SQ", "IVF_FLAT", "IVF_SQ8", "DISKANN"]
-METRICS: dict[Metric, str] = {"cosine": "IP", "l2": "L2", "ip": "IP"}
+Metric = Literal["cosine", "l2"]
+Index = Literal["FLAT", "HNSW", "HNSW_SQ", "DISKANN"]
+METRICS: dict[Metric, str] = {"cosine": "IP", "l2": "L2"}
 """Metric → Milvus's. Its COSINE would have Milvus Lite bring all embeddings to length 1 for every search."""
-CELLS, PROBED = 128, 16
-"""Cells that IVF divides the embeddings into, and those that it looks into at first."""
 BUILD: dict[Index, dict[str, int]] = {
     "FLAT": {},
     "HNSW": {"M": 16, "efConstruction": 200},
     "HNSW_SQ": {"M": 16, "efConstruction": 200},
-    "IVF_FLAT": {"nlist": CELLS},
-    "IVF_SQ8": {"nlist": CELLS},
     "DISKANN": {},
 }
 """Index → the settings that it is built with. FLAT is exact; DISKANN is of servers alone."""
@@ -114,9 +110,9 @@ class Hit(Entry):
     """An image that was found."""
 
     similarity: float
-    """Larger is more alike: the cosine, or the inner product; for l2, 1 / (1 + distance)."""
+    """Larger is more alike: the cosine; for l2, 1 / (1 + distance)."""
     distance: float
-    """Smaller is more alike: 1 - cosine, the Euclidean distance, or the negative inner product."""
+    """Smaller is more alike: 1 - cosine, or the Euclidean distance."""
 
 
 KNOWN = [field.name for field in dataclasses.fields(Entry)]
@@ -204,11 +200,12 @@ class Gallery:
         return found
 
     def embeddings(self, paths: Sequence[str]) -> np.ndarray:
-        """Look up the embeddings of those of at most 10,000 images that are there: (n, dim) float32, in their order."""
-        named = f"path in [{', '.join(map(quoted, paths))}]"
-        with self._milvus.speaking("read"):
-            rows = self._client.query(self._collection, filter=named, output_fields=["path", "embedding"])
-        found = {row["path"]: row["embedding"] for row in rows}
+        """Look up the embeddings of those images that are there: (n, dim) float32, in their order."""
+        found: dict[str, Any] = {}
+        for named in _naming(paths):
+            with self._milvus.speaking("read"):
+                rows = self._client.query(self._collection, filter=named, output_fields=["path", "embedding"])
+            found |= {row["path"]: row["embedding"] for row in rows}
         vectors = [found[path] for path in paths if path in found]
         if self.facts.half:  # each comes as bytes
             vectors = [np.frombuffer(b"".join(vector), np.float16) for vector in vectors]
@@ -243,11 +240,11 @@ class Gallery:
             limit: how many, at most 16,384.
             condition: that they meet, see `Where.condition`.
         """
-        hits = self._search(vector, limit, condition, CANDIDATES_IF_FILTERED if condition else CANDIDATES, PROBED)
+        hits = self._search(vector, limit, condition, CANDIDATES_IF_FILTERED if condition else CANDIDATES)
         if len(hits) < limit and self.facts.index != "FLAT":
-            count = len(self)  # as many candidates as there are images, or all cells, miss none
+            count = len(self)  # as many candidates as there are images miss none
             if len(hits) < count:
-                hits = self._search(vector, limit, condition, count, CELLS)
+                hits = self._search(vector, limit, condition, count)
         return hits
 
     def remove(self, paths: Sequence[str]) -> None:
@@ -307,10 +304,9 @@ class Gallery:
             log.info("building the index %s", wanted)
             self._client.create_index(self._collection, _index_of(self._client, wanted, self.facts.metric))
 
-    def _search(self, vector: np.ndarray, limit: int, condition: str, candidates: int, cells: int) -> list[Hit]:
-        tuning = {"ef": max(candidates, limit), "nprobe": cells, "search_list": max(100, limit)}
-        names = {"HNSW": "ef", "IVF": "nprobe", "DISKANN": "search_list"}
-        own = {name: tuning[name] for kind, name in names.items() if self.facts.index.startswith(kind)}
+    def _search(self, vector: np.ndarray, limit: int, condition: str, candidates: int) -> list[Hit]:
+        names = {"HNSW": "ef", "HNSW_SQ": "ef", "DISKANN": "search_list"}
+        own = {names[self.facts.index]: max(candidates, limit)} if self.facts.index in names else {}
         with self._milvus.speaking("search"):
             (found,) = self._client.search(
                 self._collection,
@@ -345,7 +341,7 @@ class Gallery:
             distance = max(value, 0.0) ** 0.5
             similarity = 1 / (1 + distance)
         else:
-            distance, similarity = (1 - value if self.facts.metric == "cosine" else -value), value
+            distance, similarity = 1 - value, value
         known = {"path": row["path"]} | {name: row["entity"][name] for name in KNOWN[1:]}
         return Hit(**known, similarity=similarity, distance=distance)
 

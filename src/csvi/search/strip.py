@@ -1,6 +1,6 @@
-"""A picture of a search: the probes, then the images that were found, best first."""
+"""Images of a gallery, and a picture of a search: the probes, then the images that were found, best first."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BufferedReader
 from pathlib import Path
 
@@ -9,8 +9,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from csvi.config import DataConfig
 from csvi.data.depth import levels_of
-from csvi.data.images import BadImage, load_image
+from csvi.data.images import load_image
 from csvi.data.records import Modality
+from csvi.errors import CsviError
 from csvi.paths import check_ours
 from csvi.search.gallery import Hit
 from csvi.writing import replacing
@@ -55,8 +56,9 @@ def write_strip(
     """
     words = [_words(rank, hit) for rank, hit in enumerate(hits, 1)]
     lines = max(map(len, words), default=1)
-    cells = [_cell(_read(probe, modality, of_probes or data), ["probe"], PROBE, lines) for probe, modality in probes]
-    found = [_read(root / hit.path, Modality[hit.modality.upper()], data) for hit in hits]
+    asked = [_or_none(load_image, probe, levels_of(of_probes or data, modality)) for probe, modality in probes]
+    cells = [_cell(image, ["probe"], PROBE, lines) for image in asked]
+    found = [_or_none(read_crop, root, hit.path, hit.modality, data) for hit in hits]
     cells += [_cell(image, below, FOUND, lines) for image, below in zip(found, words, strict=True)]
     width, height = cells[0].size
     columns = min(COLUMNS, len(cells))
@@ -69,6 +71,29 @@ def write_strip(
     with replacing(file) as partial:
         strip.save(partial, "PNG", pnginfo=note)
     return found.count(None)
+
+
+def read_crop(root: Path, path: str, modality: str, data: DataConfig) -> Image.Image:
+    """Read an image of a gallery, as RGB.
+
+    Args:
+        root: folder that must hold it.
+        path: relative to the root.
+        modality: `visible` or `infrared`.
+        data: ranges of images of more than 8 bits.
+
+    Raises:
+        CsviError: its path, or a link on its way, leads out of the root; or as `load_image`.
+    """
+    outside = CsviError(f"the image {path} is not shown: its path leads out of {root}")
+    try:
+        file = (root / path).resolve()
+        inside = file.is_relative_to(root.resolve())
+    except (OSError, ValueError, RuntimeError) as error:  # no path at all, or links in a circle
+        raise outside from error
+    if not inside:
+        raise outside
+    return load_image(file, levels_of(data, Modality[modality.upper()]))
 
 
 def _is_strip(file: BufferedReader) -> bool:
@@ -87,11 +112,11 @@ def _words(rank: int, hit: Hit) -> list[str]:
     return [f"{rank}    {hit.similarity:.3f}", *filter(None, (place, when, track))]
 
 
-def _read(file: Path, modality: Modality, data: DataConfig) -> Image.Image | None:
+def _or_none(read: Callable[..., Image.Image], *of: object) -> Image.Image | None:
     """Read an image; None if it cannot be, as where the folder has been moved."""
     try:
-        return load_image(file, levels_of(data, modality))
-    except BadImage:
+        return read(*of)
+    except CsviError:
         return None
 
 

@@ -47,9 +47,7 @@ class TorchEmbedder(Embedder):
     def embed_pixels(self, images: np.ndarray, modality: Modality) -> np.ndarray:
         """Embed images, see `Embedder`; raises RuntimeError of PyTorch if memory does not suffice."""
         keep_freed_memory(self.fabric.device)
-        all_of_it = torch.full((len(images),), int(modality))
-        batch = Batch(torch.from_numpy(images).permute(0, 3, 1, 2), all_of_it, identity=torch.zeros(len(images)))
         with torch.inference_mode(), self.fabric.autocast():
-            batch = prepare(batch, self.fabric.device)
+            batch = prepare(Batch.of(images, modality), self.fabric.device)
             embeddings = self._lean(batch.image, batch.streams).float().cpu().numpy()
         return embeddings if self._reduction is None else self._reduction(embeddings)

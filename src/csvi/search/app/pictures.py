@@ -1,49 +1,21 @@
 """Crops of a gallery as the page shows them: small pictures within its text.
 
-Gradio serves files by their paths; it is never given one of a gallery. What is read here lies below the gallery's root,
-whatever its rows name, and what leaves is pixels, encoded anew.
+Gradio serves files by their paths; it is never given one of a gallery. What leaves is pixels, encoded anew.
 """
 
 import base64
 import io
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from csvi.config import DataConfig
-from csvi.data.depth import levels_of
-from csvi.data.images import load_image
 from csvi.data.records import Modality
 from csvi.errors import CsviError
 from csvi.search.embedder import Embedder
 
 LARGEST = (192, 384)
 """Width and height in pixels of a picture on the page, at most."""
-
-
-def read_crop(root: Path, path: str, modality: str, data: DataConfig) -> Image.Image:
-    """Read an image of a gallery, as RGB.
-
-    Args:
-        root: folder that must hold it.
-        path: relative to the root.
-        modality: `visible` or `infrared`.
-        data: ranges of images of more than 8 bits.
-
-    Raises:
-        CsviError: its path, or a link on its way, leads out of the root; or as `load_image`.
-    """
-    outside = CsviError(f"the image {path} is not shown: its path leads out of {root}")
-    try:
-        file = (root / path).resolve()
-        inside = file.is_relative_to(root.resolve())
-    except (OSError, ValueError, RuntimeError) as error:  # no path at all, or links in a circle
-        raise outside from error
-    if not inside:
-        raise outside
-    return load_image(file, levels_of(data, Modality[modality.upper()]))
 
 
 def small(image: Image.Image) -> Image.Image:
@@ -78,8 +50,6 @@ def heatmaps_of(embedder: Embedder, images: np.ndarray, modalities: Sequence[Mod
 
     if isinstance(embedder, OnnxEmbedder):
         raise CsviError("a file of ONNX shows no heatmaps: open the page with --run RUN")
-    import torch
-
     from csvi.analysis.heatmaps import energy_of, heatmap, overlay
     from csvi.data.batch import Batch, prepare
     from csvi.model.net import FeatureNet
@@ -87,8 +57,7 @@ def heatmaps_of(embedder: Embedder, images: np.ndarray, modalities: Sequence[Mod
 
     if not (isinstance(embedder, TorchEmbedder) and isinstance(embedder.net, FeatureNet)):
         raise CsviError(f"the network of {embedder.name} has no features to show a heatmap of")
-    modality, nobody = torch.tensor([int(each) for each in modalities]), torch.zeros(len(images))
-    batch = prepare(Batch(torch.from_numpy(images).permute(0, 3, 1, 2), modality, nobody), embedder.fabric.device)
+    batch = prepare(Batch.of(images, modalities), embedder.fabric.device)
     energy = energy_of(embedder.net, embedder.fabric, batch)
     heat = heatmap(energy, embedder.height, embedder.width, embedder.net.backbone.stride).numpy()
     return np.stack([(255 * overlay(*pair)).astype(np.uint8) for pair in zip(images, heat, strict=True)])
