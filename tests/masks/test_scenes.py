@@ -13,7 +13,7 @@ def people():
     for n, colour in enumerate(((250, 0, 0), (0, 250, 0), (240, 240, 240))):
         masks[n, 10:120, 16 + n : 48] = 255
         images[n][masks[n] > 0] = colour
-    return People(images, masks)
+    return People(images, masks, [False] * len(images))
 
 
 def test_a_seed_fixes_a_sample(people):

@@ -21,10 +21,9 @@ from csvi.data.layout import read_benchmark
 from csvi.data.loader import batch_loader, loader_errors
 from csvi.data.records import Modality
 from csvi.errors import CsviError, StoppedError
-from csvi.evaluate.mask_iou import mask_iou
 from csvi.masks.embedded import HEIGHT, WIDTH, Embedded, save_segmenter
 from csvi.masks.network import SegmenterNet
-from csvi.masks.quality import GOOD, Prediction, predict
+from csvi.masks.quality import GOOD, iou, predict
 from csvi.masks.scenes import People, draw_sample, made_up
 from csvi.masks.segmenter import Segmenter
 from csvi.masks.settings import FitConfig
@@ -62,9 +61,11 @@ def fit_segmenter(out: Path, people: Path, config: FitConfig) -> dict[str, Any]:
     if out.suffix != ".safetensors":
         raise CsviError(f"{out} is no .safetensors, as which the weights are written: name such a file")
     state = initial_weights("mobilenet_v2", config.weights)
-    seen, held_out = (_rendered(people / name, preset, seed) for name, preset, seed in _people(config))
+    write_benchmark(people / "train", SynthConfig("folder", "study", config.seed, *SOURCE))
+    write_benchmark(people / "test", SynthConfig("folder", "tiny", config.seed + 1, *SOURCE))
+    seen, held_out = people_of(people / "train"), people_of(people / "test")
     with stop_signal() as stop, loader_errors():
-        training = _Fit(out.with_suffix(".ckpt"), seen.people, state, config)
+        training = _Fit(out.with_suffix(".ckpt"), seen, state, config)
         for _ in progress(training.steps(), "Training", config.steps - training.done):
             if stop.requested:
                 training.save()
@@ -74,13 +75,13 @@ def fit_segmenter(out: Path, people: Path, config: FitConfig) -> dict[str, Any]:
     facts: dict[str, Any] = {"settings": training.settings(), "sureness": 0.0, "sureness_rendered": 0.0}
     with replacing(out) as partial:  # never without its sureness
         save_segmenter(training.average, facts, partial)
-        facts |= measure(Embedded(partial), held_out.people, held_out.infrared, config.seed)
+        facts |= measure(Embedded(partial), held_out, config.seed)
         save_segmenter(training.average, facts, partial)
     training.file.unlink(missing_ok=True)
     return facts
 
 
-def measure(segmenter: Segmenter, people: People, infrared: Sequence[bool], seed: int) -> dict[str, Any]:
+def measure(segmenter: Segmenter, people: People, seed: int) -> dict[str, Any]:
     """Measure a segmenter on people whom it never saw: as rendered, and as hard randomised samples of fixed seeds.
 
     Returns IoU and sureness by name; `sureness` is the least that a used mask must have, the 2 % quantile over the hard
@@ -91,13 +92,14 @@ def measure(segmenter: Segmenter, people: People, infrared: Sequence[bool], seed
     hard, truth = zip(*drawn, strict=True)
     rendered = predict(segmenter, [people.images[i] for i in range(len(people))])
     on_hard = predict(segmenter, hard)
-    ious = np.array([_iou(p, people.masks[i]) for i, p in enumerate(rendered)])
-    ious_hard = np.array([_iou(p, mask) for p, mask in zip(on_hard, truth, strict=True)])
+    ious = np.array([iou(p.probability > 0.5, people.masks[i] > 127) for i, p in enumerate(rendered)])
+    ious_hard = np.array([iou(p.probability > 0.5, mask > 127) for p, mask in zip(on_hard, truth, strict=True)])
+    infrared = np.array(people.infrared)
     least = float(np.quantile([p.scores.sureness for p in on_hard], 0.02))
     on_empty = predict(segmenter, [(255 * picture).astype(np.uint8) for picture in empty])
     return {
-        "iou_visible": float(ious[~np.array(infrared)].mean()),
-        "iou_infrared": float(ious[np.array(infrared)].mean()),
+        "iou_visible": float(ious[~infrared].mean()),
+        "iou_infrared": float(ious[infrared].mean()),
         "iou_hard": float(ious_hard.mean()),
         "iou_hard_below_half": float((ious_hard < 0.5).mean()),
         "sureness": least,
@@ -106,42 +108,14 @@ def measure(segmenter: Segmenter, people: People, infrared: Sequence[bool], seed
     }
 
 
-def _iou(prediction: Prediction, truth: np.ndarray) -> float:
-    marked, person = (torch.from_numpy(mask)[None] for mask in (prediction.probability > 0.5, truth > 127))
-    return float(mask_iou(marked, person))
-
-
-def _people(config: FitConfig) -> list[tuple[str, str, int]]:
-    """Folder, preset and seed of the people to train on, and of those to test on."""
-    return [("train", "study", config.seed), ("test", "tiny", config.seed + 1)]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Rendered:
-    """Rendered people: their images, decoded, and what each is."""
-
-    people: People
-    infrared: list[bool]
-
-
 def people_of(folder: Path) -> People:
     """Open the people of a synthetic benchmark in the layout of a folder, see `csvi synth`."""
-    return _opened(folder).people
-
-
-def _rendered(folder: Path, preset: Any, seed: int) -> _Rendered:
-    """Render people, or complete what was begun, and open them."""
-    write_benchmark(folder, SynthConfig("folder", preset, seed, *SOURCE))
-    return _opened(folder)
-
-
-def _opened(folder: Path) -> _Rendered:
     height, width = SOURCE
     data = DataConfig(str(folder), "folder", height=height, width=width, cache=str(folder / "decoded"))
     benchmark = read_benchmark(data)
     records = [record for split in benchmark.splits.values() for record in split]
     images, masks = (open_(benchmark.root, records, data) for open_ in (cached_images, cached_masks))
-    return _Rendered(People(images, masks), [record.modality == Modality.INFRARED for record in records])
+    return People(images, masks, [record.modality == Modality.INFRARED for record in records])
 
 
 class _Samples(Dataset[Batch]):

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -202,12 +203,8 @@ def _in_stacks(stacks: Mapping[Modality, Path], crops: Crops, data: DataConfig) 
             )
         read[_source_of(modality)] = file.name if data.fold == 1 else f"{file.name} (fold {data.fold})"
         changed = file.stat().st_mtime
-        masks += [Theirs(r, stack.name(i), _reader_of(stack, i), changed) for i, r in enumerate(records)]
+        masks += [Theirs(r, stack.name(i), partial(stack.mask, i), changed) for i, r in enumerate(records)]
     return Found(masks, [], notes, read)
-
-
-def _reader_of(stack: Stack, i: int) -> Callable[[], Mask]:
-    return lambda: Mask(Path(stack.name(i)), stack.image(i))
 
 
 class _Pattern(NamedTuple):
@@ -250,12 +247,8 @@ def _in_tree(files: Sequence[Path], records: Sequence[ImageRecord]) -> tuple[lis
             )
         chosen[record] = first
     spare = sorted(set(files) - set(chosen.values()))
-    masks = [Theirs(r, str(file), _opener(file), file.stat().st_mtime) for r, file in chosen.items()]
+    masks = [Theirs(r, str(file), partial(Mask, file), file.stat().st_mtime) for r, file in chosen.items()]
     return masks, list(map(str, spare))
-
-
-def _opener(file: Path) -> Callable[[], Mask]:
-    return lambda: Mask(file)
 
 
 def _named_after(

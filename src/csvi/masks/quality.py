@@ -107,8 +107,8 @@ def _judged(means: list[np.ndarray], both: tuple[list[np.ndarray], list[np.ndarr
         whole=whole,
         sureness=float(probability[inside].mean()) if count else 0.0,
         unsure=float(between.sum() / count) if count else 1.0,
-        mirror=_iou(plain, mirrored),
-        agreement=min((_iou(a > 0.5, b > 0.5) for i, a in enumerate(means) for b in means[:i]), default=1.0),
+        mirror=iou(plain, mirrored),
+        agreement=min((iou(a > 0.5, b > 0.5) for i, a in enumerate(means) for b in means[:i]), default=1.0),
     )
     return Prediction(np.where(largest, probability, np.float32(0)), scores, _verdict(scores, sureness))
 
@@ -135,6 +135,7 @@ def _largest_piece(probability: np.ndarray, marked: np.ndarray) -> tuple[np.ndar
     return pieces == sizes.argmax(), float(sizes.max() / sizes.sum())
 
 
-def _iou(first: np.ndarray, second: np.ndarray) -> float:
+def iou(first: np.ndarray, second: np.ndarray) -> float:
+    """Intersection over union of two masks, (h, w) bool; 1 if both are empty."""
     either = int((first | second).sum())
     return int((first & second).sum()) / either if either else 1.0

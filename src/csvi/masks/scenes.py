@@ -9,7 +9,7 @@ Pictures are (H, W, 3) float32 in [0, 1], masks (H, W) float32 in [0, 1].
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -55,6 +55,7 @@ class People:
 
     images: Pixels
     masks: Pixels
+    infrared: Sequence[bool]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -129,7 +130,7 @@ def _compose(people: People, person: View, rng: Rng) -> tuple[np.ndarray, np.nda
     Returns the picture, the person's share of each pixel, and the others'.
     """
     height, width = person.alpha.shape
-    picture = backdrop(rng, height, width, people)
+    picture = backdrop(people, rng, height, width)
     others = np.zeros((height, width), np.float32)
     for _ in range(rng.choice(3, p=[0.4, 0.4, 0.2])):
         behind = _neighbour(people, rng, height, width, (0.45, 1.1), (0.6, 1.1))
@@ -184,7 +185,7 @@ def _in_front(picture: np.ndarray, mask: np.ndarray, rng: Rng) -> tuple[np.ndarr
         case _:
             corners = rng.normal(0, 0.2, (int(rng.integers(3, 7)), 2)) * [width, height / 2] + [x, y]
             draw.polygon([tuple(corner) for corner in corners], fill=255)
-    alpha = np.asarray(shape, np.float32) / 255
+    alpha = _from_image(shape)
     if rng.random() < 0.5:
         alpha = _blurred(alpha, rng.uniform(0.3, 1.0))
     return _over(picture, surface(rng, height, width), alpha), mask * (1 - alpha)
@@ -193,9 +194,9 @@ def _in_front(picture: np.ndarray, mask: np.ndarray, rng: Rng) -> tuple[np.ndarr
 # --- what is behind and in front -------------------------------------------------------------------------------------
 
 
-def backdrop(rng: Rng, height: int, width: int, people: People | None = None) -> np.ndarray:
+def backdrop(people: People, rng: Rng, height: int, width: int) -> np.ndarray:
     """Draw a background: a made-up one, a strip of the benchmark beside a person, or both mixed."""
-    if people is not None and rng.random() < 0.35:
+    if rng.random() < 0.35:
         scene = _strip(people, rng, height, width)
         if rng.random() < 0.7:
             return scene
@@ -411,8 +412,9 @@ def _through(image: Image.Image, window: Window, height: int, width: int) -> np.
     turned = np.array([[cos, -sin], [sin, cos]]) @ np.array([[1, window.shear], [0, 1]]) @ u
     offset = np.array([window.x, window.y]) - turned @ [width / 2, height / 2]
     coefficients = (turned[0, 0], turned[0, 1], offset[0], turned[1, 0], turned[1, 1], offset[1])
-    seen = image.transform((width, height), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
-    return np.asarray(seen, np.float32) / 255
+    return _from_image(
+        image.transform((width, height), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
+    )
 
 
 def _over(below: np.ndarray, above: np.ndarray, alpha: np.ndarray) -> np.ndarray:
@@ -421,8 +423,7 @@ def _over(below: np.ndarray, above: np.ndarray, alpha: np.ndarray) -> np.ndarray
 
 
 def _blurred(values: np.ndarray, sigma: float) -> np.ndarray:
-    image = Image.fromarray(_to_bytes(values)).filter(ImageFilter.GaussianBlur(sigma))
-    return np.asarray(image, np.float32) / 255
+    return _from_image(Image.fromarray(_to_bytes(values)).filter(ImageFilter.GaussianBlur(sigma)))
 
 
 def _to_bytes(values: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from csvi.data.crops import SPECTRA
 from csvi.data.images import BadImage, TroubleReading
+from csvi.data.masks import Mask
 from csvi.data.records import Benchmark, ImageRecord, Modality
 from csvi.errors import CsviError, in_one_line
 from csvi.paths import status_of
@@ -86,6 +87,10 @@ class Stack:
             values = np.rint(values).astype(np.uint8)
         return Image.fromarray(np.ascontiguousarray(values))
 
+    def mask(self, i: int) -> Mask:
+        """Read an image as a mask; raises as `image`."""
+        return Mask(Path(self.name(i)), self.image(i))
+
 
 def mask_stacks(source: Path) -> dict[Modality, Path]:
     """Find the arrays of masks: one file, or in a folder those with `mask` in their names, or else the only ones.
@@ -103,7 +108,8 @@ def mask_stacks(source: Path) -> dict[Modality, Path]:
         masks = [file for file in named if is_of_masks(file)] or named
         if len(masks) > 1:
             raise CsviError(f"{masks[0]} and {masks[1]} may both be the {modality.word} masks: give the file itself")
-        found |= dict.fromkeys([modality], *masks) if masks else {}
+        if masks:
+            found[modality] = masks[0]
     if source.is_file() and not found:
         raise CsviError(f"the name of {source} does not say whether rgb or ir: rename it, as train_rgb_mask.npy")
     return found

@@ -215,6 +215,7 @@ def _make(
         "model": embedder.model,
         "root": str(crops.root),
         **crops.ranges,
+        "guessed": sorted(path for path, what in crops.guessed.items() if "modality" in what),
         "version": csvi.__version__,
         "key": key,
         "left_out": left_out,

@@ -42,7 +42,8 @@ class Features:
     """Name of the track; empty if none is known."""
     facts: Mapping[str, Any]
     """`fingerprint` and `name` of the model, `dim`, `root`, `version` of csvi. Of csvi embed also `model`, see
-    `Embedder.model`, `visible_range` and `infrared_range`, see `Crops.ranges`, `key` and `left_out`."""
+    `Embedder.model`, `visible_range` and `infrared_range`, see `Crops.ranges`, `key`, `left_out` and
+    `guessed`: paths of the images whose modality is a guess."""
 
     @classmethod
     def of(
