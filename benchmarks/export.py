@@ -22,9 +22,9 @@ from rich.table import Table
 
 from csvi.data.records import Modality
 from csvi.export.make import TOLERANCE, export_file
-from csvi.export.trained import Trained
 from csvi.progress import in_threads
 from csvi.runs import Options, Run, evaluate_features
+from csvi.runs.trained import Trained
 from csvi.search.embedder import BATCH, open_embedder
 
 EmbedPixels = Callable[[np.ndarray, Modality], np.ndarray]

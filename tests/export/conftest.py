@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from csvi.config import Config, DataConfig
-from csvi.export.trained import Trained
 from csvi.methods import build_method, find_method
+from csvi.runs.trained import Trained
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from csvi.cli import main
 from csvi.errors import CsviError
 from csvi.export.card import model_card
 from csvi.export.folder import check_repository, export_folder
-from csvi.export.trained import Trained
 from csvi.model.weights import fingerprint_of
 from csvi.runs import Evaluation, Options, Run
 from csvi.runs.network_files import load_net
+from csvi.runs.trained import Trained
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import pytest
 import csvi
 from csvi.errors import CsviError
 from csvi.export.reduction import Reduction, reduction_of
-from csvi.export.trained import Trained
 from csvi.model.weights import fingerprint_of
 from csvi.runs import Run
+from csvi.runs.trained import Trained
 
 
 @pytest.fixture

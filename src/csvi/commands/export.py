@@ -33,7 +33,7 @@ def add_arguments(parser: Parser) -> None:
 def run(settings: Namespace) -> None:
     from csvi.export.folder import check_repository, export_folder, push
     from csvi.export.make import export_file
-    from csvi.export.trained import Trained
+    from csvi.runs.trained import Trained
 
     out, kind, repository = expanded(settings.out), settings.format, settings.push
     if kind == FOLDER and settings.dimensions is not None:

@@ -15,11 +15,11 @@ from csvi.data import Modality, read_benchmark
 from csvi.data.records import Counts
 from csvi.data.training_set import training_records
 from csvi.errors import CsviError
-from csvi.export.trained import Trained
 from csvi.methods import find_method
 from csvi.runs import Evaluation, Run
 from csvi.runs.evaluation import kept_evaluation
 from csvi.runs.run import EVALUATION
+from csvi.runs.trained import Trained
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from csvi.data.files import is_of_system
 from csvi.errors import CsviError, in_one_line
 from csvi.export.card import model_card
 from csvi.export.graph import embed_with, largest_difference
-from csvi.export.trained import Trained
 from csvi.methods import METHODS
 from csvi.model.weights import MODEL, model_file
 from csvi.runs.network_files import CONFIG, load_net
+from csvi.runs.trained import Trained
 from csvi.writing import replacing
 
 CARD = "README.md"

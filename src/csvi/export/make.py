@@ -18,8 +18,8 @@ from csvi.export.onnx_file import Weights, write_onnx
 from csvi.export.reduction import reduction_of
 from csvi.export.torch_files import FACTS as IN_ARCHIVE
 from csvi.export.torch_files import write_program, write_torchscript
-from csvi.export.trained import Trained
 from csvi.paths import check_ours
+from csvi.runs.trained import Trained
 from csvi.writing import replacing
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ def export_file(
     if dimensions is not None:
         reduction = reduction_of(model.folder, dimensions, dim, model.config)
         wanted, dim = embed_with(model.net, reduction), dimensions
-    facts = model.facts(dim, weights, reduction)
+    facts = model.facts(dim, weights, reduction.name if reduction else "")
     log.info("exporting %s to %s", model.name, kind)
     with replacing(out) as unproven:
         try:

@@ -6,11 +6,11 @@ import torch
 from csvi.data.batch import Batch, prepare
 from csvi.data.records import Modality
 from csvi.export.reduction import Reduction, reduction_of
-from csvi.export.trained import Trained
 from csvi.fabric import choose_precision, keep_freed_memory, make_fabric
 from csvi.model.folding import folded
 from csvi.model.weights import model_file
 from csvi.paths import digest_of
+from csvi.runs.trained import Trained
 from csvi.search.embedder import Embedder
 
 

@@ -1,11 +1,10 @@
-"""A trained network with what is known about it, to be exported."""
+"""A trained network with what is known about it, to export it or to embed with."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import csvi
 from csvi.config import RANGES, Config, DataConfig
-from csvi.export.reduction import Reduction
 from csvi.model.net import EmbeddingNet
 from csvi.model.weights import fingerprint_of
 from csvi.paths import name_of_folder
@@ -44,16 +43,16 @@ class Trained:
         """Values that become black and white in images of more than 8 bits, by the names of `RANGES`."""
         return {name: str(getattr(self.data, name)) for name in RANGES}
 
-    def facts(self, dim: int, weights: str, reduction: Reduction | None = None) -> dict[str, object]:
+    def facts(self, dim: int, weights: str, reduction: str = "") -> dict[str, object]:
         """Say what an exported file is, as plain values.
 
         Args:
             dim: length of an embedding.
             weights: what they are stored in.
-            reduction: of the embeddings, if any.
+            reduction: name of the `csvi.export.reduction.Reduction` of the embeddings, if any.
         """
         return {
-            "fingerprint": self.fingerprint + (f"-{reduction.name}" if reduction else ""),
+            "fingerprint": self.fingerprint + (f"-{reduction}" if reduction else ""),
             "name": self.name,
             "method": self.net.method,
             "height": self.net.height,
