@@ -20,6 +20,7 @@ from csvi.masks.find import TORCHVISION, described, find_segmenter
 from csvi.masks.runtimes import Port
 from csvi.masks.segmenter import Segmenter, Several
 from csvi.masks.torchvision_models import MaskOfPerson
+from csvi.paths import digest_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "masks.md"
 
@@ -391,7 +392,10 @@ def test_a_model_is_named_behind_the_name_of_its_description(tmp_path):
     onnx_model(tmp_path / "mine=1.onnx", [(1, 3, 256, 128)])
     described_by = describe(tmp_path, input={"size": [256, 128], "layout": "nchw"})
     segmenter = find_segmenter(f"{described_by}={tmp_path / 'mine=1.onnx'}")
-    assert segmenter.name == "model=mine=1.onnx"  # masks by another file are not taken for its
+    assert segmenter.name.startswith("model=mine=1.onnx (")
+    onnx_model(tmp_path / "mine=1.onnx", [(1, 3, 256, 128)], operators=["Sqrt"])
+    other = find_segmenter(f"{described_by}={tmp_path / 'mine=1.onnx'}")
+    assert other.name != segmenter.name  # masks by another file are not taken for its
 
 
 def test_a_worker_in_another_folder_finds_the_same_files(tmp_path, monkeypatch):
@@ -401,7 +405,7 @@ def test_a_worker_in_another_folder_finds_the_same_files(tmp_path, monkeypatch):
     segmenter = find_segmenter("model.yaml=model.onnx, model.yaml")
     assert segmenter.spec == f"{tmp_path}/model.yaml={tmp_path}/model.onnx,{tmp_path}/model.yaml"
     monkeypatch.chdir("/")
-    assert find_segmenter(segmenter.spec).name == segmenter.name == "model=model.onnx,model"
+    assert find_segmenter(segmenter.spec).name == segmenter.name
 
 
 @pytest.fixture
@@ -477,7 +481,7 @@ def test_deeplab_gives_the_softmax_of_the_person(weights):
     net, file = weights
     image = np.random.default_rng(0).integers(0, 256, (512, 256, 3), dtype=np.uint8)
     segmenter = find_segmenter(f"deeplabv3_mobilenet_v3_large={file}")
-    assert segmenter.name == "deeplabv3_mobilenet_v3_large=deeplab.pth"
+    assert segmenter.name == f"deeplabv3_mobilenet_v3_large=deeplab.pth ({digest_of(file)[:8]})"
     (found,) = segmenter.probabilities([image])
     transform = torchvision.models.segmentation.DeepLabV3_MobileNet_V3_Large_Weights.DEFAULT.transforms(
         resize_size=None

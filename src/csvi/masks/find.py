@@ -6,7 +6,7 @@ from csvi.config import shipped_config
 from csvi.errors import CsviError, in_one_line
 from csvi.masks.external import open_model_file
 from csvi.masks.segmenter import Segmenter, Several
-from csvi.paths import expanded
+from csvi.paths import digest_of, expanded
 from csvi.plugins import find
 
 CLASSES = {"embedded": "csvi.masks.embedded:Embedded"}
@@ -45,8 +45,8 @@ def _one(text: str) -> Segmenter:
     segmenter.spec = str(expanded(name).absolute()) if of_yaml else name
     if file is not None:
         segmenter.spec += f"={file.absolute()}"
-        if not segmenter.name.endswith(f"={file.name}"):
-            segmenter.name += f"={file.name}"  # so that masks by two files are never mixed
+        digest = f" ({digest_of(file)[:8]})" if file.is_file() else ""
+        segmenter.name += f"={file.name}{digest}"  # so that masks by two files are never mixed
     return segmenter
 
 
