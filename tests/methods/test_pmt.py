@@ -162,7 +162,7 @@ def test_a_transformer_begins_with_the_weights_of_a_file_or_of_a_run(vit, build,
 @pytest.mark.parametrize(
     ("backbone", "weights", "sentence"),
     [
-        ("vit_small", "imagenet", "torchvision has no ImageNet weights of vit_small: let method.weights be the path of timm's state dict"),
+        ("vit_small", "imagenet", "torchvision has no ImageNet weights of vit_small: let method.weights be "),
         ("timm:any", "imagenet", "torchvision has no ImageNet weights of timm:any"),
         ("vit_base", "packaged", "packaged weights exist for mobilenet_v2 alone, not for vit_base"),
         ("vit_huge", "none", "unknown backbone 'vit_huge'"),
