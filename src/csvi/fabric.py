@@ -32,12 +32,14 @@ def make_fabric(precision: str = "auto", devices: int = 1, nodes: int = 1, tf32:
         )
     # A job of several tasks, in a script that does not start them by srun, is one process all the same.
     plugins = [LightningEnvironment()] if not starter and "SLURM_NTASKS" in os.environ and nodes == 1 else None
-    warnings.filterwarnings("ignore", "The `srun` command is available")  # where SLURM is, one device needs none
     kind = choose_precision(precision)
     if tf32:
         torch.set_float32_matmul_precision("high")
     try:
-        fabric = Fabric(devices=devices, num_nodes=nodes, precision=kind, plugins=plugins)  # type: ignore[arg-type]
+        with warnings.catch_warnings():
+            if devices == nodes == 1:
+                warnings.filterwarnings("ignore", "The `srun` command is available")  # and not needed
+            fabric = Fabric(devices=devices, num_nodes=nodes, precision=kind, plugins=plugins)  # type: ignore[arg-type]
     except (RuntimeError, ValueError) as error:
         raise CsviError(f"cannot use {devices} devices on {nodes} machines: {in_one_line(error)}") from error
     environment = getattr(fabric.strategy, "cluster_environment", None)

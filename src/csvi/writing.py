@@ -25,8 +25,8 @@ def replacing(file: Path, keep: Path | None = None, alone: bool = False) -> Iter
     beside the file and is hidden, `.NAME.….partial`; those that killed processes have left go an hour later, or at once
     if this process is `alone` in writing the file.
 
-    Its folder is made. The file before, if there is one, is renamed to `keep`. Raises `CsviError` if it cannot be
-    written; it then stays.
+    Its folder is made, but for a process that is alone. The file before, if there is one, is renamed to `keep`. Raises
+    `CsviError` if it cannot be written; it then stays.
     """
     try:
         with placing(file, keep, alone) as partial:
@@ -42,7 +42,8 @@ def placing(file: Path, keep: Path | None = None, alone: bool = False, sync: boo
     Without `sync`, for files of which there are many and each can be made again, nothing waits for the disk, and what
     killed processes have left stays: a power cut may leave a file of length 0, see `written_at`.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
+    if not alone:  # the folder of such a process is there, or it has gone with its lock
+        file.parent.mkdir(parents=True, exist_ok=True)
     begin = f".{file.name[:40]}."  # names are at most 255 bytes long
     if sync:
         _remove_abandoned(file.parent, begin, 0 if alone else ABANDONED)

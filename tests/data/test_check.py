@@ -28,14 +28,9 @@ COUNTS = {
 }
 
 
-def checked(root, layout=None, decode=False, **data):
-    return check_dataset(DataConfig(str(root), **data), layout, decode)
-
-
-@pytest.fixture(autouse=True)
-def small_batches(monkeypatch):
-    """The datasets here have few people, which is not what they are about."""
-    monkeypatch.setattr(DataConfig, "identities", 1)
+def checked(root, layout=None, decode=False, identities=1, **data):
+    """With batches of one person: the datasets here have few people, which is not what they are about."""
+    return check_dataset(DataConfig(str(root), identities=identities, **data), layout, decode)
 
 
 @pytest.fixture
@@ -348,10 +343,9 @@ def test_identity_that_training_cannot_use(sysu):
     )
 
 
-def test_a_training_set_of_nobody_and_of_fewer_people_than_a_batch(people, monkeypatch):
-    monkeypatch.setattr(DataConfig, "identities", 8)
+def test_a_training_set_of_nobody_and_of_fewer_people_than_a_batch(people):
     message = "counts 2 with both modalities, where a batch draws 8 people: lower --data.identities"
-    assert only(checked(people).notes) == Finding("few people", "train", message)
+    assert only(checked(people, identities=8).notes) == Finding("few people", "train", message)
     table = (people / "images.csv").read_text()
     for name in ("anna", "ben"):
         table = table.replace(f"infrared.png,{name},", f"infrared.png,{name}_ir,")

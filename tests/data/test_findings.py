@@ -13,19 +13,14 @@ from csvi.data.findings import before_training
 from csvi.data.layout import read_fold
 
 
-def checked(root, layout=None, decode=False, **data):
-    return check_dataset(DataConfig(str(root), **data), layout, decode)
+def checked(root, layout=None, decode=False, identities=1, **data):
+    """With batches of one person: the datasets here have few people, which is not what they are about."""
+    return check_dataset(DataConfig(str(root), identities=identities, **data), layout, decode)
 
 
 @pytest.fixture(autouse=True)
 def eighty_columns(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-
-
-@pytest.fixture(autouse=True)
-def small_batches(monkeypatch):
-    """The datasets here have few people, which is not what they are about."""
-    monkeypatch.setattr(DataConfig, "identities", 1)
 
 
 def put(root, *files):

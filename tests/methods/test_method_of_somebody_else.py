@@ -273,3 +273,9 @@ def test_what_is_no_method_is_said_in_one_sentence(folder, name, message, capsys
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert re.search(message, said)
+
+
+def test_a_method_and_a_network_that_disagree_on_masks_are_refused(build, monkeypatch):
+    monkeypatch.setattr(find_method("baseline"), "tests_with_masks", lambda settings: True)
+    with pytest.raises(CsviError, match="baseline and its network disagree on masks at test"):
+        build("baseline")

@@ -47,6 +47,9 @@ def test_a_run_that_has_only_begun_is_told(tmp_path):
     (tmp_path / ".lock").touch()
     with pytest.raises(CsviError, match=f"no training has left anything in {tmp_path} yet"):
         Run.open(tmp_path)
+    (tmp_path / "masks.json").touch()  # as of another command that locks its folder
+    with pytest.raises(CsviError, match="is not the folder of a run"):
+        Run.open(tmp_path)
 
 
 @pytest.mark.parametrize("root", ["folder"], indirect=True)

@@ -100,7 +100,8 @@ def reproduce_methods(
         try:
             method.pretrained(config.method)
         except CsviError as error:
-            raise CsviError(f"{name}: {error} (method.weights is --weights {name}=PATH here)") from error
+            here = f" (method.weights is --weights {name}=PATH here)" if "method.weights" in str(error) else ""
+            raise CsviError(f"{name}: {error}{here}") from error
     evaluations = {}
     for name, of_method in runs.items():
         options = Options(flip=find_method(name).flip)

@@ -87,7 +87,7 @@ def tsne(runs: Sequence[Run], identities: int = 12, seed: int = 0) -> Planes:
 
     Raises:
         CsviError: the runs have different test images, fewer than two identities have both modalities, or a
-            run tells none from another.
+            run gives everybody the same embedding.
     """
     records = same_test_images(runs)
     members = both_modalities(records)

@@ -112,7 +112,7 @@ def embedder_of(settings: Namespace, facts: "Facts | None" = None) -> "Embedder"
     model, dimensions = settings.run, settings.dimensions
     if not model:
         if not facts:
-            raise CsviError("give the model that embeds: --run RUN")
+            raise CsviError("give the model that embeds: --run RUN (only a gallery that is filled names its own)")
         model = facts.model
         missing = model.startswith("/") and not expanded(model).exists()
         if not model or missing:

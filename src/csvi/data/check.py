@@ -86,8 +86,9 @@ def check_dataset(
     """Look at every list, every file and every mask of a dataset, with a bar of progress on standard error.
 
     Args:
-        data: root, masks, their values, and ranges.
-        layout: name of the layout, see `find_layout`; by default the one that the folder looks like.
+        data: root, masks, their values, ranges, and the people of a batch; every fold is looked at.
+        layout: name of the layout, see `find_layout`; by default the one that the folder looks like, whatever `data`
+            says.
         decode: decode every image and mask, and not only read its header.
         ray: where to look at the files; by default in this process.
 
@@ -109,7 +110,7 @@ def check_dataset(
     training = benchmarks[0].train or list(images)
     depths, wrong_depths, odd_depths = depths_of(root, images, training, looks, data)
     searched = [finding for benchmark in benchmarks for finding in searches(benchmark)]
-    trained = [finding for benchmark in benchmarks for finding in trainable(benchmark)]
+    trained = [finding for benchmark in benchmarks for finding in trainable(benchmark, data.identities)]
     beside, unlisted = _beside(root, benchmarks, records)
     problems = [
         *unreadable,

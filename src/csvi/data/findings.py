@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from csvi.config import DataConfig
 from csvi.data.layout import Layout, find_layout, protocols_of
 from csvi.data.names import look_alikes
 from csvi.data.records import DISTRACTOR, Benchmark, ImageRecord, Modality, paired_images
@@ -156,9 +155,9 @@ def one_modality(benchmark: Benchmark) -> Iterator[Finding]:
                 yield Finding("one modality", who, message)
 
 
-def trainable(benchmark: Benchmark) -> Iterator[Finding]:
-    """A training set without anybody who has both modalities, or with `few people`: less than a batch draws."""
-    records, batch = [*benchmark.train, *benchmark.val], DataConfig.identities
+def trainable(benchmark: Benchmark, batch: int) -> Iterator[Finding]:
+    """A training set without anybody who has both modalities, or with `few people`: less than `batch`."""
+    records = [*benchmark.train, *benchmark.val]
     if not records:  # a dataset to test on
         return
     people = len(paired_images(records))

@@ -115,7 +115,7 @@ def depths_of(
 ) -> tuple[dict[str, Depth], list[Finding], list[Finding]]:
     """Measure a sample of the images of more than 8 bits; what is wrong with them, and what may be intended.
 
-    Training takes its sample from all its images.
+    Training samples all its images, deep or not, so that its range may differ a little.
     """
     depths: dict[str, Depth] = {}
     wrong: list[Finding] = []

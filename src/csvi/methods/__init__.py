@@ -5,6 +5,7 @@ A method of somebody else needs no line here: name it as `module:Class` (docs/ex
 
 from csvi.catalogue import METHODS
 from csvi.config import Config
+from csvi.errors import CsviError
 from csvi.methods.method import Method, Published
 from csvi.plugins import find
 
@@ -18,10 +19,17 @@ def build_method(config: Config, identities: int) -> Method:
     """Build the method of a run with random weights, for so many classes.
 
     Raises:
-        CsviError: there is no such method or backbone, or images of this size are too small for it.
+        CsviError: there is no such method or backbone, images of this size are too small for it, or it disagrees with
+            its network on whether masks are needed at test.
     """
-    method = find_method(config.method.name)
-    return method(config.method, identities, config.data.height, config.data.width)
+    kind = find_method(config.method.name)
+    method = kind(config.method, identities, config.data.height, config.data.width)
+    if method.net.takes_masks != kind.tests_with_masks(config.method):
+        raise CsviError(
+            f"the method {config.method.name} and its network disagree on masks at test: tests_with_masks of the one "
+            "must be takes_masks of the other"
+        )
+    return method
 
 
 __all__ = ["METHODS", "Method", "Published", "build_method", "find_method"]

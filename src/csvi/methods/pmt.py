@@ -84,8 +84,8 @@ class PMTSettings(PretrainedSettings):
     weights: str = "imagenet"
     """Initial weights of the backbone: imagenet (torchvision's download, of transformers for vit_base alone), none, or
     the path of a state dict with the names of timm or torchvision; published is jx_vit_base_p16_224-80ecf9dd.pth of
-    timm's release v0.1-vitjx, of ImageNet-21k and then 1k by its name. Or a run that was trained on other people:
-    everything but its classifiers is loaded. A run of a transformer must be of images of the same size."""
+    timm's release v0.1-vitjx, of ImageNet-21k and then 1k, to judge by its name. Or a run that was trained on other
+    people: everything but its classifiers is loaded. A run of a transformer must be of images of the same size."""
     grey_epochs: int = 6
     """Epochs of the first stage, in which visible images are grey and triplets lie within a modality."""
     margin: float = 0.1

@@ -30,8 +30,8 @@ class EmbeddingNet(nn.Module, PyTorchModelHubMixin, library_name="csvi", tags=["
 
     takes_masks = False
     """Whether `forward` also takes the masks of the images, (B, 1, H, W) in [0, 1], and which images have one, (B,)
-    bool or None for all: an evaluation then needs masks of the test images, and nothing else can embed. It is the
-    setting `test_masks` of a method that says so."""
+    bool or None for all: an evaluation then needs masks of the test images, and nothing else can embed. Its
+    method says the same, see `Method.tests_with_masks`."""
 
     def __init__(self, method: str, height: int, width: int):
         super().__init__()

@@ -32,7 +32,7 @@ from csvi.evaluate.refine import NO_REFINEMENT
 from csvi.fabric import choose_precision, make_fabric
 from csvi.methods import Method, find_method
 from csvi.model.net import EmbeddingNet
-from csvi.model.weights import MODEL, model_file
+from csvi.model.weights import model_file
 from csvi.paths import as_argument, expanded, name_of_folder
 from csvi.progress import progress
 from csvi.runs.embeddings import embed_together, kept_embeddings, key_of
@@ -142,7 +142,7 @@ class Run:
         path = folder if folder.is_dir() else path
         file = folder / "config.yaml"
         if not file.is_file():
-            if (folder / lock.FILE).is_file() and not (folder / MODEL).is_file():
+            if folder.is_dir() and [entry.name for entry in folder.iterdir()] == [lock.FILE]:
                 raise CsviError(f"no training has left anything in {path} yet: wait for it, or start it again")
             return cls._of_model_alone(str(path), options)
         config = load_config(file)
