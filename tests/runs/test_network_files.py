@@ -263,6 +263,15 @@ def test_what_cannot_be_a_model_of_the_hub_is_not_asked_for_there(hub, name):
     assert hub == []
 
 
+def test_a_file_is_no_folder_and_not_asked_for_on_the_hub(hub, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/weights").touch()
+    with pytest.raises(CsviError, match="runs/weights is a file: give the folder of a run or a model"):
+        load_net("runs/weights")
+    assert hub == []
+
+
 @pytest.mark.parametrize("name", ["one_colour:OneColourMethod", "os:system", "cosegment"])
 def test_a_model_of_the_hub_that_names_other_code_is_refused(hub, tmp_path, name):
     file = tmp_path / "0123abc" / "config.json"

@@ -127,7 +127,9 @@ def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(tmp_path, monke
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CsviError, match="there is no such folder"):
         Run.open("nowhere", Options(root="data"))
-    with pytest.raises(CsviError, match="runs/typo is not the folder of a run, there is no such folder here: of a"):
+    with pytest.raises(
+        CsviError, match="runs/typo is not the folder of a run, no such folder here: of a model of the Hub"
+    ):
         Run.open("runs/typo")
 
 

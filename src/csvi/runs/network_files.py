@@ -77,6 +77,8 @@ def located(run: str | Path) -> tuple[Path, bool]:
     folder = expanded(run)
     if folder.is_dir():
         return folder, True
+    if folder.exists():
+        raise CsviError(f"{run} is a file: give the folder of a run or a model")
     if not HUB_NAME.fullmatch(str(run)):
         raise CsviError(f"there is no folder {run}: give a run folder, a folder of a model, or OWNER/NAME of the Hub")
     return _downloaded(str(run)), False
