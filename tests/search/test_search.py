@@ -23,7 +23,7 @@ from csvi.search.features import write_features
 from csvi.search.fill import Choices, add_crops, add_features, gallery_for_crops, gallery_for_features
 from csvi.search.gallery import Hit, open_gallery
 from csvi.search.query import Where, average, moment, search
-from csvi.search.strip import write_strip
+from csvi.search.strip import HEIGHT, write_strip
 from csvi.train.loop import train
 
 
@@ -347,6 +347,18 @@ def test_a_strip_shows_nothing_outside_of_the_root(tmp_path):
     hit = Hit("../secret.png", "visible", "", "", "", 0.5, 0.5)
     probe = tmp_path / "secret.png", Modality.VISIBLE
     assert write_strip([probe], [hit], tmp_path / "root", DataConfig(), tmp_path / "strip.png") == 1
+
+
+def test_a_strip_shows_what_the_root_has_links_to(tmp_path):
+    for folder in ("root", "disk2/cam1"):
+        (tmp_path / folder).mkdir(parents=True)
+    Image.new("RGB", (24, 48), "red").save(tmp_path / "disk2" / "cam1" / "a.png")
+    (tmp_path / "root" / "cam1").symlink_to(tmp_path / "disk2" / "cam1")
+    probe = tmp_path / "disk2" / "cam1" / "a.png", Modality.VISIBLE
+    hits = [Hit(path, "visible", "", "", "", 0.5, 0.5) for path in ("cam1/a.png", "cam1/../../disk2/cam1/a.png")]
+    assert write_strip([probe], hits, tmp_path / "root", DataConfig(), tmp_path / "strip.png") == 1
+    with Image.open(tmp_path / "strip.png") as strip:
+        assert [strip.getpixel((strip.width * n // 6, HEIGHT // 2)) for n in (1, 3)] == [(255, 0, 0)] * 2
 
 
 def test_a_strip_has_the_probe_in_its_range_and_what_was_found_in_the_gallerys(tmp_path):

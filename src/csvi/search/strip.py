@@ -1,4 +1,4 @@
-"""Images of a gallery, and a picture of a search: the probes, then the images that were found, best first."""
+"""A picture of a search: the probes, then the images that were found, best first."""
 
 from collections.abc import Callable, Sequence
 from io import BufferedReader
@@ -13,7 +13,7 @@ from csvi.data.images import load_image
 from csvi.data.records import Modality
 from csvi.errors import CsviError
 from csvi.paths import check_ours
-from csvi.search.gallery import Hit
+from csvi.search.gallery import Hit, absolute, path_in
 from csvi.writing import replacing
 
 WIDTH, HEIGHT, GAP, LINE = 112, 224, 8, 15
@@ -58,7 +58,7 @@ def write_strip(
     lines = max(map(len, words), default=1)
     asked = [_or_none(load_image, probe, levels_of(of_probes or data, modality)) for probe, modality in probes]
     cells = [_cell(image, ["probe"], PROBE, lines) for image in asked]
-    found = [_or_none(read_crop, root, hit.path, hit.modality, data) for hit in hits]
+    found = [_or_none(_found, root, hit, data) for hit in hits]
     cells += [_cell(image, below, FOUND, lines) for image, below in zip(found, words, strict=True)]
     width, height = cells[0].size
     columns = min(COLUMNS, len(cells))
@@ -71,29 +71,6 @@ def write_strip(
     with replacing(file) as partial:
         strip.save(partial, "PNG", pnginfo=note)
     return found.count(None)
-
-
-def read_crop(root: Path, path: str, modality: str, data: DataConfig) -> Image.Image:
-    """Read an image of a gallery, as RGB.
-
-    Args:
-        root: folder that must hold it.
-        path: relative to the root.
-        modality: `visible` or `infrared`.
-        data: ranges of images of more than 8 bits.
-
-    Raises:
-        CsviError: its path, or a link on its way, leads out of the root; or as `load_image`.
-    """
-    outside = CsviError(f"the image {path} is not shown: its path leads out of {root}")
-    try:
-        file = (root / path).resolve()
-        inside = file.is_relative_to(root.resolve())
-    except (OSError, ValueError, RuntimeError) as error:  # no path at all, or links in a circle
-        raise outside from error
-    if not inside:
-        raise outside
-    return load_image(file, levels_of(data, Modality[modality.upper()]))
 
 
 def _is_strip(file: BufferedReader) -> bool:
@@ -118,6 +95,12 @@ def _or_none(read: Callable[..., Image.Image], *of: object) -> Image.Image | Non
         return read(*of)
     except CsviError:
         return None
+
+
+def _found(root: Path, hit: Hit, data: DataConfig) -> Image.Image:
+    """Read an image of a gallery; links on its way may lead out of the root, as where a camera has its own disk."""
+    inside = path_in(Path(absolute(root)), root / hit.path)
+    return load_image(root / inside, levels_of(data, Modality[hit.modality.upper()]))
 
 
 def _cell(image: Image.Image | None, words: Sequence[str], colour: str, lines: int) -> Image.Image:

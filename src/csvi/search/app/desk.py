@@ -19,12 +19,11 @@ from csvi.data.images import BadImage, load_image, resized
 from csvi.data.records import Modality
 from csvi.errors import CsviError
 from csvi.progress import in_threads, progress
-from csvi.search.app.pictures import as_source, heatmaps_of, small
+from csvi.search.app.pictures import as_source, heatmaps_of, read_crop, small
 from csvi.search.embedder import Embedder
 from csvi.search.feedback import rocchio
 from csvi.search.gallery import Gallery, Hit
 from csvi.search.query import Where, average, search
-from csvi.search.strip import read_crop
 
 MOST_PROBES, MOST_ANSWERS = 32, 100
 MOST_COUNTED = 1_000_000

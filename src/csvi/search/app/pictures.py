@@ -6,16 +6,43 @@ Gradio serves files by their paths; it is never given one of a gallery. What lea
 import base64
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from csvi.config import DataConfig
+from csvi.data.depth import levels_of
+from csvi.data.images import load_image
 from csvi.data.records import Modality
 from csvi.errors import CsviError
 from csvi.search.embedder import Embedder
 
 LARGEST = (192, 384)
 """Width and height in pixels of a picture on the page, at most."""
+
+
+def read_crop(root: Path, path: str, modality: str, data: DataConfig) -> Image.Image:
+    """Read an image of a gallery, as RGB.
+
+    Args:
+        root: folder that must hold it.
+        path: relative to the root.
+        modality: `visible` or `infrared`.
+        data: ranges of images of more than 8 bits.
+
+    Raises:
+        CsviError: its path, or a link on its way, leads out of the root; or as `load_image`.
+    """
+    outside = CsviError(f"the image {path} is not shown: its path leads out of {root}")
+    try:
+        file = (root / path).resolve()
+        inside = file.is_relative_to(root.resolve())
+    except (OSError, ValueError, RuntimeError) as error:  # no path at all, or links in a circle
+        raise outside from error
+    if not inside:
+        raise outside
+    return load_image(file, levels_of(data, Modality[modality.upper()]))
 
 
 def small(image: Image.Image) -> Image.Image:
