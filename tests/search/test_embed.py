@@ -80,12 +80,6 @@ def test_rows_have_the_order_of_the_images_whatever_the_batches(table, tmp_path,
     assert sorted(each.name for each in tmp_path.iterdir()) == ["crops", f"f{suffix}"]
 
 
-def test_images_whose_modality_was_guessed_are_named(table, tmp_path):
-    table.write_text(table.read_text().replace("T12:00:03,infrared", "T12:00:03,"))
-    embed_to_file(Colours(), crops_of(table), tmp_path / "f.npz")
-    assert read_features(tmp_path / "f.npz").facts["guessed"] == ["3.png"]
-
-
 def test_half_takes_half_the_bytes(table, tmp_path):
     for half in (False, True):
         embed_to_file(Colours(), crops_of(table), tmp_path / f"{half}.npz", half)

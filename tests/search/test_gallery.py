@@ -16,7 +16,7 @@ from pymilvus import DataType
 
 from csvi.errors import CsviError
 from csvi.search.fill import Choices, add_features, gallery_for_features
-from csvi.search.gallery import NO_TIME, Entry, Gallery, metric_of, open_gallery, path_in, seconds_of
+from csvi.search.gallery import NO_TIME, Entry, Gallery, facts_of, metric_of, open_gallery, path_in, seconds_of
 from csvi.search.milvus import Milvus
 from csvi.search.query import Where, search
 
@@ -259,7 +259,7 @@ def test_what_milvus_lite_cannot_keep_is_refused_before_anything_is_made(uri, fe
 
 def test_an_index_of_a_server_looks_at_all_images_where_too_few_were_found():
     """No server with DISKANN is at hand: what one is asked."""
-    asked = []
+    asked, count = [], 500
 
     class Client:
         def search(self, *_, search_params, **__):
@@ -267,7 +267,7 @@ def test_an_index_of_a_server_looks_at_all_images_where_too_few_were_found():
             return [[]]
 
         def query(self, *_, **__):
-            return [{"count(*)": 500}]
+            return [{"count(*)": count}]
 
     gallery = object.__new__(Gallery)
     gallery.facts = SimpleNamespace(half=False, dim=8, metric="l2", index="DISKANN")
@@ -275,6 +275,9 @@ def test_an_index_of_a_server_looks_at_all_images_where_too_few_were_found():
     gallery._client, gallery._collection = Client(), "csvi"
     gallery.nearest(np.ones(8, np.float32), 10)
     assert asked == [{"search_list": 128}, {"search_list": 500}]
+    count = 3_000_000
+    gallery.nearest(np.ones(8, np.float32), 16_384)
+    assert asked[2:] == [{"search_list": 16_384}, {"search_list": 65_535}]
 
 
 def test_embeddings_are_looked_up_some_at_a_time_and_none_of_no_image(uri, features, monkeypatch):
@@ -304,6 +307,13 @@ def test_sixteen_bits_are_sent_as_such(make_features):
     gallery._client, gallery._collection = Client(), "csvi"
     gallery.add(features.embedding, [Entry(path, "visible", "", "", "") for path in features.path.tolist()])
     assert [row["embedding"].dtype for row in sent] == [np.float16] * 3
+    beyond = np.array([[1e5, *[1] * 7]], np.float32)
+    with pytest.raises(CsviError, match="numbers beyond 65,504, which 16 bits cannot hold: leave --half out"):
+        gallery.add(beyond, [Entry("beyond.jpg", "visible", "", "", "")])
+    assert len(sent) == 3
+    gallery.facts.metric = "cosine"  # whose embeddings are brought to length 1 first
+    gallery.add(beyond, [Entry("beyond.jpg", "visible", "", "", "")])
+    assert sent[3]["embedding"].tolist() == np.array([1, *[1e-5] * 7], np.float16).tolist()
 
 
 def no_file(folder):
@@ -371,6 +381,25 @@ def test_what_is_no_gallery_is_one_sentence(tmp_path, make, capfd):
     assert "secret" not in str(raised.value)
     assert capfd.readouterr() == ("", "")
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metric": "ip"}, r"the gallery 'csvi' in .* is of an earlier csvi \(metric ip\): fill it anew, in another"),
+        ({"metric": "ip", "index": "IVF_SQ8"}, r"of an earlier csvi \(metric ip, index IVF_SQ8\)"),
+        ({"index": "IVF_FLAT"}, r"of an earlier csvi \(index IVF_FLAT\)"),
+        ({"metric": "hamming"}, "is none of csvi"),
+        ({"index": ["IVF_FLAT"]}, "is none of csvi"),
+    ],
+)
+def test_a_gallery_of_an_earlier_csvi_is_named_so(uri, features, change, message):
+    with filled(uri, features) as gallery:
+        facts = json.dumps(dataclasses.asdict(gallery.facts) | change)
+        gallery._client.alter_collection_properties("csvi", {"csvi": facts})
+    for opened in (lambda: open_gallery(uri), lambda: facts_of(uri), lambda: filled(uri, features)):
+        with pytest.raises(CsviError, match=message):
+            opened()
 
 
 def test_a_new_gallery_needs_its_folder(tmp_path, features):

@@ -34,7 +34,7 @@ from csvi.npz import read_arrays
 from csvi.progress import progress
 from csvi.ray_engine import RayEngine
 from csvi.search.embedder import BATCH, Embedder, open_embedder
-from csvi.search.features import Features, check_suffix, read_features, write_features
+from csvi.search.features import Features, check_suffix, in_16_bits, read_features, write_features
 from csvi.threads import reading_threads
 from csvi.writing import replacing
 
@@ -215,7 +215,6 @@ def _make(
         "model": embedder.model,
         "root": str(crops.root),
         **crops.ranges,
-        "guessed": sorted(path for path, what in crops.guessed.items() if "modality" in what),
         "version": csvi.__version__,
         "key": key,
         "left_out": left_out,
@@ -298,10 +297,9 @@ def _write_piece(file: Path, piece: Sequence[ImageRecord], parts: Sequence[Embed
     rows = {record: row for part in parts for record, row in zip(part.records, part.embedding, strict=True)}
     whys = {path: why for part in parts for path, why in part.left_out.items()}
     left_out = {record.path: whys[record.path] for record in piece if record.path in whys}
-    with np.errstate(over="ignore"):
-        embedding = np.array([rows[record] for record in piece if record in rows], np.float16 if half else np.float32)
-    if not np.isfinite(embedding).all():
-        raise CsviError("embeddings hold numbers beyond 65,504, which 16 bits do not: leave --half out")
+    embedding = np.array([rows[record] for record in piece if record in rows], np.float32)
+    if half:
+        embedding = in_16_bits(embedding)
     with replacing(file) as partial, partial.open("wb") as opened:
         np.savez(opened, embedding=embedding, left_out=np.array(json.dumps(left_out)))
 

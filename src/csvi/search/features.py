@@ -42,8 +42,7 @@ class Features:
     """Name of the track; empty if none is known."""
     facts: Mapping[str, Any]
     """`fingerprint` and `name` of the model, `dim`, `root`, `version` of csvi. Of csvi embed also `model`, see
-    `Embedder.model`, `visible_range` and `infrared_range`, see `Crops.ranges`, `key`, `left_out` and
-    `guessed`: paths of the images whose modality is a guess."""
+    `Embedder.model`, `visible_range` and `infrared_range`, see `Crops.ranges`, `key` and `left_out`."""
 
     @classmethod
     def of(
@@ -111,6 +110,15 @@ def metadata(crops: Crops, record: ImageRecord) -> dict[str, str]:
         "time": record.time or "",
         "track": record.track or "",
     }
+
+
+def in_16_bits(embedding: np.ndarray) -> np.ndarray:
+    """Round finite embeddings to float16; raises `CsviError` if one is beyond it."""
+    with np.errstate(over="ignore"):
+        rounded = embedding.astype(np.float16)
+    if not np.isfinite(rounded).all():
+        raise CsviError("embeddings hold numbers beyond 65,504, which 16 bits cannot hold: leave --half out")
+    return rounded
 
 
 def check_suffix(file: Path) -> None:

@@ -24,6 +24,7 @@ from csvi.config import RANGES, DataConfig
 from csvi.errors import CsviError
 from csvi.paths import expanded
 from csvi.plain import from_plain, printable
+from csvi.search.features import in_16_bits
 from csvi.search.milvus import Milvus, is_local, quoted
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,11 @@ CANDIDATES = 128
 """Images that an approximate index looks at more closely, at least."""
 CANDIDATES_IF_FILTERED = 4096
 """The same where conditions leave out images: the graph of HNSW also leads through these, and they count."""
+LONGEST_LIST = 65_535
+"""The same of DISKANN, at most: a server keeps the list in order in its memory for every search, and versions of Milvus
+limit it (2.2 to this number)."""
+GONE = {"metric": ["ip"], "index": ["IVF_FLAT", "IVF_SQ8"]}
+"""Facts that a gallery of an earlier csvi may have."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +184,8 @@ class Gallery:
             entries: of the same images.
 
         Raises:
-            CsviError: embeddings are of another length or hold NaN or infinity, or Milvus refuses them.
+            CsviError: embeddings are of another length or hold NaN, infinity or what 16 bits cannot hold, or Milvus
+                refuses them.
         """
         vectors = self._kept(embeddings)
         rows = [
@@ -306,7 +313,8 @@ class Gallery:
 
     def _search(self, vector: np.ndarray, limit: int, condition: str, candidates: int) -> list[Hit]:
         names = {"HNSW": "ef", "HNSW_SQ": "ef", "DISKANN": "search_list"}
-        own = {names[self.facts.index]: max(candidates, limit)} if self.facts.index in names else {}
+        most = min(candidates, LONGEST_LIST) if self.facts.index == "DISKANN" else candidates
+        own = {names[self.facts.index]: max(most, limit)} if self.facts.index in names else {}
         with self._milvus.speaking("search"):
             (found,) = self._client.search(
                 self._collection,
@@ -321,7 +329,8 @@ class Gallery:
     def _kept(self, embeddings: np.ndarray) -> np.ndarray:
         """Embeddings as they are kept, (n, dim) float32 or float16; those that are compared by cosine at length 1.
 
-        Raises `CsviError` if they are of another length, or hold NaN or infinity, which would rank anywhere.
+        Raises `CsviError` if they are of another length, or hold NaN or infinity, which would rank anywhere, or what 16
+        bits cannot hold.
         """
         if embeddings.shape[1:] != (self.facts.dim,):
             raise CsviError(
@@ -333,7 +342,7 @@ class Gallery:
         if self.facts.metric == "cosine":
             lengths = np.linalg.norm(embeddings.astype(np.float32, copy=False), axis=1, keepdims=True)
             embeddings = embeddings / np.maximum(lengths, np.finfo(np.float32).tiny)
-        return embeddings.astype(np.float16 if self.facts.half else np.float32, copy=False)
+        return in_16_bits(embeddings) if self.facts.half else embeddings.astype(np.float32, copy=False)
 
     def _hit(self, row: Mapping[str, Any]) -> Hit:
         value = float(row["distance"])  # as Milvus calls it: the inner product, or the squared distance
@@ -489,7 +498,13 @@ def _facts_of(milvus: Milvus, collection: str) -> Facts:
         described = milvus.client.describe_collection(collection)
     try:
         kept = described["properties"].get(PROPERTY) or described["description"]  # Milvus Lite has no description
-        facts: Facts = from_plain(Facts, printable(json.loads(kept)))
+        plain = printable(json.loads(kept))
+        if gone := [f"{name} {plain[name]}" for name, values in GONE.items() if plain[name] in values]:
+            raise CsviError(
+                f"the gallery {collection!r} in {milvus.name} is of an earlier csvi ({', '.join(gone)}): fill it anew, "
+                "in another file or --collection"
+            )
+        facts: Facts = from_plain(Facts, plain)
         return facts
     except (KeyError, ValueError, AttributeError) as error:
         raise CsviError(
