@@ -73,7 +73,8 @@ def test_a_training_that_is_stopped_resumes_as_if_never_stopped(rendered, quick,
 
 
 def test_weights_have_their_name_when_they_have_been_measured(rendered, quick, tmp_path, monkeypatch):
-    out = tmp_path / "new" / "out.safetensors"
+    out, calls = tmp_path / "new" / "out.safetensors", []
+    monkeypatch.setattr(fit, "write_benchmark", lambda *call: calls.append(call))
 
     def measured(*_):
         assert [file.name for file in out.parent.iterdir() if not file.name.startswith(".")] == ["out.ckpt"]
@@ -83,6 +84,10 @@ def test_weights_have_their_name_when_they_have_been_measured(rendered, quick, t
     fit_segmenter(out, rendered, quick)
     assert Embedded(out).sureness == 0.5
     assert list(out.parent.iterdir()) == [out]
+    assert calls == [
+        (rendered / "train", SynthConfig("folder", "study", 7, 96, 48)),
+        (rendered / "test", SynthConfig("folder", "tiny", 8, 96, 48)),
+    ]  # others are tested on than are trained on
 
 
 @pytest.mark.slow

@@ -231,7 +231,7 @@ def test_the_demo_is_run_and_indexed_once_and_opened(coseg_run, sysu_root, recor
     assert main(["app", "--gallery", "demo/gallery.db", "--host", "0.0.0.0"]) == 0
     page, seen, _ = capsys.readouterr().out.splitlines()[-3:]
     assert page == "page: http://0.0.0.0:7860, log in as csvi; Ctrl-C closes it"
-    assert seen.endswith(f", {len(records)}, 'long enough', '')")
+    assert seen == repr((tmp_path / "demo" / "benchmark", len(records), "long enough", ""))
 
 
 def test_without_gradio_the_command_says_what_to_install(monkeypatch, capsys):
