@@ -255,7 +255,9 @@ def _parse_benchmark(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> s
             BENCHMARKS[file.stem] = importlib.util.module_from_spec(spec)
             patch.setitem(sys.modules, file.stem, BENCHMARKS[file.stem])  # where dataclasses look for it
             spec.loader.exec_module(BENCHMARKS[file.stem])
-        return _failure(BENCHMARKS[file.stem].main, arguments[1:])
+        script = BENCHMARKS[file.stem]
+        takes = script.main if hasattr(script, "main") else script.make_parser().parse_args
+        return _failure(takes, arguments[1:])
 
 
 BENCHMARKS = {}

@@ -25,7 +25,7 @@ def test_home(monkeypatch, tmp_path):
     "use",
     [
         expanded,
-        check_dataset,
+        lambda path: check_dataset(DataConfig(root=path)),
         lambda path: read_benchmark(DataConfig(root=path)),
         lambda path: dataset_root(path, "RegDB", "idx"),
         lambda path: attach_masks(expanded("."), {}, path),

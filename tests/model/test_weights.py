@@ -45,7 +45,7 @@ def test_packaged_weights_are_in_torchvisions_order(packaged):
 
 
 def test_packaged_weights_exist_for_mobilenet_v2_alone():
-    with pytest.raises(CsviError, match=r"mobilenet_v2 alone, not for resnet50: give --method\.weights PATH"):
+    with pytest.raises(CsviError, match=r"mobilenet_v2 alone, not for resnet50: let method.weights be another's path"):
         initial_weights("resnet50", "packaged")
 
 
@@ -162,7 +162,7 @@ def test_weights_that_cannot_be_downloaded(monkeypatch, reason):
         raise reason
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", download)
-    message = r"could not download .* of resnet50 \(.*\): give .*--method\.weights PATH, .*--method\.weights none$"
+    message = r"could not download .* of resnet50 \(.*\): let method.weights be the path of a file, or none, to start"
     with pytest.raises(CsviError, match=message):
         initial_weights("resnet50", "imagenet")
 
