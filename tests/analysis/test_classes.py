@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from csvi.analysis.gradients import batch_norms, named
+from csvi.analysis.gradients import by_loss, gradient_norms
 from csvi.cli import main
 from csvi.data.sampler import CrossModalitySampler
 from csvi.runs import Run
@@ -104,7 +104,7 @@ def test_gradients_are_of_the_classes_of_training(broken):
     for drawn in batches:
         batch = run.batch([records[sample.image] for sample in drawn])
         labels = torch.tensor([TRUTH[int(identity)] for identity in batch.identity])
-        norms.append(named(batch_norms(run.method, batch._replace(identity=labels)))[0].identity)
+        norms.append(by_loss(gradient_norms(run.method, batch._replace(identity=labels)))[0].identity)
     for modality in ("visible", "infrared"):
         mean = sum(getattr(norm, modality) for norm in norms) / len(norms)
         assert found["shared"]["identity"][modality] == pytest.approx(mean, rel=1e-4)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from csvi.analysis.gradients import Norms, batch_norms, gradients, gradients_figure, gradients_table, named
+from csvi.analysis.gradients import Norms, by_loss, gradient_norms, gradients, gradients_figure, gradients_table
 from csvi.catalogue import TABLE_3
 from csvi.data.batch import Batch
 from csvi.errors import CsviError
@@ -45,7 +45,7 @@ def batch():
 
 
 def batch_gradients(method, batch):
-    return named(batch_norms(method, batch))
+    return by_loss(gradient_norms(method, batch))
 
 
 def positive(*norms):

@@ -93,14 +93,14 @@ def gradients(run: Run, batches: int = 8, seed: int = 0) -> Gradients:
     sampler = CrossModalitySampler(images.records, run.data.identities, run.data.images, seed, skipped=images.skipped)
     drawn = [[sample.image for sample in batch] for batch in itertools.islice(sampler, batches)]
     norms = [
-        batch_norms(method, prepare(images.images[index], run.fabric.device))
+        gradient_norms(method, prepare(images.images[index], run.fabric.device))
         for index in progress(drawn, f"Gradients of {run.name}")
     ]
-    shared, task = named(torch.stack(norms).mean(0))
+    shared, task = by_loss(torch.stack(norms).mean(0))
     return Gradients(run.name, run.net.method, isinstance(method, Decode), len(drawn), len(drawn[0]), shared, task)
 
 
-def batch_norms(method: Baseline, batch: Batch) -> Tensor:
+def gradient_norms(method: Baseline, batch: Batch) -> Tensor:
     """Measure the gradients of one batch.
 
     Args:
@@ -142,8 +142,8 @@ def batch_norms(method: Baseline, batch: Batch) -> Tensor:
     return torch.stack([whole, within, across, identity], 1)
 
 
-def named(norms: Tensor) -> tuple[FeatureGradients, FeatureGradients]:
-    """Name what `batch_norms` measures."""
+def by_loss(norms: Tensor) -> tuple[FeatureGradients, FeatureGradients]:
+    """Name what `gradient_norms` measures."""
     shared, task = (FeatureGradients(*(Norms(*of_loss) for of_loss in of)) for of in norms.tolist())
     return shared, task
 

@@ -162,12 +162,10 @@ class Run:
         if not Path(path).is_dir() and not HUB_NAME.fullmatch(path):
             raise CsviError(f"{path} is not the folder of a run: there is no such folder")
         if not options.root:
-            why, alone = "it has no config.yaml", "of a model alone"
+            why = "it has no config.yaml: of a model alone"
             if not Path(path).is_dir():
-                why, alone = "there is no such folder here", "of a model of the Hub"
-            raise CsviError(
-                f"{path} is not the folder of a run, {why}: {alone}, say what to test it on with --data.root"
-            )
+                why = "there is no such folder here: of a model of the Hub"
+            raise CsviError(f"{path} is not the folder of a run, {why}, say what to test it on with --data.root")
         folder, ours = located(path)
         net = read_net(folder, ours, path)
         run = cls(path, options, options.applied_to(data_of(net, folder, path)), None)
