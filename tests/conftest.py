@@ -32,6 +32,30 @@ def pytest_collection_modifyitems(items):
             item.add_marker("slow")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def tiny_trunk():
+    """Every trunk is five convolutions, a block each, but where a test asks for `real_trunk`."""
+
+    def build_trunk(name):
+        stages, channels = [], 3
+        for number, (width, stride, total) in enumerate([(8, 4, 4), (8, 1, 4), (8, 2, 8), (16, 2, 16), (16, 1, 16)]):
+            convolution = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
+            name, block = f"block{number}", nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU())
+            stages.append(Stage({name: block}, width, total, (name,)))
+            channels = width
+        return Trunk(stages)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("csvi.model.two_stream.build_trunk", build_trunk)
+        yield
+
+
+@pytest.fixture
+def real_trunk(monkeypatch):
+    """Every trunk is what it is."""
+    monkeypatch.setattr("csvi.model.two_stream.build_trunk", trunk.build_trunk)
+
+
 @pytest.fixture
 def latin_1(monkeypatch):
     """Files are written as where the locale is in Latin-1, which has neither Δ nor †."""
@@ -133,25 +157,3 @@ def trap(tmp_path_factory):
     assert (folder / "control").exists()
     yield _Trap(folder / "ran")
     assert not (folder / "ran").exists()
-
-
-@pytest.fixture
-def tiny_trunk(monkeypatch):
-    """Every trunk is five convolutions, a block each; tests/test_goldens.py and tests/model have real ones."""
-
-    def build_trunk(name):
-        stages, channels = [], 3
-        for number, (width, stride, total) in enumerate([(8, 4, 4), (8, 1, 4), (8, 2, 8), (16, 2, 16), (16, 1, 16)]):
-            convolution = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
-            name, block = f"block{number}", nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU())
-            stages.append(Stage({name: block}, width, total, (name,)))
-            channels = width
-        return Trunk(stages)
-
-    monkeypatch.setattr("csvi.model.two_stream.build_trunk", build_trunk)
-
-
-@pytest.fixture
-def real_trunk(tiny_trunk, monkeypatch):
-    """Every trunk is what it is after all, in one test of a module that has tiny ones."""
-    monkeypatch.setattr("csvi.model.two_stream.build_trunk", trunk.build_trunk)

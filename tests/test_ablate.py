@@ -32,7 +32,7 @@ PAPER = ("R1", "R10", "R20", "mAP")
 
 
 @pytest.fixture
-def small(config, tiny_trunk, latin_1, monkeypatch):
+def small(config, latin_1, monkeypatch):
     """A small trunk, two galleries of each protocol, not ten, and no cost is measured."""
     config.train.validate_every = 1
     fewer = partial(protocols_of, trials=2)

@@ -471,7 +471,7 @@ def test_too_little_memory(monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_the_whole_job_on_the_tiny_benchmark(tmp_path, capsys):
+def test_the_whole_job_on_the_tiny_benchmark(tmp_path, capsys, real_trunk):
     """synth, train, stop, resume, evaluate, report: each says what to type next; the report is whole."""
     data, folder = tmp_path / "my data", tmp_path / "my run"
 

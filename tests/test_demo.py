@@ -32,7 +32,7 @@ def small(monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_from_nothing_to_a_report_and_not_twice(small, tmp_path, monkeypatch, capsys):
+def test_from_nothing_to_a_report_and_not_twice(small, tmp_path, monkeypatch, capsys, real_trunk):
     report = demo.run_demo(tmp_path / "demo", seed=3)
     assert report == tmp_path / "demo" / "run" / "report.html"
     assert "Synthetic data." in report.read_text()

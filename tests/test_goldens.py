@@ -21,6 +21,8 @@ from csvi.data.views import Erase, Flip, Grayscale, Shift, augment, draw, standa
 from csvi.methods import build_method, find_method
 from csvi.train.optimizer import build_optimizer, set_learning_rate
 
+pytestmark = pytest.mark.usefixtures("real_trunk")
+
 FILE = Path(__file__).with_name("goldens.json")
 VARIANTS = ("baseline", "select", "segment", "decode", "coseg", "coseg+")
 DTYPES = {"float64": torch.float64, "float32": torch.float32}

@@ -9,7 +9,7 @@ from csvi.runs.trained import Trained
 
 
 @pytest.fixture
-def net_of(tiny_trunk):
+def net_of():
     """Makes the network of a method, with numbers in each layer that it would not have at birth."""
 
     def make(method):

@@ -19,11 +19,11 @@ from csvi.export.make import FORMATS, export_file, is_ours
 from csvi.export.onnx_file import open_onnx, shorten_weights
 from csvi.export.reduction import Reduction
 from csvi.methods import METHODS, find_method
-from csvi.model.net import EmbeddingNet
+from csvi.model.net import EmbeddingNet, PartNet
+from csvi.model.trunk import build_trunk
 from csvi.model.weights import fingerprint_of
 from csvi.paths import check_ours, name_of_folder
 from csvi.runs import Run
-from csvi.runs.network_files import load_net
 
 NETS = {find_method(name).Net: name for name in METHODS}
 """Class of a network → a method that has it."""
@@ -88,10 +88,28 @@ def test_onnx_says_what_it_is(coseg_onnx, coseg_run):
     }  # fmt: skip
 
 
-def test_onnx_holds_each_weight_once_and_nothing_of_this_machine(coseg_onnx, coseg_run):
-    used = {name: tensor for name, tensor in load_net(coseg_run).named_parameters() if "classify" not in name}
-    size = coseg_onnx.stat().st_size
-    assert size < 4 * sum(tensor.numel() for tensor in used.values()) + 200_000  # and what the layers are
+@pytest.fixture(scope="module")
+def resnet():
+    """The Baseline on a ResNet-18."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("csvi.model.two_stream.build_trunk", build_trunk)
+        return PartNet("baseline", 48, 24, 5, "resnet18", parts=3, part_dim=16).eval()
+
+
+@pytest.fixture(scope="module")
+def resnet_onnx(resnet, tmp_path_factory):
+    file = tmp_path_factory.mktemp("exported") / "resnet.onnx"
+    FORMATS["onnx"].write["float32"](Graph(resnet), {}, file)
+    return file
+
+
+@pytest.mark.slow
+def test_onnx_holds_each_weight_once(resnet_onnx, resnet):
+    used = [tensor.numel() for name, tensor in resnet.named_parameters() if "classify" not in name]
+    assert resnet_onnx.stat().st_size < 4 * sum(used) + 200_000  # and what the layers are
+
+
+def test_onnx_says_nothing_of_this_machine(coseg_onnx, coseg_run):
     content = coseg_onnx.read_bytes()
     for word in (b"/src/", b"site-packages", str(coseg_run).encode()):
         assert word not in content
@@ -107,14 +125,15 @@ def test_weights_of_one_modality_lie_where_onnxruntime_lays_them_out_for_speed(c
         assert all(node.input[1] in own for node in convolutions)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("weights", "shorter"), [("float16", 1.9), ("int8", 3.3)])
-def test_short_weights_make_a_short_file_that_embeds_nearly_alike(coseg_onnx, tmp_path, weights, shorter):
-    model = onnx.load(coseg_onnx)
+def test_short_weights_make_a_short_file_that_embeds_nearly_alike(resnet_onnx, tmp_path, weights, shorter):
+    model = onnx.load(resnet_onnx)
     shorten_weights(model, weights)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, tmp_path / "short.onnx")
-    assert coseg_onnx.stat().st_size / (tmp_path / "short.onnx").stat().st_size > shorter
-    one, other = open_onnx(coseg_onnx), open_onnx(tmp_path / "short.onnx")
+    assert resnet_onnx.stat().st_size / (tmp_path / "short.onnx").stat().st_size > shorter
+    one, other = open_onnx(resnet_onnx), open_onnx(tmp_path / "short.onnx")
     assert largest_difference(one, other, 48, 24) > 0
     for modality in Modality:
         images = random_images(np.random.default_rng(2), 8, 48, 24, modality)

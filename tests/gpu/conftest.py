@@ -19,7 +19,7 @@ def device(request):
 
 
 @pytest.fixture
-def build(config, tiny_trunk):
+def build(config):
     """Build a method for eight people with weights that follow from its name, and a batch as its loader gives it.
 
     Dropouts let all through, as devices draw differently; the epoch is one in which all losses have a weight.

@@ -19,8 +19,8 @@ HEIGHT, WIDTH = 48, 40  # 16 does not divide the width
 
 
 @pytest.fixture(autouse=True)
-def tiny_everywhere(tiny_trunk, monkeypatch):
-    """Every method here has the tiny trunk; the smallest transformer is a narrow one, with 3x3 patches an image."""
+def narrow_transformer(monkeypatch):
+    """The smallest transformer is a narrow one, with 3x3 patches an image."""
     monkeypatch.setitem(SIZES, "vit_tiny", (12, 3))
 
 

@@ -21,7 +21,7 @@ def letter():
 
 
 @pytest.fixture
-def method(letter, tiny_trunk):
+def method(letter):
     """To the letter, but for a small trunk and short parts."""
     small = dataclasses.replace(letter.method, weights="none", part_dim=7, widths=(6, 4))
     data = dataclasses.replace(letter.data, height=HEIGHT, width=WIDTH)

@@ -21,7 +21,7 @@ def root(request, tmp_path_factory):
 
 
 @pytest.fixture
-def untrained(cache_folder, tiny_trunk):
+def untrained(cache_folder):
     """Makes run folders of networks as they were born."""
 
     def make(folder, root, **data):

@@ -20,6 +20,8 @@ from csvi.runs import load_config, save_config
 from csvi.runs.folder import check_room, check_same_settings, locked
 from csvi.train.loop import train
 
+pytestmark = pytest.mark.usefixtures("real_trunk")  # as in the processes that are started
+
 
 @pytest.fixture(scope="module")
 def start():

@@ -157,7 +157,7 @@ def people_gallery(people, coseg_run, tmp_path_factory):
 
 
 @pytest.fixture
-def trained_run(tiny_trunk, config, tmp_path):
+def trained_run(config, tmp_path):
     """A run that has learnt something: embeddings of others hardly differ."""
     config.method = Baseline.Settings(backbone="mobilenet_v2", weights="none", parts=3, part_dim=8)
     config.train.epochs, config.train.lr = 6, 0.02

@@ -7,7 +7,7 @@ from csvi.train.cost import training_cost
 
 
 @pytest.mark.slow
-def test_cost_of_training(config):
+def test_cost_of_training(config, real_trunk):
     config.data.identities, config.data.images = 4, 2
     cost = training_cost(config, identities=8, steps=2)
     method = build_method(config, identities=8)

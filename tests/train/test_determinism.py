@@ -18,7 +18,7 @@ def settings(config, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_and_any_number_of_loaders(settings, tmp_path, start_csvi, assert_same):
+def test_two_processes_and_any_number_of_loaders(settings, tmp_path, start_csvi, assert_same, real_trunk):
     """This one, in which much ran before, and a new one; Python hashes texts differently in each."""
     process = start_csvi("train", f"--config={tmp_path}/settings.yaml", f"--run={tmp_path}/b", "--data.workers=2")
     train(settings, tmp_path / "a")

@@ -28,8 +28,6 @@ from csvi.runs.settings import as_method
 from csvi.train import loop
 from csvi.train.loop import train, train_step, validates
 
-pytestmark = pytest.mark.usefixtures("tiny_trunk")
-
 
 def metrics(run):
     """Lines of metrics.jsonl without the speed, which is never the same."""
@@ -521,7 +519,7 @@ def test_only_who_learns_from_masks_decodes_them(config, tmp_path, name, kinds):
 
 @pytest.mark.slow
 def test_labels_end_a_run_before_it_begins_and_by_their_setting_train_as_the_masks_do(
-    config, coseg_run, sysu_root, tmp_path, real_trunk
+    config, coseg_run, sysu_root, tmp_path
 ):
     """The palette of a human parser, as it is written: pixels are labels, and colours are for people to look at."""
     root = Path(shutil.copytree(sysu_root, tmp_path / "root"))

@@ -20,8 +20,6 @@ from csvi.train.loop import train, train_step
 from csvi.train.nonfinite import AT_MOST, NonFinite, check_weights, gradients_are_finite
 from csvi.train.optimizer import build_optimizer
 
-pytestmark = pytest.mark.usefixtures("tiny_trunk")
-
 GOOD, BAD = {"identity": 1.0, "center": 2.0}, {"identity": 1.0, "center": float("nan")}
 
 
@@ -89,7 +87,7 @@ def test_the_run_stops_and_names_step_losses_and_images(two_epochs, tmp_path, mo
 
 
 @pytest.mark.slow
-def test_nothing_is_saved_of_steps_that_were_not_looked_at(two_epochs, tmp_path, monkeypatch, real_trunk):
+def test_nothing_is_saved_of_steps_that_were_not_looked_at(two_epochs, tmp_path, monkeypatch):
     """Losses are fetched every ten steps or before anything is saved; here that is the end of the epoch."""
     spoil(monkeypatch, {6}, image)
     with pytest.raises(CsviError, match="of step 6"):

@@ -16,6 +16,8 @@ from csvi.methods import METHODS, build_method
 from csvi.runs.embeddings import embed
 from csvi.runs.settings import as_method
 
+pytestmark = pytest.mark.usefixtures("real_trunk")
+
 LOSS = {"32-true": 1e-5, "bf16-mixed": 0.03}
 """Relative error allowed."""
 COSINE = {"32-true": 1 - 1e-6, "bf16-mixed": 0.998}

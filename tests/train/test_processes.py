@@ -150,7 +150,7 @@ def assert_close(found, expected, name):
 
 
 @pytest.mark.slow
-def test_two_processes_train_every_method_as_one_does_on_the_whole_batch(train_together, tiny_trunk):
+def test_two_processes_train_every_method_as_one_does_on_the_whole_batch(train_together):
     given = {}
     for name in METHODS:
         method = built(name)
@@ -164,7 +164,7 @@ def test_two_processes_train_every_method_as_one_does_on_the_whole_batch(train_t
         assert any((state[key] - before[key]).abs().max() > 1e-4 for key in state), name
 
 
-def test_without_gathering_gradients_are_those_of_the_mean_of_the_losses(train_together, tiny_trunk):
+def test_without_gathering_gradients_are_those_of_the_mean_of_the_losses(train_together):
     """Batch norms as they are. A sum over identities is then that of a process: with two, half of the whole batch's."""
     method = built("coseg").eval()
     batches = [batch_of(method)._replace(has_mask=None)]
@@ -176,7 +176,7 @@ def test_without_gathering_gradients_are_those_of_the_mean_of_the_losses(train_t
     assert each[0]["identity"] != pytest.approx(terms["identity"], rel=1e-3)  # the log has the first process's own
 
 
-def test_processes_and_micro_batches_go_together(train_together, tiny_trunk):
+def test_processes_and_micro_batches_go_together(train_together):
     method = built("coseg").eval()
     batches = [batch_of(method)._replace(has_mask=None)] * STEPS
     found = train_together({"both": (method, batches, {"gather": True, "parts": 2})})
@@ -201,7 +201,7 @@ def embed_shares(fabric, folder):
     torch.save((few, many, given), folder / f"found-{fabric.global_rank}.pt")
 
 
-def test_three_processes_embed_each_image_once_and_in_order_however_many_there_are(ranks, tmp_path, tiny_trunk):
+def test_three_processes_embed_each_image_once_and_in_order_however_many_there_are(ranks, tmp_path):
     torch.manual_seed(0)
     images = 3 * EVALUATION_BATCH + 5  # four batches, the last one smaller
     net, image, modality = (
@@ -240,7 +240,7 @@ def lines(run):
 
 
 @pytest.mark.slow
-def test_two_processes_leave_the_run_of_one_and_only_the_first_writes(ranks, settings, tmp_path):
+def test_two_processes_leave_the_run_of_one_and_only_the_first_writes(ranks, settings, tmp_path, real_trunk):
     run, other, one = tmp_path / "run", tmp_path / "other", tmp_path / "one"
     started = ranks.csvi(
         *(arguments(settings, tmp_path, folder, "--devices=2") for folder in (run, other)), stderr=tmp_path / "said"
@@ -264,7 +264,7 @@ def test_two_processes_leave_the_run_of_one_and_only_the_first_writes(ranks, set
 
 
 @pytest.mark.slow
-def test_a_lost_process_ends_the_run_which_is_resumed_on_another_number_of_them(ranks, settings, tmp_path):
+def test_a_lost_process_ends_the_run_which_is_resumed_on_another_number_of_them(ranks, settings, tmp_path, real_trunk):
     run = tmp_path / "run"
     settings.train.epochs, settings.train.checkpoint_every, settings.train.validate_every = 10_000, 1e-9, 0
     first, second = ranks.csvi(*[arguments(settings, tmp_path, run, "--devices=2")] * 2, stderr=tmp_path / "said")
@@ -328,7 +328,7 @@ def test_the_learning_rate_and_the_batch_of_each_process_are_those_that_are_set(
 
 
 @pytest.mark.parametrize("parts", [2, 4])
-def test_micro_batches_give_the_gradient_of_the_batch_but_for_batch_norms(parts, tiny_trunk):
+def test_micro_batches_give_the_gradient_of_the_batch_but_for_batch_norms(parts):
     """Identity, hetero-center, co-segmentation and mask losses, also where it is a sum over identities."""
     for settings in ({}, {"mask_channels": "identity", "center_reduction": "mean"}):
         method = built("coseg", **settings).eval()  # batch norms as they are
@@ -337,7 +337,7 @@ def test_micro_batches_give_the_gradient_of_the_batch_but_for_batch_norms(parts,
         torch.testing.assert_close(trained(alone(), method, [batch], parts=parts), whole, rtol=1e-6, atol=1e-9)
 
 
-def test_micro_batches_hold_all_images_of_their_identities_in_order(tiny_trunk):
+def test_micro_batches_hold_all_images_of_their_identities_in_order():
     batch = batch_of(built("caj"))
     first, second = in_parts(batch, 2)
     assert sorted(first.identity.unique().tolist() + second.identity.unique().tolist()) == [0, 1, 2, 3]
@@ -356,7 +356,7 @@ def test_a_sum_over_identities_is_that_of_the_whole_batch():
 
 
 @pytest.mark.parametrize("name", ["coseg", "agw", "deen", "hc", "mtl", "mpanet"])
-def test_a_step_with_blocks_that_are_computed_again_is_the_same(name, tiny_trunk):
+def test_a_step_with_blocks_that_are_computed_again_is_the_same(name):
     plain = built(name)
     frugal = copy.deepcopy(plain)
     batches = [batch_of(plain, seed) for seed in range(2)]

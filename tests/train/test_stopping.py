@@ -18,8 +18,6 @@ from csvi.train import loop
 from csvi.train.loop import train
 from csvi.train.stopping import TimeLimit, any_process, seconds, stop_signal, works_ahead
 
-pytestmark = pytest.mark.usefixtures("tiny_trunk")
-
 
 @pytest.mark.parametrize(
     ("text", "expected"),

@@ -20,8 +20,6 @@ from csvi.runs.evaluation import evaluate_run, save_evaluation
 from csvi.train import loop
 from csvi.train.loop import train
 
-pytestmark = pytest.mark.usefixtures("tiny_trunk")
-
 
 @pytest.fixture(scope="module")
 def thermal_root(sysu_root, tmp_path_factory):
@@ -151,7 +149,7 @@ def test_resuming_with_the_same_range_in_other_words_is_not(thermal, whole):
     train(thermal, folder, resume="auto")
 
 
-def test_a_run_on_8_bits_has_to_be_told_the_range(baseline_run, thermal_root, tmp_path, real_trunk):
+def test_a_run_on_8_bits_has_to_be_told_the_range(baseline_run, thermal_root, tmp_path):
     folder = shutil.copytree(baseline_run, tmp_path / "run")
     options = Options(root=str(thermal_root), cache=str(tmp_path / "cache"))
     with pytest.raises(CsviError, match=r"more than 8 bits a pixel: say which values .* --data\.infrared_range"):

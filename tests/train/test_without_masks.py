@@ -13,8 +13,6 @@ from csvi.runs.settings import as_method
 from csvi.train import loop
 from csvi.train.loop import train, train_step
 
-pytestmark = pytest.mark.usefixtures("tiny_trunk")
-
 
 @pytest.fixture
 def settings(config, sysu_root, tmp_path):
