@@ -7,7 +7,7 @@ import itertools
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin
 
 import yaml
 from jsonargparse import SUPPRESS, ActionConfigFile, ArgumentParser, set_parsing_settings
@@ -23,7 +23,10 @@ METHOD = "one of csvi methods, or module:Class"
 CONFIG = "YAML file of settings, or one of csvi's by its name (sysu, methods/agw)"
 """Help of `--config`."""
 
-_KINDS = {"<class 'float'>": "a finite number", "<class 'int'>": "a whole number", "<class 'bool'>": "true or false"}
+_KINDS = {
+    "<class 'float'>": "a finite number", "<class 'int'>": "a whole number", "<class 'bool'>": "true or false",
+    "<class 'dict'>": "a mapping, as {NAME: VALUE}", "<class 'list'>": "a list, as [VALUE, VALUE]",
+}  # fmt: skip
 """Types as jsonargparse writes them, and in plain words."""
 
 
@@ -58,14 +61,15 @@ class Parser(ArgumentParser):
 def _in_plain_words(message: str, parser: ArgumentParser) -> str:
     """Put what jsonargparse says without types of Python, and with the option that was meant."""
     names = {action.dest: action.option_strings[-1] for action in parser._actions if action.option_strings}
+    types = {action.dest: getattr(action, "_typehint", None) for action in parser._actions}
     for pattern in (
         r'Parser key "(\S+)": Expected a (.+?)\. Got value: (.*)',
         r'Parser key "(\S+)": Does not .*? Errors: - Expected a (.+?) - Expected a <.*NoneType.* Given value: (.*)',
     ):
         if found := re.fullmatch(pattern, message):
             key, kind, value = found.groups()
-            choices = re.fullmatch(r"typing\.Literal\[(.*)\]", kind)
-            kind = f"one of {choices[1].replace(chr(39), '')}" if choices else _KINDS.get(kind)
+            choices = get_args(types.get(key)) if get_origin(types.get(key)) is Literal else ()
+            kind = f"one of {', '.join(map(str, choices))}" if choices else _KINDS.get(kind)
             return f"{key} is {value}: it must be {kind}" if kind else message
     if found := re.fullmatch(r"the following arguments are required: (.*)", message):
         needed = ", ".join(names.get(name, name) for name in found[1].split(", "))
