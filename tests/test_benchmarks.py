@@ -550,7 +550,7 @@ def test_the_images_of_some_cameras(benchmark, sysu_root, tmp_path):
 
 
 @pytest.mark.long
-def test_the_cost_of_methods_on_trunks(benchmark, capsys):
+def test_the_cost_of_methods_on_trunks(benchmark, capsys, real_trunk):
     small = ["--height", "64", "--width", "32", "--identities", "2", "--images", "2", "--steps", "1", "--classes", "4"]
     assert run(benchmark("methods"), ["--methods", "agw", "deen", "--backbones", "resnet18", *small]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines() if "resnet18" in line]

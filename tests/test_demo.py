@@ -51,7 +51,9 @@ def test_from_nothing_to_a_report_and_not_twice(small, tmp_path, monkeypatch, ca
 
 
 @pytest.mark.long
-def test_predicted_masks_are_trained_on_and_the_exact_ones_compared_with(small, tmp_path, monkeypatch, capsys):
+def test_predicted_masks_are_trained_on_and_the_exact_ones_compared_with(
+    small, tmp_path, monkeypatch, capsys, real_trunk
+):
     out = tmp_path / "demo"
     report = demo.run_demo(out, seed=3, masks="predicted")
     assert report == out / "run-predicted" / "report.html"

@@ -418,6 +418,8 @@ def prepared(tmp_path_factory):
         for source, copies in COPIES.items():
             for copy in copies:
                 shutil.copytree(source, copy)
+                if copy.endswith(("-0", "-1")):  # a mean counts a run once, which an evaluation names
+                    run_ours(["evaluate", copy])
         for file in Path("labelled/masks").rglob("*.png"):  # 1 for the person, in place of 255 with soft edges
             Image.open(file).point(lambda grey: grey > 127).save(file)
         table = Path("CROPS/images.csv")

@@ -151,6 +151,20 @@ def test_the_mean_is_over_the_batches(begun):
     assert two.shared.across == ZERO
 
 
+def test_images_that_training_skipped_are_not_drawn(begun, monkeypatch):
+    run, drawn = begun("baseline"), set()
+    images = run.training_set
+    images.skipped = {number: "damaged" for number, record in enumerate(images.records) if record.identity == 3}
+
+    def measured(method, batch):
+        drawn.update(batch.identity.tolist())
+        return torch.zeros(2, 4, 2)
+
+    monkeypatch.setattr("csvi.analysis.gradients.gradient_norms", measured)
+    gradients(run, batches=4)
+    assert drawn == set(images.labels.values()) - {images.labels[3]}
+
+
 def test_what_is_missing_is_named(begun, tmp_path):
     run = begun("decode")
     (tmp_path / "decode" / "method.safetensors").unlink()

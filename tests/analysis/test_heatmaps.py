@@ -1,5 +1,6 @@
 """Figure 6: shares of activation worked out by hand and image by image, and pictures in their places."""
 
+import copy
 import dataclasses
 import json
 
@@ -7,12 +8,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional as F
 
 from csvi.analysis.heatmaps import (
+    activation_energy,
     heatmap,
     heatmaps_figure,
     heatmaps_table,
     inside,
+    overlay,
     person_shares,
     share_inside,
 )
@@ -123,6 +127,16 @@ def test_columns_of_the_figure(runs):
     )
 
 
+def test_the_heatmap_of_a_run_on_larger_images_is_whole(runs):
+    small, large = runs[0], copy.copy(runs[0])
+    large.data = dataclasses.replace(small.data, height=96, width=48)
+    test = {small.image(record).tobytes(): record for record in small.benchmark.test}
+    for image, _, drawn, _ in pictures(heatmaps_figure([small, large], rows=1), 4):
+        energy = activation_energy(large, large.batch([test[image.tobytes()]]))
+        whole = F.interpolate(heatmap(energy, 96, 48, 16)[:, None], (48, 24), mode="bilinear")[0, 0]
+        np.testing.assert_allclose(drawn, overlay(image, whole.numpy()), atol=0.02)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "by", "said"),
@@ -139,6 +153,19 @@ def test_the_mask_is_that_of_the_papers_model_if_it_is_shown(born, with_statisti
     masks = [row[-2] for row in pictures(figure, len(names) + 3)]
     assert all(np.array_equal(mask, other) for mask, other in zip(masks, alone, strict=True))
     assert f"mask by {opened[by].name}, {said}" in figure.texts[-1].get_text().splitlines()
+
+
+def test_a_mask_is_predicted_with_so_many_images_of_each_modality(runs, monkeypatch):
+    given = []
+
+    def predicted(run, records, sets):
+        given.append([record.modality for record in records])
+        return [torch.zeros(len(records), 48, 24)]
+
+    monkeypatch.setattr("csvi.analysis.heatmaps.TOGETHER", 2)
+    monkeypatch.setattr("csvi.analysis.heatmaps.predict_sets", predicted)
+    heatmaps_figure(runs[1:], rows=1)
+    assert [sorted(modalities) for modalities in given] == [[0, 0, 1, 1]] * 2
 
 
 def test_the_figure_without_masks(runs, with_test):

@@ -7,6 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from sklearn.manifold import TSNE
 
 from csvi.analysis.images import both_modalities
 from csvi.analysis.tsne import center_distances, tsne, tsne_figure, tsne_table
@@ -69,12 +70,28 @@ def test_the_plane_holds_the_same_images_for_every_run(runs):
     assert planes.runs[0].points != planes.runs[1].points
 
 
+def test_the_plane_holds_so_many_images_of_each_modality_of_an_identity(runs, monkeypatch):
+    monkeypatch.setattr("csvi.analysis.tsne.IMAGES", 3)
+    planes = tsne(runs[:1], identities=4)
+    assert planes.modality == ([0] * 3 + [1] * 3) * 4
+
+
 @pytest.mark.slow
 def test_a_seed_gives_the_same_plane_again(runs):
     planes = tsne(runs[:1], identities=3, seed=4)
     assert tsne(runs[:1], identities=3, seed=4) == planes
     assert tsne(runs[:1], identities=3, seed=5).identities != planes.identities
     assert json.loads(json.dumps(dataclasses.asdict(planes)))["runs"][0]["same"] == planes.runs[0].same
+
+
+def test_the_layout_follows_the_seed_too(runs, monkeypatch):
+    """Of many long embeddings it does not begin alike with every seed."""
+    seeds = []
+    monkeypatch.setattr(
+        "csvi.analysis.tsne.TSNE", lambda **options: seeds.append(options["random_state"]) or TSNE(**options)
+    )
+    tsne(runs[:1], identities=2, seed=4)
+    assert seeds == [4]
 
 
 def test_a_center_lies_among_its_images(runs, with_test, monkeypatch):
@@ -98,6 +115,19 @@ def test_a_center_lies_among_its_images(runs, with_test, monkeypatch):
             assert (planes.identity[nearest], planes.modality[nearest]) == (identity, modality)
     assert planes.runs[0].same == pytest.approx(10, abs=0.2)  # 5 in each of 4 dimensions
     assert planes.runs[0].different == pytest.approx(20, abs=0.2)  # 15 and 5, in each of 4 dimensions
+
+
+def test_centers_are_those_of_the_identities_that_are_drawn(runs):
+    run = runs[0]
+    place = torch.tensor([10.0 * record.identity + 5 * int(record.modality) for record in run.benchmark.test])
+    run.embeddings = place[:, None] + torch.randn(len(place), 4, generator=torch.Generator().manual_seed(0)) / 10
+    planes = tsne([run], identities=2, seed=4)
+    assert planes.identities != [13, 14]
+    points = np.array(planes.runs[0].points)
+    for identity, pair in zip(planes.identities, planes.runs[0].centers, strict=True):
+        for modality in Modality:
+            nearest = np.linalg.norm(points - pair[modality], axis=1).argmin()
+            assert (planes.identity[nearest], planes.modality[nearest]) == (identity, modality)
 
 
 @pytest.mark.slow

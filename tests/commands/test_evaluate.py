@@ -13,7 +13,9 @@ import pytest
 from rich.console import Console
 
 from csvi.cli import main
+from csvi.methods.baseline import Baseline
 from csvi.plain_table import plain_table
+from csvi.train.loop import train
 
 
 @pytest.fixture
@@ -109,9 +111,13 @@ def test_models_whose_settings_are_not_known_have_no_mean(run, baseline_run, sys
 
 @pytest.mark.long
 @pytest.mark.parametrize("devices", [2, 3])
-def test_processes_evaluate_as_one_does_and_only_the_first_speaks(run, baseline_run, devices):
+def test_processes_evaluate_as_one_does_and_only_the_first_speaks(config, tmp_path, devices, real_trunk):
     """96 test images are two batches: of three processes one has none. Those of the other run are there already."""
-    other = shutil.copytree(baseline_run, run.with_name("other"))
+    config.method = Baseline.Settings(backbone="mobilenet_v2", weights="none", parts=3, part_dim=16)
+    run = tmp_path / "run"
+    train(config, run)
+    other = shutil.copytree(run, tmp_path / "other")
+    assert main(["evaluate", str(other)]) == 0
     csvi = [sys.executable, "-m", "csvi", "evaluate", str(other), str(run), "--json"]
     environment = {name: value for name, value in os.environ.items() if name != "LOCAL_RANK"}
     found = []

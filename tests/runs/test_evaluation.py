@@ -307,9 +307,9 @@ def masks_of(root, cameras, identities="*"):
 
 @pytest.fixture
 def left_half(monkeypatch):
-    """The left half of every image is predicted as a person."""
-    half = torch.zeros(48, 24)
-    half[:, :12] = 1
+    """The left half of every image is predicted as a person, and nowhere is it certain."""
+    half = torch.full((48, 24), 0.2)
+    half[:, :12] = 0.9
     monkeypatch.setattr(
         Run, "masks_by_identity", lambda run: [([i], half[None]) for i in range(len(run.benchmark.test))]
     )

@@ -48,6 +48,14 @@ def saved(run, table):
     assert opened(run, table).kept_embeddings() is not None
 
 
+def test_images_of_another_size_are_embedded_anew(run):
+    assert Run.open(run).kept_embeddings() is not None
+    settings = run / "config.yaml"
+    settings.write_text(settings.read_text().replace("width: 24", "width: 32"))
+    assert Run.open(run).data.width == 32
+    assert Run.open(run).kept_embeddings() is None
+
+
 def test_other_cameras_in_the_table(run, table):
     saved(run, table)
     table.write_text(table.read_text().replace(",4,visible", ",5,visible"))

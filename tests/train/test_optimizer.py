@@ -1,6 +1,7 @@
 """The optimiser and the learning rate of every step."""
 
 import copy
+import dataclasses
 import math
 import re
 
@@ -37,6 +38,16 @@ def test_warm_up_is_linear_and_reaches_the_whole_rate():
 
 def test_warm_up_multiplies_the_schedule():
     assert rates(TrainConfig(epochs=2, decay_every=1, warmup=4), 2) == pytest.approx([0.25, 0.5, 0.075, 0.1])
+
+
+@pytest.mark.parametrize(
+    "settings", [{"schedule": "table", "factors": {1: 0.1}}, {"schedule": "cosine"}, {"schedule": "epoch-cosine"}]
+)
+def test_warm_up_multiplies_every_schedule(settings):
+    config = TrainConfig(epochs=2, **settings)
+    alone = rates(config, 2)
+    warmed = rates(dataclasses.replace(config, warmup=4), 2)
+    assert warmed == pytest.approx([0.25 * alone[0], 0.5 * alone[1], 0.75 * alone[2], alone[3]])
 
 
 def test_cosine_falls_from_the_whole_rate_to_zero():
