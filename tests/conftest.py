@@ -1,5 +1,6 @@
 """A small dataset in SYSU-MM01's layout, and settings that train on it in seconds."""
 
+import contextlib
 import os
 import pickle
 
@@ -50,10 +51,24 @@ def tiny_trunk():
         yield
 
 
+@pytest.fixture(scope="session")
+def real_trunks():
+    """A context in which every trunk is what it is, for fixtures that serve more than one test."""
+
+    @contextlib.contextmanager
+    def real():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("csvi.model.two_stream.build_trunk", trunk.build_trunk)
+            yield
+
+    return real
+
+
 @pytest.fixture
-def real_trunk(monkeypatch):
+def real_trunk(real_trunks):
     """Every trunk is what it is."""
-    monkeypatch.setattr("csvi.model.two_stream.build_trunk", trunk.build_trunk)
+    with real_trunks():
+        yield
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def plain_ious(run, records, label=None):
     return ious
 
 
-def test_means_over_pairs(opened):
+def test_means_over_pairs(opened, real_trunk):
     run = opened("coseg")
     result = cosegmentation(run, pairs=3, seed=5, many=4, few=1)
     means = []
@@ -59,8 +59,8 @@ def test_means_over_pairs(opened):
         means.append([np.mean(alone[0]), np.mean(mixed[:n]), np.mean(alone[1]), np.mean(mixed[n:])])
     expected = np.mean(means, 0)
     found = [result.first.alone, result.first.mixed, result.second.alone, result.second.mixed]
-    assert found == pytest.approx(expected.tolist(), abs=1e-4)
-    assert abs(result.second.change) > 1e-3  # the network of this test does tell them apart
+    assert found == pytest.approx(expected.tolist(), abs=1e-3)
+    assert abs(result.second.change) > 0.01  # the network of this test does tell them apart
     for role in (result.first, result.second):
         assert role.change == pytest.approx(role.mixed - role.alone)
         assert role.low <= role.change <= role.high

@@ -20,7 +20,6 @@ from csvi.export.onnx_file import open_onnx, shorten_weights
 from csvi.export.reduction import Reduction
 from csvi.methods import METHODS, find_method
 from csvi.model.net import EmbeddingNet, PartNet
-from csvi.model.trunk import build_trunk
 from csvi.model.weights import fingerprint_of
 from csvi.paths import check_ours, name_of_folder
 from csvi.runs import Run
@@ -89,10 +88,9 @@ def test_onnx_says_what_it_is(coseg_onnx, coseg_run):
 
 
 @pytest.fixture(scope="module")
-def resnet():
+def resnet(real_trunks):
     """The Baseline on a ResNet-18."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("csvi.model.two_stream.build_trunk", build_trunk)
+    with real_trunks():
         return PartNet("baseline", 48, 24, 5, "resnet18", parts=3, part_dim=16).eval()
 
 
