@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: setup demo test coverage lint bench docs docs-check wheel-check clean
+.PHONY: setup demo test coverage lint bench docs docs-check ray-check wheel-check clean
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml
@@ -38,6 +38,14 @@ bench: setup
 # runs the commands and Python blocks of README.md and docs/ on small data, and executes the notebooks
 docs-check: setup
 	$(BIN)/python -m pytest -n 2 -m "" --show-capture=no tests/test_docs.py tests/test_docs_commands.py tests/test_architecture.py tests/test_examples.py
+
+# runs the tests of the engine ray, with Ray on this machine
+ray-check: $(VENV)/.ray
+	$(BIN)/python -m pytest -m "" tests/test_ray.py
+
+$(VENV)/.ray: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --editable '.[ray]'
+	@touch $@
 
 # builds wheel and sdist, and uses the wheel where nothing else of csvi is; REUSE=1 takes torch from .venv
 wheel-check: $(if $(REUSE),setup)

@@ -137,6 +137,15 @@ def coseg_run(sysu_root, cache_folder, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def real_run(sysu_root, cache_folder, real_trunks, tmp_path_factory):
+    """A run of those settings with a trunk that other processes build as well."""
+    run = tmp_path_factory.mktemp("shared") / "real"
+    with real_trunks():
+        train(small(sysu_root, cache_folder), run)
+    return run
+
+
+@pytest.fixture(scope="session")
 def coseg_onnx(coseg_run, tmp_path_factory):
     """That run as ONNX, by `csvi export`."""
     file = tmp_path_factory.mktemp("exported") / "coseg.onnx"

@@ -556,3 +556,12 @@ def test_the_cost_of_methods_on_trunks(benchmark, capsys, real_trunk):
     rows = [line.split() for line in capsys.readouterr().out.splitlines() if "resnet18" in line]
     assert [row[0] for row in rows] == ["agw", "deen"]
     assert [row[-1] for row in rows] == ["512", str(6 * 512)]
+
+
+@pytest.mark.long
+def test_the_memory_of_settings_for_small_gpus(benchmark, capsys, real_trunk):
+    small = ["--height", "64", "--width", "32", "--identities", "4", "--images", "2", "--steps", "1", "--classes", "4"]
+    assert run(benchmark("memory"), ["--backbone", "resnet18", *small]) == 0
+    printed = capsys.readouterr().out
+    for expected in ("as it is", "accumulate: 2 ", "accumulate: 4 and checkpoint_activations"):
+        assert expected in printed

@@ -95,9 +95,9 @@ def contents(folder):
 
 
 @pytest.mark.long  # workers that import torch
-@pytest.mark.usefixtures("ray", "small_pieces")
-def test_embeddings_are_those_of_this_process_when_a_worker_is_killed(coseg_run, sysu_root, tmp_path):
-    embedder = open_embedder(coseg_run)
+@pytest.mark.usefixtures("ray", "real_trunk", "small_pieces")
+def test_embeddings_are_those_of_this_process_when_a_worker_is_killed(real_run, sysu_root, tmp_path):
+    embedder = open_embedder(real_run)
     embed_to_file(embedder, crops_of(sysu_root), tmp_path / "here.npz")
     made = embed_to_file(embedder, killing(sysu_root, tmp_path), tmp_path / "ray.npz", ray=ENGINE)
     assert int((tmp_path / "killed").read_text()) != os.getpid()
@@ -109,10 +109,10 @@ def test_embeddings_are_those_of_this_process_when_a_worker_is_killed(coseg_run,
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures("ray", "small_pieces")
-def test_a_gallery_is_the_one_of_this_process_when_a_worker_is_killed(coseg_run, sysu_root, tmp_path):
+@pytest.mark.usefixtures("ray", "real_trunk", "small_pieces")
+def test_a_gallery_is_the_one_of_this_process_when_a_worker_is_killed(real_run, sysu_root, tmp_path):
     pytest.importorskip("milvus_lite")
-    embedder, crops = open_embedder(coseg_run), killing(sysu_root, tmp_path)
+    embedder, crops = open_embedder(real_run), killing(sysu_root, tmp_path)
     half = dataclasses.replace(crops_of(sysu_root), records=crops.records[:90])
     with gallery_for_crops(str(tmp_path / "gallery.db"), crops, embedder, Choices()) as gallery:
         assert add_crops(gallery, half, embedder).new == 90
@@ -168,12 +168,13 @@ def test_what_is_wrong_in_a_worker_is_one_sentence():
 
 @pytest.mark.long
 @needs_ray
-def test_the_command_starts_ray_and_stops_it(coseg_run, sysu_root, tmp_path, capsys):
+@pytest.mark.usefixtures("real_trunk")
+def test_the_command_starts_ray_and_stops_it(real_run, sysu_root, tmp_path, capsys):
     import ray
 
     ray.shutdown()
     options = ["--out", str(tmp_path / "f.npz"), "--engine", "ray", "--address", "local", "--workers", "1"]
-    assert main(["embed", str(sysu_root), "--run", str(coseg_run), *options]) == 0
+    assert main(["embed", str(sysu_root), "--run", str(real_run), *options]) == 0
     assert signal.getsignal(signal.SIGTERM) is terminate  # Ray puts its own there
     assert "embedded: 240 images, 48 numbers of 32 bits each; 240 now" in capsys.readouterr().out
     assert not ray.is_initialized()
@@ -184,6 +185,36 @@ def test_an_address_where_nobody_answers_is_one_sentence(sysu_root, monkeypatch)
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     with pytest.raises(CsviError, match=r"cannot connect to Ray 127\.0\.0\.1:1: .*refused"):
         list(RayEngine("127.0.0.1:1").map(lambda: abs, [1], []))
+
+
+class Slow:
+    """Ray that does not start in time so often."""
+
+    def __init__(self, failures):
+        self.failures = failures
+
+    def is_initialized(self):
+        return False
+
+    def init(self, *_, **__):
+        self.failures -= 1
+        if self.failures >= 0:
+            raise RuntimeError("too slow")
+
+    def shutdown(self):
+        self.failures = None
+
+
+def test_ray_that_does_not_start_in_time_is_started_once_more():
+    ray = Slow(1)
+    with RayEngine("local")._connected(ray):
+        assert ray.failures == -1
+    assert ray.failures is None
+    with (
+        pytest.raises(CsviError, match=r"^cannot connect to Ray local: too slow$"),
+        RayEngine("local")._connected(Slow(2)),
+    ):
+        pass
 
 
 class Cluster:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import pickle
 import signal
@@ -87,12 +88,16 @@ class RayEngine:
             return
         where = self.address or ""
         host, _, port = where.rpartition(":")
+        init = functools.partial(ray.init, self.address, log_to_driver=False, logging_level=logging.ERROR)
         try:
             if port.isdigit() and "/" not in host:  # Ray would try again for minutes
                 socket.create_connection((host, int(port)), timeout=10).close()
             with handled(terminate, signal.SIGTERM):  # behind which Ray's own is put away again
-                ray.init(self.address, log_to_driver=False, logging_level=logging.ERROR)
-        except Exception as error:  # Ray raises plain ones too, as when it does not start in time
+                try:
+                    init()
+                except RuntimeError:  # on a busy machine Ray does not always start within its 30 seconds
+                    init()
+        except Exception as error:  # Ray raises plain ones too
             raise CsviError(f"cannot connect to Ray {where}: {in_one_line(error)}") from error
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         try:
