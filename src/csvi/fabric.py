@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
+from torch._dynamo.utils import counters
 
 from csvi.errors import CsviError, in_one_line
 
@@ -101,6 +102,11 @@ def check_compiler(device: torch.device) -> None:
             f"cannot compile for the {device.type} ({reason}): install a C++ compiler such as g++, and Triton "
             "for a GPU, or train without --train.compile"
         ) from error
+
+
+def compiled_graphs() -> int:
+    """Count what torch.compile has compiled in this process, what it has compiled again included."""
+    return counters["stats"]["unique_graphs"]
 
 
 def choose_precision(setting: str = "auto") -> str:

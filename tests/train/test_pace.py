@@ -2,7 +2,7 @@
 
 import pytest
 
-from csvi.train.pace import SLOWER, STEPS, Pace
+from csvi.train.pace import SLOWER, STEPS, WAITING, WAITS, Pace
 
 
 def told(caplog, seconds):
@@ -39,3 +39,22 @@ def test_otherwise_nothing_is_said(caplog, seconds):
 def test_it_takes_as_many_steps_as_are_looked_at_together(caplog):
     assert told(caplog, [0.5] * STEPS + [60.0] * (STEPS - 1)) == []
     assert len(told(caplog, [0.5] * STEPS + [60.0] * STEPS)) == 1
+
+
+def waiting(caplog, waits):
+    """The warnings about steps of half a second that wait so long for images."""
+    pace = Pace(workers=2)
+    for waited in waits:
+        pace.waited(waited, 0.5)
+    return [record.message for record in caplog.records]
+
+
+def test_waiting_for_images_is_told_once_with_what_helps(caplog):
+    (message,) = waiting(caplog, [0.0, 0.4] * 2 * WAITS)  # two loader processes bring a batch each
+    assert message.startswith("steps wait for images 40 % of their time: more loader processes help (--data.workers,")
+    assert "now 2" in message
+
+
+@pytest.mark.parametrize("waits", [[0.99 * WAITING * 0.5] * 2 * WAITS, [0.5] * (WAITS - 1), [0.0] * WAITS + [0.5], []])
+def test_little_waiting_is_not_told(caplog, waits):
+    assert waiting(caplog, waits) == []

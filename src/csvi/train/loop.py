@@ -20,7 +20,6 @@ from lightning_fabric.wrappers import _FabricModule
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from csvi.config import Config, TrainConfig, flatten
 from csvi.data import Benchmark, protocols_of, read_benchmark
@@ -34,7 +33,7 @@ from csvi.data.training_set import TrainingSet, check_masks, training_records
 from csvi.errors import CsviError, StoppedError
 from csvi.evaluate.protocols import answerable
 from csvi.evaluate.scoring import evaluate_protocol
-from csvi.fabric import check_compiler, choose_precision, keep_freed_memory, make_fabric
+from csvi.fabric import check_compiler, choose_precision, compiled_graphs, keep_freed_memory, make_fabric
 from csvi.losses.loss import part_of_batch
 from csvi.methods import Method, build_method, find_method
 from csvi.model.net import EmbeddingNet
@@ -54,6 +53,7 @@ from csvi.runs.folder import (
 from csvi.runs.metrics_log import FLUSH_EVERY, MetricsLog
 from csvi.runs.network_files import save_method
 from csvi.runs.settings import load_config, save_config
+from csvi.train.average import MovingAverage
 from csvi.train.checkpoint import Position, check_resumable, load_checkpoint, save_checkpoint, settings_of
 from csvi.train.nonfinite import NonFinite, check_weights, gradients_are_finite
 from csvi.train.optimizer import build_optimizer, set_learning_rate
@@ -153,7 +153,7 @@ class _Training:
     ):
         self.fabric, self.config, self.run, self.benchmark = fabric, config, run, benchmark
         self.ours = run if fabric.is_global_zero else None  # the one process that writes
-        self.averaged: AveragedModel | None = None
+        self.averaged: MovingAverage | None = None
         self.training_set = self._open_images()
         self.method, self.wrapped, self.optimizer = self._build_method(pretrained)
         self.loader, self.sampler = self.training_set.loader(
@@ -162,7 +162,8 @@ class _Training:
         self.steps = self.sampler.batches
         self.identities = config.identities_each * fabric.world_size  # of a step
         batch_size = 2 * self.identities * config.data.images
-        self.limit, self.pace, self.fastest = TimeLimit(until, len(benchmark.val) / batch_size), Pace(), math.inf
+        self.limit, self.pace = TimeLimit(until, len(benchmark.val) / batch_size), Pace(config.data.workers)
+        self.graphs = compiled_graphs()
         self.position = self._begin_or_resume(checkpoints)
         precision, skip = choose_precision(config.precision), config.train.on_nonfinite == "skip"
         images, identities = len(self.training_set.used), len(self.training_set.identities)
@@ -213,9 +214,8 @@ class _Training:
         method.to(memory_format=torch.channels_last)
         if config.train.sync_batchnorm and self.fabric.world_size > 1:
             synchronize_norms(method, self.fabric.device)
-        if ema := config.train.ema:
-            average = get_ema_multi_avg_fn(ema)
-            self.averaged = AveragedModel(method, self.fabric.device, multi_avg_fn=average, use_buffers=True)
+        if keep := config.train.ema:
+            self.averaged = MovingAverage(method, self.fabric.device, keep)
         return method, *set_up(self.fabric, method, config.train)
 
     def _begin_or_resume(self, checkpoints: Sequence[Path]) -> Position:
@@ -274,6 +274,7 @@ class _Training:
             task = bar.add_task(title, total=self.steps, completed=position.step, note="")
             begun = time.monotonic()
             for batch in self.loader:
+                waited = time.monotonic() - begun
                 step = self.done
                 lr = set_learning_rate(self.optimizer, step, self.steps, config.train)
                 keep_freed_memory(self.fabric.device)  # from the first batch on, when loader processes are there
@@ -283,7 +284,7 @@ class _Training:
                     config.train.on_nonfinite == "skip", config.train.accumulate, config.train.gather,
                 )  # fmt: skip
                 if self.averaged is not None:
-                    self.averaged.update_parameters(self.method)
+                    self.averaged.update(self.method, first=step == 0)
                 position.step += 1
                 latest = self.metrics.losses(self.done, lr, terms, finite)
                 bar.update(task, advance=1)
@@ -291,7 +292,7 @@ class _Training:
                     bar.update(task, note=f"loss {_short(sum(latest.values()))}  {self.metrics.speed:.0f} images/s")
                     if self.ours and (advice := self.method.advise(latest, self.done)):
                         log.warning("step %d: %s", self.done, advice)
-                self._took_a_step(time.monotonic() - begun)
+                self._took_a_step(time.monotonic() - begun, waited)
                 if self.fabric.world_size == 1 or latest or position.step == self.steps:  # else nobody waits for others
                     due = 0 < 60 * config.train.checkpoint_every <= time.monotonic() - self.saved
                     due = position.step < self.steps and any_process(self.fabric, due)
@@ -324,13 +325,15 @@ class _Training:
         ahead = works_ahead(self.steps - self.position.step, at_once, self._validates(), save_first)
         return any_process(self.fabric, self.stop.requested or not self.limit.fits(*ahead))
 
-    def _took_a_step(self, seconds: float) -> None:
-        self.fastest = min(seconds, self.fastest)
-        if self.config.train.compile and ("step" not in self.limit.longest or seconds > 3 * self.fastest):
+    def _took_a_step(self, seconds: float, waited: float) -> None:
+        graphs, self.graphs = self.graphs, compiled_graphs()
+        if self.graphs > graphs:
             log.info("compiled in step %d, which took %.0f s", self.done, seconds)
             seconds = 0.0
         elif self.ours:
             self.pace.took(seconds)
+            if self.fabric.device.type != "cpu" and self.position.step > 1:  # with its loaders an epoch begins
+                self.pace.waited(waited, seconds)
         self.limit.took("step", seconds)
 
     def _save(self, with_network: bool = False) -> None:
@@ -407,7 +410,10 @@ def in_parts(batch: Batch, parts: int) -> list[Batch]:
     """Divide a batch, as a loader gives it, into parts of equally many identities with all their images."""
     if parts == 1:
         return [batch]
-    return [batch.subset(torch.isin(batch.identity, some)) for some in batch.identity.unique().chunk(parts)]
+    some = [batch.subset(torch.isin(batch.identity, some)) for some in batch.identity.unique().chunk(parts)]
+    if batch.image.is_pinned():  # from where a GPU takes them while it computes
+        some = [Batch(*(rows if rows is None else rows.pin_memory() for rows in part[:-1])) for part in some]  # type: ignore[arg-type]
+    return some
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
