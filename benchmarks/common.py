@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import math
 import os
 import platform
 import re
@@ -142,10 +143,17 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def take_turns(contestants: Mapping[str, Callable[[], object]], turns: int, warm_up: int = 2) -> Seconds:
-    """Seconds of every call, each contestant once a turn, so that what else the machine does hits them all alike."""
+def take_turns(
+    contestants: Mapping[str, Callable[[], object]], turns: int, warm_up: int = 2, until: float = math.inf
+) -> Seconds:
+    """Seconds of every call, each contestant once a turn, so that what else the machine does hits them all alike.
+
+    No turn but the first is begun after `until`, of `time.monotonic()`.
+    """
     seconds: Seconds = {name: [] for name in contestants}
     for turn in range(warm_up + turns):
+        if turn > warm_up and time.monotonic() > until:
+            break
         for name, call in contestants.items():
             taken = time_call(call)
             if turn >= warm_up:

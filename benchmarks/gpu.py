@@ -3,11 +3,12 @@
     PYTHON=python3 OUT=gpu benchmarks/gpu.sh [--seconds 560] [--peak TFLOPS] [--only training tests] [--dry]
 
 Each part runs in a process of its own, for so long at most; one that fails or runs over is named in the table, with
-what it had found, and the rest goes on. The last part trains on the synthetic benchmark for the time that is left.
+what it had found, and the rest goes on. What compiling takes is measured last, in the time that is left.
 With --dry all of it is small, to see on any machine that it runs; nothing follows from its numbers.
 """
 
 import argparse
+import gc
 import json
 import os
 import re
@@ -42,12 +43,15 @@ from training import (
 
 from csvi.config import shipped_config
 from csvi.fabric import make_fabric
+from csvi.machine import usable_cores
 from csvi.methods import build_method
 
-PEAKS = {"H100": 989.0, "H200": 989.0, "A100": 312.0}
-"""Part of a GPU's name → its dense bfloat16 TFLOP/s, after the data sheets."""
+PEAKS = {"H100 PCIe": 756.0, "H100 NVL": 835.0, "H100": 989.0, "H200": 989.0, "A100": 312.0}
+"""Part of a GPU's name → its dense bfloat16 TFLOP/s, after the data sheets; the first that fits."""
 EVALUATING = 45
-"""Seconds that the last part keeps for evaluating what it has trained."""
+"""Seconds that the study keeps for evaluating what it has trained."""
+TURNING = 0.7
+"""Share of a part's time after which it begins no other turn."""
 CHECKOUT = Path(__file__).parents[1]
 
 
@@ -72,12 +76,13 @@ def training(options: argparse.Namespace) -> Rows:
     steps |= {name: step_of(with_method(config, name), classes) for name in PAPERS}
     steps["as usual"] = step_as_usual(config, classes)[1]
     operations = {name: count_operations(step) for name, step in steps.items()}
-    seconds = take_turns({name: repeated(step, options.steps) for name, step in steps.items()}, options.turns, 1)
+    rounds = {name: repeated(step, options.steps) for name, step in steps.items()}
+    seconds = take_turns(rounds, options.turns, 1, options.until)
     images = options.steps * 2 * options.identities * options.images
     for name, taken in seconds.items():
         median = statistics.median(taken)
         speed = options.steps * operations[name] / median / 1e12
-        mfu = f", {speed / options.peak:.0%} MFU" if options.peak else ""
+        mfu = f", {speed / options.peak:.0%} MFU" if options.peak and name != "as usual" else ""  # in float32
         note = f"{1e3 * median / options.steps:.1f} ms, {operations[name] / 1e12:.2f} TFLOP a step{mfu}"
         yield Row(f"training, {name}", images / median, "images/s", note)
     for name in ("coseg", "coseg+"):
@@ -103,7 +108,7 @@ def embedding(options: argparse.Namespace) -> Rows:
             "bare, compiled": bare(config, fabric, count, compiled=True),
         }
         from_caches, _ = caches(net, root, records, config.data, fabric)
-        seconds = take_turns(contestants | from_caches, options.turns, 1)
+        seconds = take_turns(contestants | from_caches, options.turns, 1, options.until)
     for name, taken in seconds.items():
         yield Row(f"embedding, {name}", count / statistics.median(taken), "images/s")
     for name in ("cold cache", "warm cache"):
@@ -119,57 +124,74 @@ def memory(options: argparse.Namespace) -> Rows:
             for changed in [False, True] if name == "coseg" else [False]:
                 of = with_method(config, name)
                 of.train.checkpoint_activations = changed
+                gc.collect()  # the network before, whose blocks know themselves
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
                     torch.cuda.reset_peak_memory_stats()
-                repeated(step_of(of, options.classes), 2)()
+                note = ["checkpoint_activations"] * changed
+                try:
+                    repeated(step_of(of, options.classes), 2)()
+                except torch.OutOfMemoryError:
+                    note.append("more than there is")
                 most = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else None
-                what = f"memory, {name}, {2 * identities * options.images} images"
-                yield Row(what, most, "GiB", "checkpoint_activations" if changed else "")
+                yield Row(f"memory, {name}, {2 * identities * options.images} images", most, "GiB", ", ".join(note))
 
 
 def kernels(options: argparse.Namespace) -> Rows:
     """What a step of coseg spends the device's time on."""
     step = step_of(with_method(config_of(options), "coseg"), options.classes)
+    steps = min(3, options.steps)
     repeated(step, 3)()
     on_gpu = torch.cuda.is_available()
-    averages, wall = profiled(repeated(step, options.steps))
+    averages, wall = profiled(repeated(step, steps))
     attribute = "self_device_time_total" if on_gpu else "self_cpu_time_total"
     kind = DeviceType.CUDA if on_gpu else DeviceType.CPU
-    events = [event for event in averages if event.device_type == kind]
+    events = [event for event in averages if event.device_type == kind and not event.is_user_annotation]
     events.sort(key=lambda event: getattr(event, attribute), reverse=True)
     total = sum(getattr(event, attribute) for event in events)
     yield Row("kernels, share of the time", total / 1e6 / wall, "", "with the profiler on")
     for event in events[:12]:
         value = getattr(event, attribute)
-        yield Row(f"kernel {event.key[:70]}", value / 1e3 / options.steps, "ms a step", f"{value / total:.0%}")
+        yield Row(f"kernel {event.key[:70]}", value / 1e3 / steps, "ms a step", f"{value / total:.0%}")
 
 
 def compiling(options: argparse.Namespace) -> Rows:
     """torch.compile on and off."""
     config = config_of(options)
-    for name in ("baseline", "coseg"):
+    for name in ("coseg", "baseline"):
         steps = {of: step_of(with_method(config, name, of == "on"), options.classes) for of in ("off", "on")}
         yield Row(f"compile, {name}, first step", time_call(steps["on"]), "s")
-        seconds = take_turns({of: repeated(step, options.steps) for of, step in steps.items()}, options.turns, 1)
+        rounds = {of: repeated(step, options.steps) for of, step in steps.items()}
+        seconds = take_turns(rounds, options.turns, 1, options.until)
         yield Row(f"compile, {name}, on", ratio(seconds, "on", "off"), "× off")
 
 
 def tests(options: argparse.Namespace) -> Rows:
     """The tests that want a GPU."""
-    ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", "tests/gpu"],
-        cwd=CHECKOUT, capture_output=True, text=True,
-    )  # fmt: skip
-    print(ran.stdout, ran.stderr)
-    last = (f"{ran.stderr}{ran.stdout}".strip().splitlines() or [""])[-1]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-v",
+        "-m",
+        "gpu",
+        "-p",
+        "no:cacheprovider",
+        "--durations=5",
+        "tests/gpu",
+    ]
+    last = ""
+    with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as pytest:
+        for line in pytest.stdout or []:
+            print(line, end="", flush=True)  # what a part that is ended has said stays
+            last = line.strip() or last
     passed, failed = (int(found[1]) if (found := re.search(rf"(\d+) {of}", last)) else 0 for of in ("passed", "failed"))
     right = failed == 0 and (passed > 0 or not torch.cuda.is_available())
-    yield Row("tests marked gpu", passed, "passed", last, "all", ran.returncode == 0 and right)
+    yield Row("tests marked gpu", passed, "passed", last, "all", pytest.returncode == 0 and right)
 
 
 def study(options: argparse.Namespace) -> Rows:
-    """Training and evaluation on the synthetic benchmark, at this size and from random weights, in the time left."""
+    """Training and evaluation on the synthetic benchmark, at this size and from random weights, in the time it has."""
     until = time.monotonic() + options.limit - EVALUATING
     sizes = {"height": options.height, "width": options.width}
     with tempfile.TemporaryDirectory() as folder:
@@ -189,11 +211,12 @@ def study(options: argparse.Namespace) -> Rows:
         limit = f"--max_time={max(1, int(until - start))}s"
         whole = csvi("train", "--config", shipped_config("study"), "--method", "coseg+", *named, "--run", run, limit)
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        steps = max(line["step"] for line in lines)
+        steps = max((line["step"] for line in lines), default=0)
         note = f"{steps} steps, {options.epochs} epochs{'' if whole else ' were not reached'}"
         yield Row("study, time of training", time.monotonic() - start, "s", note)
         speeds = [line["train/images_per_second"] for line in lines if "train/images_per_second" in line]
-        yield Row("study, training with its loaders", statistics.median(speeds), "images/s")
+        if speeds:
+            yield Row("study, training with its loaders", statistics.median(speeds), "images/s")
         start = time.monotonic()
         csvi("evaluate", run)
         (found,) = [json.loads(file.read_text()) for file in run.glob("evaluation.json")]
@@ -230,13 +253,13 @@ def repeated(step: Step, times: int) -> Callable[[], None]:
 
 
 PARTS: dict[str, tuple[Callable[[argparse.Namespace], Rows], float]] = {
-    "training": (training, 110),
+    "tests": (tests, 90),
+    "training": (training, 90),
+    "kernels": (kernels, 50),
+    "memory": (memory, 50),
     "embedding": (embedding, 80),
-    "memory": (memory, 60),
-    "kernels": (kernels, 40),
-    "tests": (tests, 100),
-    "compile": (compiling, 110),
-    "study": (study, float("inf")),
+    "study": (study, 170),
+    "compile": (compiling, float("inf")),
 }
 """Name → what it does, and for how many seconds at most."""
 
@@ -317,8 +340,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=positive, default=10, help="between two looks at the clock")
     parser.add_argument("--turns", type=positive, default=5)
     parser.add_argument("--batches", type=positive, nargs="+", default=[4, 8, 16, 32, 64], help="identities")
-    parser.add_argument("--pictures", type=positive, default=4096)
-    parser.add_argument("--workers", type=int, default=max(2, (os.cpu_count() or 4) - 4), help="loader processes")
+    parser.add_argument("--pictures", type=positive, default=2048)
+    parser.add_argument("--workers", type=int, default=max(2, int(usable_cores()) - 4), help="loader processes")
     parser.add_argument("--preset", default="study", help="of the synthetic benchmark")
     parser.add_argument("--epochs", type=positive, default=40, help="on the synthetic benchmark")
     parser.add_argument("--dry", action="store_true", help="all of it small, to see that it runs")
@@ -339,6 +362,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.peak is None and torch.cuda.is_available():
         device = torch.cuda.get_device_name()
         options.peak = next((peak for name, peak in PEAKS.items() if name in device), None)
+    options.until = time.monotonic() + TURNING * options.limit
     if options.part:
         return run_part(options.part, options)
     if not (torch.cuda.is_available() or options.dry):

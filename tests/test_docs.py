@@ -33,3 +33,14 @@ def test_every_test_that_reliability_names_exists():
             assert name in functions[file], f"{file}::{name}"
             named += 1
     assert named > 80
+
+
+def test_the_readme_has_the_figures_of_the_ranking():
+    ranked = {}
+    for line in (ROOT / "docs" / "ranking.md").read_text().splitlines():
+        if found := re.match(r"\| `([\w+]+)`.* \| \.\d+ \| ([\d.]+) ± [\d.]+ \| ([\d.]+) ± [\d.]+ \|", line):
+            ranked[found[1]] = f"{found[2]} / {found[3]}"
+    table = (ROOT / "README.md").read_text().partition("| `--method` | paper |")[2].partition("\n\n")[0]
+    told = dict(re.findall(r"\n\| `([\w+]+)`[^|]*\|[^|]*\| ([\d.]+ / [\d.]+)", table))
+    assert len(told) > 5
+    assert told == {method: ranked[method] for method in told}

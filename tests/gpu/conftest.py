@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torchvision.ops import StochasticDepth
 
 from csvi.methods import build_method
 from csvi.runs.settings import as_method
@@ -25,12 +26,13 @@ def build(config):
     Dropouts let all through, as devices draw differently; the epoch is one in which all losses have a weight.
     """
 
-    def built(name):
+    def built(name, backbone="mobilenet_v2"):
+        config.method.backbone = backbone
         config.method = as_method(config.method, name)
         torch.manual_seed(0)
         method = build_method(config, 8)
         for layer in method.modules():
-            if isinstance(layer, torch.nn.Dropout):
+            if isinstance(layer, (torch.nn.Dropout, StochasticDepth)):
                 layer.p = 0.0
         method.begin_epoch(7)
         return method, random_batch(config, 8, method.views(config.data))

@@ -41,7 +41,17 @@ def state_of(method):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_steps_of_every_method_are_those_of_a_cpu(name, build, device):
-    method, batch = in_64_bits(*build(name))
+    assert_same_steps(*build(name), device)
+
+
+@pytest.mark.usefixtures("real_trunk")
+@pytest.mark.parametrize(("name", "backbone"), [("coseg", "resnet18"), ("pmt", "vit_tiny")])
+def test_steps_of_whole_trunks_are_those_of_a_cpu(name, backbone, build, device):
+    assert_same_steps(*build(name, backbone), device)
+
+
+def assert_same_steps(method, batch, device):
+    method, batch = in_64_bits(method, batch)
     results = []
     for where in ("cpu", device):
         copied = copy.deepcopy(method)
@@ -153,3 +163,12 @@ def test_a_resumed_run_has_the_losses_of_one_that_was_never_stopped(config, tmp_
     assert [line.keys() for line in found] == [line.keys() for line in expected]
     for line, other in zip(found, expected, strict=True):
         assert line == pytest.approx(other, rel=1e-3)  # a GPU adds in any order
+
+
+@pytest.mark.usefixtures("device", "real_trunk")
+def test_training_with_loaders_an_average_and_micro_batches(config, tmp_path):
+    config.data.workers, config.precision = 2, "auto"
+    config.train.ema, config.train.accumulate, config.train.validate_every = 0.9, 2, 1
+    train(config, tmp_path / "run")
+    assert all(value == value for line in losses(tmp_path / "run") for value in line.values())
+    assert losses(tmp_path / "run")[-1]["val/R1"] > 0
