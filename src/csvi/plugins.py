@@ -1,10 +1,13 @@
 """Code that is found by its name: classes, of the package and of other people, and packages of an extra."""
 
 import importlib
+import importlib.util
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from csvi.errors import CsviError, in_one_line
+from csvi.paths import digest_of
 
 
 def find(name: str, known: Mapping[str, str], kind: type, what: str) -> type[Any]:
@@ -33,6 +36,20 @@ def find(name: str, known: Mapping[str, str], kind: type, what: str) -> type[Any
             f"{name} is no {what}: it must name a class that derives from {kind.__module__}.{kind.__name__}"
         )
     return found
+
+
+def digest_of_code(name: str, known: Mapping[str, str]) -> str:
+    """Digest the file of a class of other people, `module:Class`; empty for one of `known`, and where there is no file.
+
+    What that file imports is not looked at.
+    """
+    if name in known:
+        return ""
+    try:
+        found = importlib.util.find_spec(name.partition(":")[0])
+        return digest_of(Path(found.origin)) if found and found.has_location and found.origin else ""
+    except (ImportError, ValueError, CsviError):
+        return ""
 
 
 def imported(module: str, extra: str, what: str) -> Any:

@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +14,8 @@ from safetensors.torch import load_file
 from csvi.analysis import ablate
 from csvi.cli import main
 from csvi.errors import CsviError
-from csvi.methods import find_method
+from csvi.methods import code_of, find_method
+from csvi.model.weights import noted
 from csvi.runs import Run, load_config, load_net
 from csvi.train import loop
 from csvi.train.cost import Cost
@@ -168,7 +170,19 @@ def test_what_is_kept_is_its_network_alone(trained):
     }  # fmt: skip
 
 
-def test_resumed_as_if_never_stopped(trained, arguments, monkeypatch):
+def assert_told_to_be_unfinished(run, capsys, caplog):
+    """Where its metrics stand, and wherever its network goes."""
+    assert main(["evaluate", "first", run]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("Its training had not ended: 3 of 8 steps.") == 1
+    assert f"no mean over these runs, as the training of {run} has not ended" in shown
+    assert main(["export", run, "--format=safetensors", "--out=passed-on"]) == 0
+    assert f"the training of {run} has not ended: 3 of 8 steps" in caplog.text
+    assert "| training | **not ended**: 3 of 8 steps |" in Path("passed-on/README.md").read_text()
+    assert noted(Path("passed-on"))["unfinished"] == "3 of 8 steps"
+
+
+def test_resumed_as_if_never_stopped(trained, arguments, monkeypatch, capsys, caplog):
     step, steps = loop.train_step, []
 
     def stopped_after_three(*rest):
@@ -179,6 +193,7 @@ def test_resumed_as_if_never_stopped(trained, arguments, monkeypatch):
 
     monkeypatch.setattr(loop, "train_step", stopped_after_three)
     assert main(["train", *arguments, "--run=stopped"]) == 75
+    assert_told_to_be_unfinished("stopped", capsys, caplog)
     assert main(["train", *arguments, "--run=stopped", "--resume=auto"]) == 0
     assert len(steps) == 8
     assert outcome(trained.parent / "stopped") == outcome(trained)
@@ -215,6 +230,37 @@ def test_its_settings_are_in_the_help_and_are_checked(folder, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["train", f"--method={NAME}", "--method.dim=much"])
     assert "dim" in capsys.readouterr().err
+
+
+def test_code_that_has_changed_is_told_and_embeds_anew(trained, sysu_root, tmp_path, capsys, caplog, monkeypatch):
+    run = shutil.copytree(trained, tmp_path / "run")
+    embed = ["embed", str(sysu_root / "cam1"), f"--run={run}", f"--out={tmp_path / 'features.npz'}"]
+    for command in (["evaluate", str(run)], embed):
+        assert main(command) == 0
+    evaluated = Run.open(run)
+    assert evaluated.kept_embeddings() is not None
+    told = f"the code of {NAME} is not what it was when {run} was trained: embeddings may be others"
+    assert told not in caplog.text
+    with monkeypatch.context() as patch:
+        patch.setattr("csvi.runs.network_files.code_of", lambda name: "0123456789abcdef")
+        patch.setattr("csvi.runs.run.code_of", lambda name: "0123456789abcdef")
+        patch.setattr("csvi.search.torch_embedder.code_of", lambda name: "0123456789abcdef")
+        assert Run.open(run).kept_embeddings() is None
+        assert main(["evaluate", str(run)]) == 0
+        assert told in caplog.text
+        assert main(embed) == 1
+        assert "holds embeddings of other images than" in capsys.readouterr().err
+        config = load_config(run / "config.yaml")
+        assert ablate.is_done(config, run)
+        assert f"{run} is of other code of {NAME} than there is now" in caplog.text
+
+
+def test_the_digest_of_code_is_that_of_its_file(folder):
+    digest = code_of(NAME)
+    assert re.fullmatch("[0-9a-f]{16}", digest)
+    (folder / "two_colours.py").write_text(MODULE + "\n")
+    assert code_of("two_colours:OneColourMethod") not in ("", digest)
+    assert [code_of(name) for name in ("coseg", "nowhere:Method", "no.where:Method", "")] == [""] * 4
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from csvi.runs import Evaluation, Options, Run, evaluate_run, load_config
 from csvi.runs.evaluation import evaluation_file, save_evaluation
 from csvi.runs.folder import check_same_settings
 from csvi.runs.metrics_log import read_metrics
-from csvi.runs.network_files import read_classes
+from csvi.runs.network_files import other_code, read_classes
 from csvi.runs.settings import with_settings
 from csvi.runs.statistics import difference_of_groups, mean_of
 from csvi.train.checkpoint import epochs_done
@@ -222,6 +222,10 @@ def is_done(config: Config, run: Path, options: Options = AS_USUAL) -> bool:
         if _has_other_masks(config, there):
             masks = masks_folder(images.root, config.data.masks)
             raise CsviError(f"{run} is of other masks than {masks}: name another folder with --out")
+    if done and other_code(run, config.method.name):
+        log.warning(
+            "%s is of other code of %s than there is now, and stays: remove it to train anew", run, config.method.name
+        )
     return done
 
 

@@ -24,6 +24,8 @@ def print_evaluation(evaluation: Evaluation) -> None:
     console.print(f"{evaluation.model}" + _fold(evaluation))
     if evaluation.synthetic:
         console.print(SYNTHETIC)
+    if evaluation.unfinished:
+        console.print(f"Its training had not ended: {evaluation.unfinished}.", style="yellow")
     first = evaluation.protocols[0]
     for refinement in first.refinements:
         console.print(f"With {refinement}, which the protocol does not do.", style="yellow")

@@ -81,7 +81,8 @@ def _evaluate(settings: Namespace, options: "Options") -> None:
     known = [config for config in configs if config is not None]
     alone = [path for path, config in zip(runs, configs, strict=True) if config is None]
     differing = differing_settings(known) if len(known) > 1 else []
-    summary = summarize(evaluations) if len(runs) > 1 and not (alone or differing) else None
+    unfinished = [evaluation.model for evaluation in evaluations if evaluation.unfinished]
+    summary = summarize(evaluations) if len(runs) > 1 and not (alone or differing or unfinished) else None
     if quiet:
         found = {"evaluations": evaluations, "summary": summary, "differing_settings": differing}
         print(json.dumps(found, indent=1, default=dataclasses.asdict))
@@ -89,6 +90,8 @@ def _evaluate(settings: Namespace, options: "Options") -> None:
         print_summary(summary, evaluations[0])
     elif differing:
         print(f"no mean over these runs, as their settings differ: {', '.join(differing[:5])}")
+    elif len(runs) > 1 and unfinished:
+        print(f"no mean over these runs, as the training of {unfinished[0]} has not ended")
     elif len(runs) > 1:
         print(f"no mean over these runs, as {alone[0]} is a model alone, whose settings are not known")
     else:

@@ -16,6 +16,7 @@ from csvi.data.records import Counts
 from csvi.data.training_set import training_records
 from csvi.errors import CsviError
 from csvi.methods import find_method
+from csvi.model.weights import noted
 from csvi.runs import Evaluation, Run
 from csvi.runs.evaluation import kept_evaluation
 from csvi.runs.run import EVALUATION
@@ -54,6 +55,7 @@ def model_card(model: Trained, weights: str = "float32", repository: str | None 
         title=method.title or model.net.method,
         paper=method.paper,
         weights=weights,
+        unfinished=noted(model.folder).get("unfinished"),
         parameters=sum(parameter.numel() for parameter in model.net.parameters()) / 1e6,
         version=csvi.__version__,
         known=known,

@@ -14,7 +14,7 @@ from csvi.errors import CsviError, in_one_line
 from csvi.export.card import model_card
 from csvi.export.graph import embed_with, largest_difference
 from csvi.methods import METHODS
-from csvi.model.weights import MODEL, model_file
+from csvi.model.weights import MODEL, model_file, noted
 from csvi.runs.network_files import CONFIG, load_net
 from csvi.runs.trained import Trained
 from csvi.writing import replacing
@@ -53,12 +53,13 @@ def export_folder(model: Trained, out: Path, weights: str = "float32", repositor
     try:
         tensors = load_file(model_file(model.folder))
         short = {name: tensor.to(STORED[weights]) for name, tensor in tensors.items() if tensor.dim() > 1}
-        noted = {"format": "pt", "fingerprint": model.fingerprint, **model.ranges}
+        notes = {name: value for name, value in noted(model.folder).items() if name in ("code", "unfinished")}
+        notes |= {"format": "pt", "fingerprint": model.fingerprint, **model.ranges}
         card = model_card(model, weights, repository)
         with replacing(out / CONFIG) as partial:
             shutil.copyfile(model.folder / CONFIG, partial)
         with replacing(out / MODEL) as partial:
-            partial.write_bytes(save(tensors | short, noted))
+            partial.write_bytes(save(tensors | short, notes))
         with replacing(out / CARD) as partial:
             partial.write_text(card, encoding="utf-8")
     except (OSError, SafetensorError) as error:

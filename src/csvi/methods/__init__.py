@@ -7,12 +7,17 @@ from csvi.catalogue import METHODS
 from csvi.config import Config
 from csvi.errors import CsviError
 from csvi.methods.method import Method, Published
-from csvi.plugins import find
+from csvi.plugins import digest_of_code, find
 
 
 def find_method(name: str) -> type[Method]:
     """Import the class of a method, one of `METHODS` or `module:Class`; raises `CsviError` if there is none."""
     return find(name, METHODS, Method, "method")
+
+
+def code_of(name: str) -> str:
+    """Digest the file of a method of somebody else; empty for one of `METHODS`, whose code is that of this csvi."""
+    return digest_of_code(name, METHODS)
 
 
 def build_method(config: Config, identities: int) -> Method:
@@ -32,4 +37,4 @@ def build_method(config: Config, identities: int) -> Method:
     return method
 
 
-__all__ = ["METHODS", "Method", "Published", "build_method", "find_method"]
+__all__ = ["METHODS", "Method", "Published", "build_method", "code_of", "find_method"]

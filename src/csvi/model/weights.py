@@ -147,12 +147,20 @@ def fingerprint_of(run: Path) -> str:
     They are of the file, or those that it says: that of an export has the digits of the run that it was made of, also
     where its weights are rounded.
     """
+    said = noted(run).get("fingerprint", "")
+    return said if re.fullmatch("[0-9a-f]{16}", said) else digest_of(model_file(run))
+
+
+def noted(run: Path) -> dict[str, str]:
+    """Read what the weights of the network in a folder say of themselves; raises `CsviError` if a folder holds none.
+
+    `code`: digest of the code of its method, where that is not csvi's; `unfinished`: how much of its training was done,
+    such as `33 of 300 steps`, where that had not ended; and what an export says: `fingerprint`, ranges of values.
+    """
     file = model_file(run)
     with contextlib.suppress(OSError, SafetensorError), safe_open(file, "pt") as opened:
-        said = (opened.metadata() or {}).get("fingerprint", "")
-        if re.fullmatch("[0-9a-f]{16}", said):
-            return str(said)
-    return digest_of(file)
+        return dict(opened.metadata() or {})
+    return {}
 
 
 def load_trained(network: nn.Module, state: Mapping[str, Tensor], other_people: Set[str], source: str) -> None:

@@ -25,7 +25,7 @@ from csvi.evaluate.mask_iou import best_constant_mask, mask_iou
 from csvi.evaluate.protocols import Protocol
 from csvi.evaluate.refine import NO_REFINEMENT
 from csvi.evaluate.scoring import CameraPair, Result, evaluate_camera_pairs, evaluate_protocols
-from csvi.model.weights import METHOD, MODEL, fingerprint_of
+from csvi.model.weights import METHOD, MODEL, fingerprint_of, noted
 from csvi.paths import as_argument, expanded
 from csvi.plain import from_plain
 from csvi.runs.embeddings import read_embeddings, write_embeddings
@@ -78,6 +78,8 @@ class Evaluation:
     """Number of a camera → its name, where cameras have names."""
     weights: str = ""
     """Fingerprint of the network's weights; empty where they are not known."""
+    unfinished: str = ""
+    """How much of the network's training was done, as in `33 of 300 steps`, where that had not ended."""
     version: str = csvi.__version__
 
     def name_of_camera(self, camera: int) -> str:
@@ -174,7 +176,10 @@ def evaluate_run(run: Run) -> Evaluation:
     masks = {} if true is None else _evaluate_masks(run, true)
     key = evaluation_key(run)
     evaluation = _evaluation(embeddings, protocols, benchmark, options, run.path, key, seconds, masks)
-    return dataclasses.replace(evaluation, weights=fingerprint_of(run.folder) if run.folder else "")
+    if run.folder is None:
+        return evaluation
+    unfinished = noted(run.folder).get("unfinished", "")
+    return dataclasses.replace(evaluation, weights=fingerprint_of(run.folder), unfinished=unfinished)
 
 
 def embed_share(run: Run) -> None:

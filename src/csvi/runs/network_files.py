@@ -23,9 +23,9 @@ from torch import Tensor
 
 from csvi.config import RANGES, Config, DataConfig
 from csvi.errors import CsviError, in_one_line
-from csvi.methods import METHODS, Method, build_method, find_method
+from csvi.methods import METHODS, Method, build_method, code_of, find_method
 from csvi.model.net import EmbeddingNet
-from csvi.model.weights import METHOD, MODEL, OF_NET, model_file
+from csvi.model.weights import METHOD, MODEL, OF_NET, model_file, noted
 from csvi.paths import expanded
 from csvi.writing import put_in_place
 
@@ -36,8 +36,10 @@ HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
 """What may be the name of a model of the Hub, and its revision: `owner/name@v1.0`."""
 
 
-def save_method(method: Method, classes: Sequence[int], run: Path) -> None:
+def save_method(method: Method, classes: Sequence[int], run: Path, unfinished: str = "") -> None:
     """Write a trained method, and the identity of each class; when all files are complete they replace those before.
+
+    `unfinished` says how much of the training was done, where that has not ended.
 
     Raises:
         CsviError: they cannot be written; the ones before are as they were.
@@ -46,6 +48,9 @@ def save_method(method: Method, classes: Sequence[int], run: Path) -> None:
     try:
         shutil.rmtree(saving, ignore_errors=True)  # left by a process that was killed
         method.net.save_pretrained(saving)
+        said = {"code": code_of(method.net.method), "unfinished": unfinished}
+        if notes := {name: value for name, value in said.items() if value}:
+            save_file(load_file(saving / MODEL), saving / MODEL, {"format": "pt"} | notes)
         save_file(_added(method), saving / METHOD, {"classes": json.dumps(list(classes))})
         for name in (MODEL, METHOD):  # which safetensors lets nobody but their owner read
             with contextlib.suppress(OSError):  # some file systems know no modes
@@ -103,9 +108,16 @@ def read_net(folder: Path, ours: bool, run: str) -> EmbeddingNet:
             net.load_state_dict(state, assign=True)  # raises if the sizes are not those of the weights
             net = build()
         net.load_state_dict(state)
+        if other_code(folder, name):
+            log.warning("the code of %s is not what it was when %s was trained: embeddings may be others", name, run)
         return net.eval()
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, MemoryError, SafetensorError) as error:
         raise CsviError(f"{CONFIG} and {MODEL} of {run} are no network: {in_one_line(error)}") from error
+
+
+def other_code(folder: Path, method: str) -> bool:
+    """Whether the network in a folder is known to have been trained with other code of its method than there is now."""
+    return noted(folder).get("code", code_of(method)) != code_of(method)
 
 
 def data_of(net: EmbeddingNet, folder: Path, run: str) -> DataConfig:
@@ -114,10 +126,8 @@ def data_of(net: EmbeddingNet, folder: Path, run: str) -> DataConfig:
     Raises:
         CsviError: sizes or ranges that no image has; the model is called `run` there.
     """
-    noted: dict[str, str] = {}
-    with contextlib.suppress(OSError, SafetensorError), safe_open(model_file(folder), "pt") as opened:
-        noted = opened.metadata() or {}
-    ranges: dict[str, Any] = {name: noted.get(name, "auto") for name in RANGES}
+    notes = noted(folder)
+    ranges: dict[str, Any] = {name: notes.get(name, "auto") for name in RANGES}
     try:
         if not type(net.height) is type(net.width) is int:  # as strangers may have written them
             raise CsviError(f"height and width are {net.height!r:.40} and {net.width!r:.40}, not whole numbers")

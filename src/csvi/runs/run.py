@@ -30,7 +30,7 @@ from csvi.errors import CsviError
 from csvi.evaluate import GalleryDraw, Refinement
 from csvi.evaluate.refine import NO_REFINEMENT
 from csvi.fabric import choose_precision, make_fabric
-from csvi.methods import Method, find_method
+from csvi.methods import Method, code_of, find_method
 from csvi.model.net import EmbeddingNet
 from csvi.model.weights import model_file
 from csvi.paths import as_argument, expanded, name_of_folder
@@ -294,7 +294,12 @@ class Run:
         if self._takes_masks:
             files = (record.mask for record in benchmark.test)
             masks = [key_of_files(files, self.data.mask_values, self.data.without_mask)]
-        return key_of(weights, benchmark.root, benchmark.test, size, *ranges, self.precision, flip, *masks, version)
+        settings = [size, *ranges, self.precision, flip, *masks, version, *filter(None, [self._code])]
+        return key_of(weights, benchmark.root, benchmark.test, *settings)
+
+    @property
+    def _code(self) -> str:
+        return code_of(self.config.method.name if self.config else self.net.method)
 
     def kept_embeddings(self) -> Tensor | None:
         """Read the embeddings that an evaluation has left, if weights, images and settings are still the same."""

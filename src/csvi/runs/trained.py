@@ -1,15 +1,18 @@
 """A trained network with what is known about it, to export it or to embed with."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 import csvi
 from csvi.config import RANGES, Config, DataConfig
 from csvi.model.net import EmbeddingNet
-from csvi.model.weights import fingerprint_of
+from csvi.model.weights import fingerprint_of, noted
 from csvi.paths import name_of_folder
 from csvi.runs.network_files import data_of, located, read_net
 from csvi.runs.settings import load_config
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Trained:
         net = read_net(folder, ours, model)
         file = folder / "config.yaml"
         config = load_config(file) if ours and file.is_file() else None
+        if unfinished := noted(folder).get("unfinished"):
+            log.warning("the training of %s has not ended: %s", model, unfinished)
         data = config.data if config else data_of(net, folder, model)
         return cls(name_of_folder(folder) if ours else model, folder, net, fingerprint_of(folder), data, config)
 

@@ -32,7 +32,8 @@ class Embedder:
         name: of the run or the model, for people to read.
         fingerprint: 16 hexadecimal digits of the weights that were trained, with `-pca768-` and 8 digits behind them if
             embeddings are reduced. Embeddings of different fingerprints cannot be compared.
-        digest: 16 hexadecimal digits of the very file: other than the fingerprint where weights are rounded.
+        digest: of the very file, which is other than the fingerprint where weights are rounded, and of the code of a
+            method that is not csvi's.
         dim: D, length of an embedding.
         data: size in pixels of the images that the network takes, and ranges of those of more than 8 bits.
     """

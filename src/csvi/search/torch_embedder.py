@@ -7,6 +7,7 @@ from csvi.data.batch import Batch, prepare
 from csvi.data.records import Modality
 from csvi.export.reduction import Reduction, reduction_of
 from csvi.fabric import choose_precision, keep_freed_memory, make_fabric
+from csvi.methods import code_of
 from csvi.model.folding import folded
 from csvi.model.weights import model_file
 from csvi.paths import digest_of
@@ -32,7 +33,8 @@ class TorchEmbedder(Embedder):
     def __init__(self, model: str, dimensions: int | None = None):
         trained = Trained.open(model)
         config, net = trained.config, trained.net
-        super().__init__(trained.name, trained.fingerprint, digest_of(model_file(trained.folder)), 0, trained.data)
+        digest = digest_of(model_file(trained.folder)) + code_of(net.method)
+        super().__init__(trained.name, trained.fingerprint, digest, 0, trained.data)
         self.fabric = make_fabric(choose_precision(config.precision if config else "auto"))
         self.net = net.to(self.fabric.device).to(memory_format=torch.channels_last)
         self._lean = folded(self.net)

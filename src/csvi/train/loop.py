@@ -346,7 +346,9 @@ class _Training:
         check_weights(self.method, self.optimizer, self.done)
         with self.limit.timed("saving"):
             if with_network and self.ours:
-                save_method(self.kept, self.training_set.identities, self.ours)
+                total = self.config.train.epochs * self.steps
+                unfinished = f"{self.done} of {total} steps" if self.done < total else ""
+                save_method(self.kept, self.training_set.identities, self.ours, unfinished)
             save_checkpoint(self.fabric, self.run, self.wrapped, self.optimizer, self.position, self.averaged)
         self.saved = time.monotonic()
 
