@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from pymilvus import DataType
 
 from csvi.errors import CsviError
@@ -85,6 +86,27 @@ def test_the_metric_ranks_as_the_euclidean_distance_does(features):
     assert metric_of(3 * features.embedding) == "cosine"
     assert metric_of(features.embedding.astype(np.float16)) == "cosine"
     assert metric_of(features.embedding * np.arange(1, 61)[:, None]) == "l2"
+
+
+def test_the_metric_is_cosine_though_a_network_divides_by_lengths_in_bfloat16(make_features):
+    embeddings = torch.from_numpy(make_features(2000, dim=256, lengths=np.linspace(1, 3, 2000)[:, None]).embedding)
+    lengths = embeddings.bfloat16().norm(dim=1, keepdim=True)
+    assert lengths.dtype == torch.bfloat16
+    assert metric_of((embeddings / lengths).bfloat16().float().numpy()) == "cosine"
+
+
+def test_the_metric_is_l2_if_lengths_differ_a_little_where_embeddings_hardly_do(features):
+    embeddings = features.embedding / 500 + np.eye(8, dtype=np.float32)[0]
+    lengths = np.linalg.norm(embeddings, axis=1)
+    assert np.ptp(lengths) < 0.01 * lengths.max()
+    assert metric_of(embeddings) == "l2"
+    assert metric_of(embeddings / lengths[:, None]) == "cosine"
+
+
+def test_the_metric_of_few_embeddings_is_l2(features):
+    assert metric_of(features.embedding[:16]) == "cosine"
+    for few in (1, 15):
+        assert metric_of(features.embedding[:few]) == "l2"
 
 
 def test_images_are_removed_and_stay_away(uri, features):

@@ -54,7 +54,7 @@ def add(uri, source, **options):
     embedder, found = Colours(), read_crops(data, modality=options.pop("modality", None))
     again = options.pop("again", False)
     with gallery_for_crops(uri, found, embedder, Choices(**options)) as gallery:
-        before = embedder.images  # of noise
+        before = embedder.images  # to choose the metric
         return add_crops(gallery, found, embedder, again), embedder.images - before
 
 
@@ -75,6 +75,38 @@ def test_images_that_are_there_are_not_embedded_again(uri, crops):
         vector = np.array([[75, 60, 7, 1]], np.float32)
         assert search(gallery, vector, 1)[0].path == "3.png"
         assert search(gallery, vector, 1)[0].distance == pytest.approx(0, abs=1e-4)
+
+
+class Alike(Embedder):
+    """Embeds an image as what is left of it if its columns are averaged, for which all noise is alike."""
+
+    def __init__(self, normalised):
+        super().__init__("alike", "0123456789abcdef", "0123456789abcdef", 432, DataConfig(height=144, width=72))
+        self.normalised = normalised
+
+    def embed_pixels(self, images, modality):
+        embeddings = images.mean(2, dtype=np.float32).reshape(len(images), -1) + 1
+        return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True) if self.normalised else embeddings
+
+
+@pytest.mark.parametrize(("normalised", "metric"), [(False, "l2"), (True, "cosine")])
+def test_the_metric_is_not_told_by_images_that_a_network_takes_for_alike(uri, crops, normalised, metric):
+    found, embedder = read_crops(DataConfig(root=str(crops))), Alike(normalised)
+    noise = np.random.default_rng(0).integers(256, size=(4, 144, 72, 3), dtype=np.uint8)
+    lengths = np.linalg.norm(embedder.embed_pixels(noise, Modality.VISIBLE), axis=1)
+    assert np.ptp(lengths) < 0.01 * lengths.max()  # though crops are from dark to bright
+    with gallery_for_crops(uri, found, embedder, Choices()) as gallery:
+        assert gallery.facts.metric == metric
+    embedder.embed_pixels = None  # the metric is chosen once
+    with gallery_for_crops(uri, found, embedder, Choices()) as gallery:
+        assert gallery.facts.metric == metric
+
+
+def test_a_single_crop_does_not_decide_the_metric(uri, crops, tmp_path):
+    (tmp_path / "one").mkdir()
+    shutil.copy(crops / "3.png", tmp_path / "one")
+    add(uri, tmp_path / "one")
+    assert facts_of(uri).metric == "l2"
 
 
 def test_what_a_table_says_anew_of_an_image_is_taken_over(uri, crops):
@@ -128,7 +160,7 @@ def test_a_job_that_was_interrupted_resumes(uri, crops, monkeypatch):
 
     class Stops(Colours):
         def embed_pixels(self, images, modality):
-            if self.images == 4 + 5:  # noise, and the visible ones
+            if self.images == 16 + 5:  # to choose the metric, and the visible ones
                 raise KeyboardInterrupt
             return super().embed_pixels(images, modality)
 
@@ -225,7 +257,9 @@ def filled(uri, make_features, tmp_path, capsys):
 
 def test_embeddings_of_a_file_are_added_once(filled, tmp_path, capsys):
     assert main(["index", "add", str(tmp_path / "f.parquet"), "--gallery", filled]) == 0
-    assert "added: 0 images; 60 were there already" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "added: 0 images; 60 were there already" in out
+    assert f"gallery: {filled}, 60 images, cosine\n" in out
 
 
 def test_an_index_is_proposed_for_many_images(filled, tmp_path, capsys, monkeypatch):

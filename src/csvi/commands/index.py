@@ -116,7 +116,7 @@ def _add(settings: Namespace) -> None:
     speed = f", {added.images_per_second:,.0f} images/s" if added.new or added.replaced else ""
     there = f"; {added.there:,} were there already" if added.there else ""
     print(f"added: {added.new:,} images{replaced}{speed}{there}")
-    print(f"gallery: {gallery.name}, {count:,} images")
+    print(f"gallery: {gallery.name}, {count:,} images, {gallery.facts.metric}")
     if gallery.is_slow(count):
         print("hint: it is searched exactly, image by image; --index_type HNSW is built once, and answers faster")
     model = "" if gallery.facts.model else " --run RUN"

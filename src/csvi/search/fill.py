@@ -35,6 +35,7 @@ from csvi.search.gallery import (
     Metric,
     absolute,
     default_index,
+    facts_of,
     make_gallery,
     metric_of,
     path_in,
@@ -97,9 +98,9 @@ def gallery_for_crops(
     """
     uri = os.fspath(uri)
     check_ranges(crops.root, crops.records, crops.data)  # before the gallery learns them
-    noise = np.random.default_rng(0).integers(256, size=(4, embedder.height, embedder.width, 3), dtype=np.uint8)
-    embeddings = embedder.embed_pixels(noise, Modality.VISIBLE)
-    facts = _facts(uri, embedder.fingerprint, embedder.name, embeddings, crops.root, choices)
+    there = facts_of(uri, collection)
+    metric = choices.metric or (there.metric if there else metric_of(_embed_trial_images(embedder)))
+    facts = _facts(uri, embedder.fingerprint, embedder.name, embedder.dim, metric, crops.root, choices)
     known: dict[str, Any] = {"model": embedder.model, **crops.ranges}
     return _made(uri, dataclasses.replace(facts, **known), choices, collection)
 
@@ -107,7 +108,8 @@ def gallery_for_crops(
 def gallery_for_features(uri: str, features: Features, choices: Choices, collection: str = COLLECTION) -> Gallery:
     """Open the gallery that embeddings are to be added to, which is made if it is not there yet."""
     of = features.facts
-    facts = _facts(uri, of["fingerprint"], of["name"], features.embedding, Path(of["root"]), choices)
+    metric = choices.metric or metric_of(features.embedding)
+    facts = _facts(uri, of["fingerprint"], of["name"], features.embedding.shape[1], metric, Path(of["root"]), choices)
     known = {name: of[name] for name in LEARNT if name in of}
     return _made(uri, dataclasses.replace(facts, **known), choices, collection)
 
@@ -199,7 +201,24 @@ def _unfit(entry: Entry) -> str | None:
     return f"has a {too_long[0]} that is too long" if too_long else None
 
 
-def _facts(uri: str, fingerprint: str, name: str, embeddings: np.ndarray, root: Path, choices: Choices) -> Facts:
+def _embed_trial_images(embedder: Embedder) -> np.ndarray:
+    """Embed 16 images, to see whether all embeddings of a network are of one length: (16, D).
+
+    They are black, white, one colour, mosaics and noise, in both modalities. Noise alone would not do: to a network it
+    all looks alike, and its embeddings are nearly of one length even where those of crops are not.
+    """
+    height, width = embedder.height, embedder.width
+    rng = np.random.default_rng(0)
+    tiles = [np.full((1, 1, 3), level, np.uint8) for level in (0, 255)]
+    tiles += [rng.integers(256, size=(n, n, 3), dtype=np.uint8) for n in (1, 2, 4, 8, 16, width)]
+    rows, columns = np.arange(height)[:, None], np.arange(width)
+    images = np.stack([tile[rows * len(tile) // height, columns * len(tile) // width] for tile in tiles])
+    grey = images[..., :1].repeat(3, axis=3)
+    visible, infrared = (embedder.embed_pixels(*of) for of in ((images, Modality.VISIBLE), (grey, Modality.INFRARED)))
+    return np.concatenate([visible, infrared])
+
+
+def _facts(uri: str, fingerprint: str, name: str, dim: int, metric: Metric, root: Path, choices: Choices) -> Facts:
     """The facts of a new gallery; raises `CsviError` if its images lie outside of its root."""
     within = absolute(choices.root or root)
     if not Path(absolute(root)).is_relative_to(within):
@@ -209,8 +228,8 @@ def _facts(uri: str, fingerprint: str, name: str, embeddings: np.ndarray, root: 
     return Facts(
         fingerprint,
         name,
-        dim=embeddings.shape[1],
-        metric=choices.metric or metric_of(embeddings),
+        dim=dim,
+        metric=metric,
         index=choices.index or default_index(uri),
         half=choices.half,
         root=within,

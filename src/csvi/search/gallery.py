@@ -44,6 +44,8 @@ MANY = 50_000
 """Images beyond which an approximate index is worth the minutes that it takes to build."""
 NO_TIME = -(2**53)
 """Seconds of an image whose time is not known: before all others."""
+ENOUGH = 16
+"""Embeddings that are not all of one length by chance."""
 LONGEST_PATH, LONGEST_NAME = 4096, 1024
 """Bytes of a path, and of the name of a camera or a track."""
 
@@ -420,10 +422,18 @@ def default_index(uri: str) -> Index:
 def metric_of(embeddings: np.ndarray) -> Metric:
     """Choose the metric that ranks as the Euclidean distance does, by which models of csvi are compared.
 
-    That is the cosine if all embeddings are of one length, as those of csvi's methods are.
+    l2 always does. The cosine does if all embeddings are of one length, as those of csvi's methods are: their lengths
+    differ by less than 1 % of how far the embeddings lie from their mean (root mean square). That leaves room for
+    networks that round the length which they divide by to bfloat16.
+
+    Args:
+        embeddings: (n, dim) float16 or float32, of images that differ.
     """
-    lengths = np.linalg.norm(embeddings.astype(np.float32), axis=1)
-    return "cosine" if np.ptp(lengths) < 0.01 * lengths.max() else "l2"
+    if len(embeddings) < ENOUGH:
+        return "l2"
+    vectors = embeddings.astype(np.float32, copy=False)
+    lengths, scatter = np.linalg.norm(vectors, axis=1), np.linalg.norm(vectors.std(axis=0))
+    return "cosine" if np.ptp(lengths) < 0.01 * scatter else "l2"
 
 
 def seconds_of(time: str) -> int:
