@@ -14,12 +14,13 @@ import csvi
 from csvi.cli import main
 from csvi.data.records import Modality
 from csvi.errors import CsviError
-from csvi.export.graph import Graph, embed_with, largest_difference, random_images
+from csvi.export.graph import BATCHES, Graph, embed_with, largest_difference, random_images
 from csvi.export.make import FORMATS, export_file, is_ours
 from csvi.export.onnx_file import open_onnx, shorten_weights
 from csvi.export.reduction import Reduction
 from csvi.methods import METHODS, find_method
 from csvi.model.net import EmbeddingNet, PartNet
+from csvi.model.two_stream import TwoStream
 from csvi.model.weights import fingerprint_of
 from csvi.paths import check_ours, name_of_folder
 from csvi.runs import Run
@@ -168,6 +169,56 @@ def test_a_reduction_is_part_of_the_file(net_of, tmp_path):
     torch.jit.load(tmp_path / "short.pt", _extra_files=facts)
     said = json.loads(facts["csvi.json"])
     assert (said["fingerprint"], said["dim"]) == (f"{fingerprint_of(tmp_path / 'model')}-{reduction.name}", 8)
+
+
+class Long(EmbeddingNet):
+    """A network of somebody else whose embeddings hold numbers of a million."""
+
+    def __init__(self):
+        super().__init__("theirs:Theirs", 48, 24)
+        self.backbone = TwoStream("resnet18", cut=1)
+
+    def forward(self, image, modality):
+        features = self.backbone(image, modality).mean((2, 3))
+        return 1e6 * features / features.mean()
+
+
+def test_a_network_whose_embeddings_hold_large_numbers_is_exported(trained, tmp_path):
+    torch.manual_seed(0)
+    net, file = Long().eval(), tmp_path / "net.pt"
+    assert 0 < export_file(trained(net), "torchscript", file) < 1e-5
+    images = random_images(np.random.default_rng(1), 3, 48, 24, Modality.VISIBLE)
+    embeddings = embed_with(net)(images, 0)
+    assert np.abs(opened(file)(images, 0) - embeddings).max() > 1e-4  # by float error alone, as they are so long
+    assert embeddings.max() > 1e6
+
+
+@pytest.mark.parametrize(
+    ("numbers", "other", "difference"),
+    [
+        ([0.6, -0.8], [0.6003, -0.8], 3e-4),
+        ([0.001, 0.002], [0.0013, 0.002], 3e-4),  # no number is divided by less than 1
+        ([3000.0, -4000.0], [3001.2, -4000.0], 3e-4),
+        ([3000.0, -4000.0], [3000.0, -4000.0], 0),
+        ([0.6, -0.8], [0.6, np.nan], np.nan),
+        ([0.6, np.inf], [0.6, np.inf], np.nan),
+    ],
+)
+def test_a_difference_is_of_a_number_or_a_share_of_the_largest_number_beyond_1(numbers, other, difference):
+    """The last batch alone differs."""
+
+    def embed(images, modality):
+        return np.tile(np.array(numbers, np.float32), (len(images), 1))
+
+    def embed_otherwise(images, modality):
+        embeddings = embed(images, modality)
+        if (len(images), modality) == (BATCHES[-1], Modality.INFRARED):
+            embeddings[-1] = other
+        return embeddings
+
+    with np.errstate(invalid="ignore"):
+        found = largest_difference(embed_otherwise, embed, 48, 24)
+    assert found == pytest.approx(difference, rel=1e-3, nan_ok=True)
 
 
 @pytest.mark.parametrize("difference", [1.1e-4, float("nan")])

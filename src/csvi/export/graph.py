@@ -132,14 +132,19 @@ def embed_with(net: EmbeddingNet, reduction: Reduction | None = None) -> Embed:
 
 
 def largest_difference(one: Embed, other: Embed, height: int, width: int) -> float:
-    """Embed images of both modalities, in batches of several sizes, in two ways: the largest difference of a number."""
-    rng = np.random.default_rng(0)
-    return max(
-        float(np.abs(one(images, modality) - other(images, modality)).max())
-        for batch in BATCHES
-        for modality in Modality
-        for images in [random_images(rng, batch, height, width, modality)]
-    )
+    """Embed images of both modalities in two ways, in batches of several sizes: the largest difference of a number.
+
+    An embedding of the other way that holds numbers beyond 1 (or -1) is divided by the largest of them first, and that
+    of `one` by the same: float error grows with the numbers. NaN if either way gives NaN or infinity.
+    """
+    rng, largest = np.random.default_rng(0), []
+    for batch in BATCHES:
+        for modality in Modality:
+            images = random_images(rng, batch, height, width, modality)
+            embeddings, wanted = one(images, modality), other(images, modality)
+            scale = np.maximum(np.abs(wanted).max(1, keepdims=True), 1)
+            largest.append(np.abs(embeddings / scale - wanted / scale).max())
+    return float(np.max(largest))
 
 
 def random_images(rng: np.random.Generator, number: int, height: int, width: int, modality: Modality) -> np.ndarray:

@@ -25,7 +25,7 @@ from csvi.writing import replacing
 log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-4
-"""Largest difference of a number of an embedding between PyTorch and a file whose weights are in 32 bits."""
+"""Largest difference, see `largest_difference`, between PyTorch and a file whose weights are in 32 bits."""
 
 Write = Callable[[Graph, Mapping[str, object], Path], Embed]
 """Writes a graph, and the facts about it, to a file; returns what that computes."""
