@@ -432,7 +432,7 @@ def metric_of(embeddings: np.ndarray) -> Metric:
     if len(embeddings) < ENOUGH:
         return "l2"
     vectors = embeddings.astype(np.float32, copy=False)
-    lengths, scatter = np.linalg.norm(vectors, axis=1), np.linalg.norm(vectors.std(axis=0))
+    lengths, scatter = np.linalg.norm(vectors, axis=1), np.linalg.norm(vectors[:4096].std(axis=0))
     return "cosine" if np.ptp(lengths) < 0.01 * scatter else "l2"
 
 
