@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import csvi
-from csvi.config import DataConfig
+from csvi.config import DataConfig, shared_by_repetitions
 from csvi.data import Benchmark, Modality, protocols_of, read_benchmark
 from csvi.data.cache import CachedPixels, cached_masks
 from csvi.data.files import fingerprint
@@ -78,6 +78,8 @@ class Evaluation:
     """Number of a camera → its name, where cameras have names."""
     weights: str = ""
     """Fingerprint of the network's weights; empty where they are not known."""
+    settings: dict[str, str] = field(default_factory=dict)
+    """Settings that repetitions of the run have too, see `csvi.config.shared_by_repetitions`; empty where not known."""
     version: str = csvi.__version__
 
     def name_of_camera(self, camera: int) -> str:
@@ -174,7 +176,11 @@ def evaluate_run(run: Run) -> Evaluation:
     masks = {} if true is None else _evaluate_masks(run, true)
     key = evaluation_key(run)
     evaluation = _evaluation(embeddings, protocols, benchmark, options, run.path, key, seconds, masks)
-    return dataclasses.replace(evaluation, weights=fingerprint_of(run.folder) if run.folder else "")
+    return dataclasses.replace(
+        evaluation,
+        weights=fingerprint_of(run.folder) if run.folder else "",
+        settings=shared_by_repetitions(run.config) if run.config else {},
+    )
 
 
 def embed_share(run: Run) -> None:
