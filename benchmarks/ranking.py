@@ -107,7 +107,7 @@ class Study:
     def variant(self, method: str) -> Variant:
         """The method with its weight of the segmentation loss, where it has one."""
         weight = SEGMENTATION_WEIGHT.get(method)
-        return Variant(method, (("method.segmentation_weight", weight),) if weight else ())
+        return Variant.of(self.config, method, [("method.segmentation_weight", weight)] if weight else [])
 
     def choice(self, method: str, train: bool = True) -> Choice | None:
         """Choose the learning rate of a method on the val identities, with seed 0.
@@ -119,10 +119,10 @@ class Study:
             chosen = self.like.choice(method, train=False)
             if chosen is None and train:
                 raise CsviError(f"the learning rate of {method} is not chosen in {self.like.out}: train it there first")
-            return chosen
+            return chosen and dataclasses.replace(chosen, best=self.tried(method, [rate_of(chosen.best)])[0])
         rates = sorted(self.rates, key=float)
         while train or all(self.is_done(tried, 0) for tried in self.tried(method, rates)):
-            choice = choose(self.config, self.variant(method), {"train.lr": rates}, self.out / "runs")
+            choice = choose(self.variant(method), {"train.lr": rates}, self.out / "runs")
             if len(rates) == 1 or (best := rate_of(choice.best)) not in (rates[0], rates[-1]):
                 return choice
             further = float(best) / 3 if best == rates[0] else float(best) * 2
@@ -133,7 +133,7 @@ class Study:
         """Choose the learning rate, and train all seeds."""
         choice = self.choice(method)
         for seed in self.seeds:
-            run_once(choice.best.applied(self.config, seed), self.folder(choice.best, seed))
+            run_once(choice.best.with_seed(seed), self.folder(choice.best, seed))
 
     def folder(self, variant: Variant, seed: int) -> Path:
         """The folder of a run."""
@@ -142,11 +142,11 @@ class Study:
     def tried(self, method: str, rates: Sequence[str]) -> list[Variant]:
         """The method with each of these learning rates."""
         variant = self.variant(method)
-        return [Variant(method, (*variant.settings, ("train.lr", rate))) for rate in rates]
+        return [Variant.of(self.config, method, [*variant.settings, ("train.lr", rate)]) for rate in rates]
 
     def is_done(self, variant: Variant, seed: int) -> bool:
         """Whether a run was trained to its end and evaluated."""
-        return is_done(variant.applied(self.config, seed), self.folder(variant, seed))
+        return is_done(variant.with_seed(seed), self.folder(variant, seed))
 
     def evaluations(self) -> dict[str, tuple[Choice, list[Evaluation]]]:
         """Method → its learning rate and evaluations, of the runs that are done."""

@@ -49,25 +49,26 @@ def _parameters(config, identities):
 
 
 def test_a_variant_is_a_method_and_settings_of_its_own(small):
-    variant = Variant.parse("coseg:method.weights_from=leave-one-out,method.head=false,method.segmentation_weight=20")
+    text = "coseg:method.weights_from=leave-one-out,method.head=false,method.segmentation_weight=20"
+    variant = Variant.parse(text, small)
     assert str(variant) == "coseg_weights_from-leave-one-out_head-false_segmentation_weight-20"
-    applied = variant.applied(small, 3)
+    applied = variant.with_seed(3)
     changed = {name: value for name, value in flatten(applied).items() if value != flatten(small)[name]}
     assert changed == {
         "method.weights_from": "leave-one-out", "method.head": False, "method.segmentation_weight": 20, "seed": 3,
     }  # fmt: skip
-    assert small.seed == 0
+    assert (small.seed, variant.config) == (0, dataclasses.replace(applied, seed=0))
 
 
 def test_a_variant_of_another_method_takes_what_it_has_too(small):
-    applied = Variant.parse("decode:data.height=64").applied(small, 0)
+    applied = Variant.parse("decode:data.height=64", small).config
     assert (applied.method.name, applied.method.backbone, applied.method.widths) == ("decode", "mobilenet_v2", (16, 8))
     assert applied.data.height == 64
     assert not hasattr(applied.method, "weights_from")
 
 
-def test_a_path_among_the_settings_leads_out_of_no_folder():
-    assert str(Variant.parse("coseg:method.weights=../../w.pth")) == "coseg_weights-..-..-w.pth"
+def test_a_path_among_the_settings_leads_out_of_no_folder(small):
+    assert str(Variant.parse("coseg:method.weights=../../w.pth", small)) == "coseg_weights-..-..-w.pth"
 
 
 @pytest.mark.parametrize(
@@ -80,11 +81,13 @@ def test_a_path_among_the_settings_leads_out_of_no_folder():
         ("decode:method.head=false", "unknown setting 'method.head'"),
         ("coseg:method.weights_from=nowhere", "weights_from"),
         ("coseg:method.head_weight=-1", "head_weight is -1"),
+        ("coseg:seed=7", "^seed can be set by no variant and no grid: each variant is trained with the seeds"),
+        ("coseg:method.name=decode", "method.name can be set by no variant and no grid: each variant begins with"),
     ],
 )
 def test_bad_variants(text, message, small):
     with pytest.raises(CsviError, match=message):
-        Variant.parse(text).applied(small, 0)
+        Variant.parse(text, small)
 
 
 @pytest.fixture
@@ -216,13 +219,36 @@ def test_a_run_that_was_evaluated_before_its_end_is_not_done(coseg_run, tmp_path
     assert evaluated.stat().st_mtime_ns == 2**62
 
 
+def test_each_row_is_of_the_settings_of_its_own_variant(small, baseline_run, coseg_run, tmp_path):
+    """The common settings are of the method that no variant names, with a trunk that not all variants have."""
+    for run, variant in (
+        (baseline_run, "baseline"),
+        (coseg_run, "coseg"),
+        (baseline_run, "baseline_backbone-resnet18"),
+    ):
+        shutil.copytree(run, tmp_path / variant / "0")
+    file = tmp_path / "baseline_backbone-resnet18" / "0" / "config.yaml"
+    file.write_text(file.read_text().replace("mobilenet_v2", "resnet18"))
+    table = ablate(small, ["baseline", "coseg"], 1, tmp_path).read_text(encoding="utf-8")
+    assert "identities, mobilenet_v2, 1 seeds: mean" in table
+    assert "Backbones" not in table
+    table = ablate(small, ["baseline", "baseline:method.backbone=resnet18"], 1, tmp_path).read_text(encoding="utf-8")
+    assert "identities, 1 seeds: mean" in table
+    assert "Backbones: mobilenet_v2 (baseline); resnet18 (baseline_backbone-resnet18)." in table
+    assert "Initial weights" not in table
+    rows = json.loads((tmp_path / "ablation.json").read_text())["rows"]
+    assert [(row["backbone"], row["weights"]) for row in rows] == [("mobilenet_v2", "none"), ("resnet18", "none")]
+    only = ablate(small, ["baseline:method.backbone=resnet18"], 1, tmp_path).read_text(encoding="utf-8")
+    assert "identities, resnet18, 1 seeds: mean" in only
+
+
 @pytest.mark.parametrize("left", ["", '{"parameters_training": 1', "{}", "[]", "\0\0"])
 def test_a_cost_that_a_kill_left_half_written_is_measured_anew(small, baseline_run, tmp_path, left):
     shutil.copytree(baseline_run, tmp_path / "baseline" / "0")
     file = tmp_path / "baseline" / "cost.json"
     file.write_text(left)
-    cost = module._cost(Variant("baseline"), small, tmp_path)
-    assert cost == _parameters(Variant("baseline").applied(small, 0), 8)
+    cost = module._cost(Variant.of(small, "baseline"), tmp_path)
+    assert cost == _parameters(Variant.of(small, "baseline").config, 8)
     assert Cost(**json.loads(file.read_text())) == cost
 
 
@@ -231,7 +257,7 @@ def test_a_cost_is_measured_once(small, tmp_path, monkeypatch):
     cost = Cost(2, 1, seconds_a_step=0.5, bytes=3, device="quiet")
     (tmp_path / "baseline" / "cost.json").write_text(json.dumps(dataclasses.asdict(cost)))
     monkeypatch.setattr(module, "training_cost", lambda *_: pytest.fail("measured again"))
-    assert module._cost(Variant("baseline"), small, tmp_path) == cost
+    assert module._cost(Variant.of(small, "baseline"), tmp_path) == cost
 
 
 def test_what_is_chosen_is_best_on_val_and_a_setting_that_a_method_has_not_is_not_varied(small, tmp_path, monkeypatch):
@@ -240,23 +266,31 @@ def test_what_is_chosen_is_best_on_val_and_a_setting_that_a_method_has_not_is_no
     best = {"decode_segmentation_weight-5": 0.9}
     monkeypatch.setattr(module, "_val", lambda run, metric: best.get(run.parent.name, 0.5))
     grid = {"method.segmentation_weight": [1, 5, 20]}
-    choice = choose(small, Variant("decode"), grid, tmp_path)
+    choice = choose(Variant.of(small, "decode"), grid, tmp_path)
     assert str(choice.best) == "decode_segmentation_weight-5"
     assert asked == [f"decode_segmentation_weight-{weight}" for weight in (1, 5, 20)]
     assert [(tried.mAP, tried.chosen) for tried in choice.tried] == [(0.5, False), (0.9, True), (0.5, False)]
     asked.clear()
-    choice = choose(small, Variant("select"), grid, tmp_path)
-    assert (choice.best, choice.tried) == (Variant("select"), [])
+    select = Variant.of(small, "select")
+    choice = choose(select, grid, tmp_path)
+    assert (choice.best, choice.tried) == (select, [])
     assert asked == []
-    assert str(choose(small, Variant("baseline"), {"train.lr": [0.1, 0.2]}, tmp_path).best) == "baseline_lr-0.1"
+    assert str(choose(Variant.of(small, "baseline"), {"train.lr": [0.1, 0.2]}, tmp_path).best) == "baseline_lr-0.1"
 
 
 def test_a_grid_has_values_of_any_type(small, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(module, "run_once", lambda config, run: asked.append((config.method.widths, run.parent.name)))
     monkeypatch.setattr(module, "_val", lambda run, metric: 0.5)
-    choose(small, Variant("decode"), {"method.widths": [None, [64, 32]]}, tmp_path)
+    choose(Variant.of(small, "decode"), {"method.widths": [None, [64, 32]]}, tmp_path)
     assert asked == [(None, "decode_widths-null"), ((64, 32), "decode_widths-[64, 32]")]
+
+
+@pytest.mark.parametrize("name", ["seed", "method.name"])
+def test_what_an_ablation_sets_itself_is_not_in_a_grid(name, small, tmp_path):
+    with pytest.raises(CsviError, match=f"{name} can be set by no variant and no grid"):
+        ablate(small, ["baseline", "decode"], 2, tmp_path, {name: [1, 5]})
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["train.rl", "method.segmentation_wieght"])
@@ -286,6 +320,22 @@ def test_choosing_needs_a_validation(small, tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [("data.train_on=train+val", "takes val identities"), ("train.validate_every=0", "takes a validation at the end")],
+)
+def test_choosing_needs_the_validation_of_each_variant_that_is_varied(small, tmp_path, monkeypatch, setting, message):
+    grid = {"method.segmentation_weight": [1, 20]}
+    with pytest.raises(CsviError, match=message):
+        ablate(small, ["decode", f"coseg:{setting}"], 1, tmp_path / "out", grid)
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr(module, "choose", lambda *_: pytest.fail("trained"))
+    with pytest.raises(pytest.fail.Exception, match="trained"):
+        ablate(
+            small, [f"baseline:{setting}", "decode"], 1, tmp_path / "out", grid
+        )  # the Baseline has nothing to choose
+
+
 def test_a_run_of_other_images_or_masks_is_not_taken_for_done(config, coseg_run, baseline_run, sysu_root, tmp_path):
     config.data.masks = str(shutil.copytree(sysu_root / "masks", tmp_path / "masks"))
     config.data.root = str(shutil.copytree(sysu_root, tmp_path / "moved"))
@@ -294,7 +344,7 @@ def test_a_run_of_other_images_or_masks_is_not_taken_for_done(config, coseg_run,
     mask.write_bytes(mask.read_bytes() + b"\0")
     with pytest.raises(CsviError, match=r"coseg is of other masks than .*masks: name another folder"):
         is_done(config, coseg_run)
-    assert is_done(Variant("baseline").applied(config, 0), baseline_run)  # which learns from none
+    assert is_done(Variant.of(config, "baseline").config, baseline_run)  # which learns from none
     image = tmp_path / "moved" / "cam1" / "0013" / "0001.jpg"
     image.write_bytes(image.read_bytes() + b"\0")
     with pytest.raises(CsviError, match=r"coseg is of other images than .*moved: name another folder"):

@@ -59,7 +59,11 @@ def test_add_a_method(here, sysu_root, cache_folder, monkeypatch):
     for command in commands:
         run(command, here, sysu_root, cache_folder)
     assert json.loads((here / "runs" / "ours" / "config.json").read_text())["method"] == "ours:Ours"
-    assert "| ours.Ours |" in (here / "ablation" / "ablation.md").read_text()
+    table = (here / "ablation" / "ablation.md").read_text()
+    assert "| ours.Ours |" in table
+    assert "identities, 1 seeds" in table
+    assert "Backbones: resnet18 (baseline); no such setting (ours.Ours)." in table
+    assert "Initial weights: none (baseline); no such setting (ours.Ours)." in table
 
 
 def cost():

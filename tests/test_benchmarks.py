@@ -502,10 +502,10 @@ def test_a_learning_rate_at_the_edge_is_not_the_last_to_be_tried(benchmark, monk
     ranking = benchmark("ranking")
     tried = set()
 
-    def choose(config, variant, grid, out):
+    def choose(variant, grid, out):
         tried.update(grid["train.lr"])
         rate = min(grid["train.lr"], key=lambda rate: abs(math.log(float(rate) / best)))
-        return ranking.Choice(variant, ranking.Variant(variant.method, (("train.lr", rate),)), [])
+        return ranking.Choice(variant, ranking.Variant.of(variant.config, variant.method, [("train.lr", rate)]), [])
 
     monkeypatch.setattr(ranking, "choose", choose)
     monkeypatch.setattr(ranking.Study, "is_done", lambda self, variant, seed: float(ranking.rate_of(variant)) > 1e-5)

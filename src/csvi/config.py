@@ -282,6 +282,11 @@ def varying(config: Config, *kinds: Varies) -> set[str]:
     return {name for name, _, varies in _settings_of(config) if varies in kinds}
 
 
+def shared_by_repetitions(config: Config) -> dict[str, str]:
+    """Settings that repetitions of a run have in common, by name, each written as text."""
+    return {name: str(value) for name, value, varies in _settings_of(config) if varies not in ("machine", "repetition")}
+
+
 def _settings_of(config: object, prefix: str = "") -> Iterator[tuple[str, object, str | None]]:
     """Name, value and `Varies` of each setting, section by section."""
     for each in dataclasses.fields(config):  # type: ignore[arg-type]

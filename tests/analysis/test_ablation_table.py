@@ -23,20 +23,20 @@ def text(letter):
 
     def written(*variants, coseg_over_decode=None, **settings):
         rows = []
-        for parsed in map(Variant.parse, variants):
-            config = parsed.applied(letter, 0)
+        for parsed in (Variant.parse(variant, letter) for variant in variants):
+            config = parsed.config
             for name, value in settings.items():
                 setattr(config.method if hasattr(config.method, name) else config.train, name, value)
             rows.append(
                 VariantResult(
-                    str(parsed), parsed.method, dict(parsed.settings), departures(config), runs=[],
+                    str(parsed), parsed.method, dict(parsed.settings), config.method.backbone, config.method.weights,
+                    departures(config), runs=[],
                     metrics={name: Mean(0.5, 0, [0.5]) for name in ("R1", "R10", "mAP")}, differences={}, masks=[],
                     validation=[], cost=Cost(1, 1, 1.0, 1, "none"),
                 )
             )  # fmt: skip
         return markdown(
-            Ablation("SYSU-MM01", False, "all-search single-shot", "seeded", 96, 1, "resnet50", rows,
-                     coseg_over_decode or {}, [])
+            Ablation("SYSU-MM01", False, "all-search single-shot", "seeded", 96, 1, rows, coseg_over_decode or {}, [])
         )  # fmt: skip
 
     return written
@@ -89,8 +89,19 @@ def test_every_setting_of_a_loss_is_a_departure_and_named(text):
         ("coseg:train.lr=0.02", True),
     ],
 )
-def test_another_model_has_no_name_in_the_paper(text, variant, named):
-    assert bool(row(text(variant), Variant.parse(variant))[-2]) == named
+def test_another_model_has_no_name_in_the_paper(text, letter, variant, named):
+    assert bool(row(text(variant), Variant.parse(variant, letter))[-2]) == named
+
+
+def test_what_variants_begin_with_is_said_where_it_differs(text):
+    alike = text("baseline", "coseg")
+    assert "96 identities, resnet50, 1 seeds: mean" in alike
+    assert "Initial weights" not in alike
+    written = text("baseline", "coseg:method.weights=none", "decode:method.weights=none,method.backbone=resnet18")
+    assert "96 identities, 1 seeds: mean" in written
+    coseg, decode = "coseg_weights-none", "decode_weights-none_backbone-resnet18"
+    assert f"Backbones: resnet50 (baseline, {coseg}); resnet18 ({decode}).\n" in written
+    assert f"Initial weights: imagenet (baseline); none ({coseg}, {decode}).\n" in written
 
 
 def test_what_ccwg_adds_stands_beside_the_papers_margin(text):
@@ -108,7 +119,7 @@ def test_what_ccwg_adds_stands_beside_the_papers_margin(text):
 
 def test_the_signs_of_a_table_are_written_and_shown_in_any_locale(tmp_path, latin_1, monkeypatch, capsys):
     monkeypatch.setattr("csvi.analysis.ablation_table.curves", lambda _: Figure())
-    nothing = Ablation("SYSU-MM01", False, "all-search single-shot", "seeded", 96, 1, "resnet50", [], {}, [])
+    nothing = Ablation("SYSU-MM01", False, "all-search single-shot", "seeded", 96, 1, [], {}, [])
     monkeypatch.setattr("csvi.analysis.ablation_table.markdown", lambda _: "Δ ± †")
     file = write_ablation(tmp_path, nothing)
     monkeypatch.setattr("csvi.analysis.ablate.ablate", lambda *_: file)

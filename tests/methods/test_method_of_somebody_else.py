@@ -176,6 +176,8 @@ def assert_told_to_be_unfinished(run, capsys, caplog):
     shown = capsys.readouterr().out
     assert shown.count("Its training had not ended: 3 of 8 steps.") == 1
     assert f"no mean over these runs, as the training of {run} has not ended" in shown
+    assert main(["compare", "first", run]) == 0
+    assert f"The training of {run} had not ended: 3 of 8 steps." in capsys.readouterr().out
     assert main(["export", run, "--format=safetensors", "--out=passed-on"]) == 0
     assert f"the training of {run} has not ended: 3 of 8 steps" in caplog.text
     assert "| training | **not ended**: 3 of 8 steps |" in Path("passed-on/README.md").read_text()

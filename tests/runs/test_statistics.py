@@ -1,6 +1,7 @@
 """Runs against each other, by numbers computed directly; and what cannot be compared."""
 
 import copy
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -9,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from csvi.analysis.tables import difference_cell, print_comparison
-from csvi.config import Config, DataConfig, TrainConfig
+from csvi.analysis.tables import difference_cell, percent, print_comparison, print_evaluation, print_summary
+from csvi.config import Config, DataConfig, MethodSettings, TrainConfig, shared_by_repetitions
 from csvi.data import find_layout
 from csvi.data.records import ImageRecord
 from csvi.data.sysu import MODALITIES
@@ -200,6 +201,52 @@ def test_every_fold_is_compared_with_itself(good, bad):
         difference_of_groups([first[0], other[0]], [first[0], other[0]])
 
 
+def of_settings(found, method, **sections):
+    return replace(found, settings=shared_by_repetitions(Config(method, **sections)))
+
+
+def test_a_group_of_runs_that_are_no_repetitions_has_no_mean(good):
+    seeds = [evaluation(1.2, seed=seed) for seed in range(3)]
+    of_coseg = [of_settings(found, CoSeg.Settings(), seed=seed) for seed, found in enumerate(seeds)]
+    shorter = of_settings(seeds[2], CoSeg.Settings(), train=TrainConfig(epochs=3))
+    baseline = of_settings(seeds[2], Baseline.Settings(), train=TrainConfig(epochs=3))
+    assert compare_groups([[good], of_coseg], ["a", "b"]).rows[1].metrics == pytest.approx(
+        {
+            name: fmean(found.protocols[0].metrics[name].mean for found in seeds)
+            for name in ("R1", "R10", "R20", "mAP", "mINP")
+        }
+    )
+    assert compare_groups([[good], seeds], ["a", "b"]).unlike == []  # embeddings of other code know no settings
+    for mixed, message in (
+        ([*of_coseg[:2], shorter], "run-1.2-2, as their settings differ: train.epochs"),
+        ([*of_coseg[:2], baseline], "run-1.2-2, as their settings differ: method.name, method.segmentation_weight, "),
+        ([*of_coseg[:2], seeds[2]], "run-1.2-2, as the settings of run-1.2-2 are not known"),
+    ):
+        for groups in ([[good], mixed], [mixed, [good]]):
+            with pytest.raises(CsviError, match=f"no mean over run-1.2-0, run-1.2-1, {message}"):
+                compare_groups(groups, ["a", "b"])
+
+
+def test_what_runs_differ_in_beside_their_method_is_said(good, bad, capsys):
+    other = TrainConfig(epochs=3)
+    coseg = of_settings(good, CoSeg.Settings(weights="none"))
+    baseline = of_settings(bad, Baseline.Settings(weights="none", parts=3), data=DataConfig(height=32), train=other)
+    print_comparison(compare_runs([coseg, baseline], ["coseg", "baseline"]))
+    assert (
+        "Beside the method's name they differ in: method.parts, data.height, train.epochs\n"
+    ) in capsys.readouterr().out.replace(" \n", " ")
+    elsewhere = of_settings(
+        bad, CoSeg.Settings(weights="none"), data=DataConfig(root="r", workers=0, cache="c"), seed=1
+    )
+    no_setting = of_settings(bad, MethodSettings("ours:Ours"))
+    for alike in (elsewhere, no_setting, bad):  # without weights; of other code
+        print_comparison(compare_runs([coseg, alike], ["first", "other"]))
+        assert "they differ in" not in capsys.readouterr().out
+    pretrained = of_settings(good, Baseline.Settings())
+    assert compare_runs([pretrained, no_setting], ["a", "b"]).unlike == ["method.weights"]
+    assert compare_runs([pretrained, bad, no_setting], ["a", "b", "c"]).unlike == ["method.weights"]
+
+
 def test_metrics_that_both_have_are_compared(good, bad):
     more = copy.deepcopy(good)
     for result in more.protocols:
@@ -243,6 +290,52 @@ def test_printed_comparison_fits_80_columns_and_says_what_it_is(good, capsys, mo
     line = next(line for line in text.splitlines() if line.startswith("worst"))
     assert line.split()[1:5] == ["0.0", "0.0", "0.0", f"{-100 * good.protocols[0].metrics['R1'].mean:+.1f}"]
     assert line.rstrip().endswith("]*")
+
+
+def with_metrics(found, *names):
+    """Metrics of one's own, all equal to mAP."""
+    results = []
+    for result in found.protocols:
+        sums = result.by_identity.sums
+        by_identity = replace(result.by_identity, sums=sums | dict.fromkeys(names, sums["mAP"]))
+        metrics = result.metrics | dict.fromkeys(names, result.metrics["mAP"])
+        results.append(replace(result, metrics=metrics, by_identity=by_identity))
+    return replace(found, protocols=results)
+
+
+def test_a_metric_of_ones_own_is_compared_where_all_have_it(good, bad, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    runs = [with_metrics(run, "MRR", "R5") for run in (good, bad)]
+    print_comparison(compare_runs(runs, ["runs/a-rather-long-name/seed-1", "bad"]))
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    words = text.split()
+    first, other = (f"{100 * run.protocols[0].metrics['mAP'].mean:.1f}" for run in runs)
+    assert (words.count(first), words.count(other)) == (3, 3)
+    cell = difference_cell(compare(*runs)["mAP"]).strip()
+    assert text.count(cell) == 3
+    for name in ("MRR", "R5"):
+        assert f"Δ {name} [low, high]" in text
+    print_comparison(compare_runs([*runs, good], ["a", "b", "without"]))
+    text = capsys.readouterr().out
+    assert "MRR" not in text
+    assert "mINP" in text
+
+
+@pytest.mark.parametrize("width", [80, 60, 40])
+def test_no_number_of_an_evaluation_is_cut(good, bad, capsys, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    found = with_metrics(good, "MRR", "R5", "nDCG")
+    print_evaluation(found)
+    print_summary(summarize([found, with_metrics(bad, "MRR", "R5", "nDCG")]), found)
+    text = capsys.readouterr().out
+    assert "…" not in text
+    words = Counter(text.split())
+    for result in found.protocols:
+        cells = Counter(percent(metric) for metric in result.metrics.values())
+        assert all(words[cell] >= count for cell, count in cells.items())
+        assert words[f"{100 * result.chance:.1f}"] >= 1
 
 
 def test_plain_comparison_warns_of_nothing(good, bad, capsys):
@@ -303,7 +396,7 @@ def test_no_mean_over_different_things(good, bad):
         summarize([replace(good, fingerprint="f"), replace(bad, fingerprint="f", benchmark="another")])
 
 
-def test_what_repetitions_may_differ_in():
+def test_what_repetitions_may_differ_in(good):
     """Docs/protocols.md: seed, fold and whatever only says where and how the work is done."""
     first = Config(CoSeg.Settings())
     repetition = Config(
@@ -315,9 +408,13 @@ def test_what_repetitions_may_differ_in():
         devices=2,
         nodes=2,
     )
-    assert differing_settings([first, repetition]) == []
+
+    def differing(*configs):
+        return differing_settings([replace(good, settings=shared_by_repetitions(config)) for config in configs])
+
+    assert differing(first, repetition) == []
     other = Config(Baseline.Settings(backbone="resnet18"), data=DataConfig(height=32), train=TrainConfig(epochs=3))
-    assert differing_settings([first, repetition, other]) == [
+    assert differing(first, repetition, other) == [
         "method.name", "method.backbone", "method.segmentation_weight", "method.decoder", "method.mask_channels",
         "method.weights_from", "method.activation", "method.ccwg_bias", "method.weights_to", "method.head",
         "method.head_weight", "method.detach", "data.height", "train.epochs",

@@ -5,8 +5,8 @@ import dataclasses
 import itertools
 import json
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,19 +35,39 @@ log = logging.getLogger(__name__)
 CHOSEN_BY = "mAP"
 """The metric on the val identities that settings are chosen by: it varies less than R1."""
 AS_USUAL = Options()
+SET_HERE = {
+    "seed": "each variant is trained with the seeds 0 to N - 1 of --seeds N",
+    "method.name": "each variant begins with the name of its method",
+}
+"""Settings that no variant has of its own, and why."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A method, possibly with settings of its own."""
+    """A method, possibly with settings of its own, and all that its runs are trained with."""
 
     method: str
-    settings: tuple[tuple[str, str], ...] = ()
+    settings: tuple[tuple[str, str], ...]
     """Names as on the command line, and values."""
+    config: Config = field(repr=False)
+    """Every setting of its run with seed 0."""
 
     @classmethod
-    def parse(cls, text: str) -> "Variant":
-        """Parse `coseg`, `module:Class`, or `coseg:method.weights_from=leave-one-out,method.head=false`."""
+    def of(cls, common: Config, method: str, settings: Iterable[tuple[str, str]] = ()) -> "Variant":
+        """Apply a method, and settings of its own, to what variants have in common.
+
+        Raises:
+            CsviError: a setting does not exist, cannot be, or is among `SET_HERE`.
+        """
+        settings = tuple(settings)
+        for name, _ in settings:
+            if name in SET_HERE:
+                raise CsviError(f"{name} can be set by no variant and no grid: {SET_HERE[name]}")
+        return cls(method, settings, with_settings(common, {"method.name": method, "seed": "0", **dict(settings)}))
+
+    @classmethod
+    def parse(cls, text: str, common: Config) -> "Variant":
+        """Parse `coseg`, `module:Class`, or `coseg:method.weights_from=leave-one-out,method.head=false`; see `of`."""
         name, _, rest = text.partition(":")
         if name not in METHODS and (kind := rest.partition(":")[0]).isidentifier():
             name, rest = f"{name}:{kind}", rest.partition(":")[2]
@@ -55,7 +75,7 @@ class Variant:
         pairs = [tuple(pair.split("=", 1)) for pair in rest.split(",") if pair]
         if any(len(pair) != 2 for pair in pairs):
             raise CsviError(f"the settings of {text!r} must be name=value, with commas between them")
-        return cls(name, tuple((pair[0], pair[1]) for pair in pairs))
+        return cls.of(common, name, ((pair[0], pair[1]) for pair in pairs))
 
     def __str__(self) -> str:
         """The name of the variant, and of its folder."""
@@ -63,9 +83,9 @@ class Variant:
         named = (f"{name.split('.')[-1]}-{value}" for name, value in self.settings)
         return "_".join([method, *named]).replace("/", "-")  # a path among the values leads nowhere else
 
-    def applied(self, config: Config, seed: int) -> Config:
-        """Apply its settings to those of a run; raises `CsviError` for one that does not exist or cannot be."""
-        return with_settings(config, {"method.name": self.method, "seed": str(seed), **dict(self.settings)})
+    def with_seed(self, seed: int) -> Config:
+        """Every setting of its run with this seed."""
+        return with_settings(self.config, {"seed": str(seed)})
 
 
 def ablate(
@@ -86,16 +106,16 @@ def ablate(
             variant does not have is not varied.
 
     Raises:
-        CsviError: as training and evaluation do; and a grid without val identities or validation to choose by, or of a
-            setting that no variant has.
+        CsviError: as `Variant.of`, training and evaluation do; and a grid without val identities or validation to
+            choose by, or of a setting that no variant has.
     """
-    grid, parsed = grid or {}, [Variant.parse(text) for text in variants]
-    _check_asked(config, parsed, seeds, grid)
-    choices = [choose(config, variant, grid, out) for variant in parsed]
+    grid, parsed = grid or {}, [Variant.parse(text, config) for text in variants]
+    _check_asked(parsed, seeds, grid)
+    choices = [choose(variant, grid, out) for variant in parsed]
     runs = [[out / str(choice.best) / str(seed) for seed in range(seeds)] for choice in choices]
     for choice, of_variant in zip(choices, runs, strict=True):
         for seed, run in enumerate(of_variant):
-            run_once(choice.best.applied(config, seed), run)
+            run_once(choice.best.with_seed(seed), run)
     groups = [[Evaluation.load(run) for run in of_variant] for of_variant in runs]
     first = groups[0][0]
     headline = first.result()
@@ -104,7 +124,9 @@ def ablate(
             variant=str(choice.variant),
             method=choice.best.method,
             settings=dict(choice.best.settings),
-            departures=departures(choice.best.applied(config, 0)),
+            backbone=str(getattr(choice.best.config.method, "backbone", "")),
+            weights=str(getattr(choice.best.config.method, "weights", "")),
+            departures=departures(choice.best.config),
             runs=[str(run) for run in of_variant],
             metrics={
                 name: mean_of([e.result(headline.protocol).metrics[name].mean for e in evaluations])
@@ -113,7 +135,7 @@ def ablate(
             differences={} if evaluations is groups[0] else difference_of_groups(groups[0], evaluations),
             masks=[evaluation.masks for evaluation in evaluations],
             validation=[read_metrics(run, "val/R1") for run in of_variant],
-            cost=_cost(choice.best, config, out),
+            cost=_cost(choice.best, out),
         )
         for choice, of_variant, evaluations in zip(choices, runs, groups, strict=True)
     ]
@@ -131,7 +153,6 @@ def ablate(
             gallery=headline.gallery,
             identities=len(headline.by_identity.identity),
             seeds=seeds,
-            backbone=getattr(config.method, "backbone", ""),
             rows=rows,
             coseg_over_decode=difference_of_groups(named["decode"], named["coseg"]) if has_both else {},
             tried=[trial for choice in choices for trial in choice.tried],
@@ -139,15 +160,15 @@ def ablate(
     )
 
 
-def _check_asked(config: Config, variants: Sequence[Variant], seeds: int, grid: Mapping[str, Sequence[Any]]) -> None:
+def _check_asked(variants: Sequence[Variant], seeds: int, grid: Mapping[str, Sequence[Any]]) -> None:
     if seeds < 1:
         raise CsviError(f"{seeds} seeds: at least one is needed")
     if empty := [name for name, values in grid.items() if not values]:
         raise CsviError(f"the grid has no values of {empty[0]} to choose from")
-    if grid:
-        _check_validated(config)
-    if unknown := set(grid) - {name for variant in variants for name in flatten(variant.applied(config, 0))}:
+    if unknown := set(grid) - {name for variant in variants for name in flatten(variant.config)}:
         raise CsviError(f"unknown setting {min(unknown)!r} in the grid: no variant has it, see csvi train --help")
+    candidates = [_candidates(variant, grid) for variant in variants]
+    _check_validated([candidate.config for several in candidates if len(several) > 1 for candidate in several])
 
 
 @dataclass(frozen=True)
@@ -160,15 +181,15 @@ class Choice:
     """Empty if there was nothing to choose."""
 
 
-def choose(config: Config, variant: Variant, grid: Mapping[str, Sequence[Any]], out: Path) -> Choice:
+def choose(variant: Variant, grid: Mapping[str, Sequence[Any]], out: Path) -> Choice:
     """Train a variant with all settings of the grid that it has, with seed 0, and choose by the val identities."""
-    candidates = _candidates(config, variant, grid)
+    candidates = _candidates(variant, grid)
     if len(candidates) == 1:
         return Choice(variant, candidates[0], [])
     found = []
     for candidate in candidates:
         run = out / str(candidate) / "0"
-        run_once(candidate.applied(config, 0), run)
+        run_once(candidate.config, run)
         found.append({name: _val(run, name) for name in ("R1", "mAP")})
     best = max(range(len(candidates)), key=lambda i: found[i][CHOSEN_BY])
     tried = [
@@ -251,14 +272,16 @@ def _lengths_of_masks(config: Config) -> dict[str, int]:
     return {record.path: record.mask.stat().st_size for record in records if record.mask}
 
 
-def _check_validated(config: Config) -> None:
-    """Raises `CsviError` unless training ends with a validation, which settings are chosen by."""
-    if config.data.train_on != "train":
-        raise CsviError("choosing settings takes val identities: leave them out of training, --data.train_on train")
-    if not validates(config, config.train.epochs):
-        raise CsviError("choosing settings takes a validation at the end: set --train.validate_every 1")
-    if not read_benchmark(config.data).val:
-        raise CsviError(f"{config.data.root} has no val identities to choose settings on: leave the grid out")
+def _check_validated(configs: Sequence[Config]) -> None:
+    """Raises `CsviError` unless each training ends with a validation, which settings are chosen by."""
+    for config in configs:
+        if config.data.train_on != "train":
+            raise CsviError("choosing settings takes val identities: leave them out of training, --data.train_on train")
+        if not validates(config, config.train.epochs):
+            raise CsviError("choosing settings takes a validation at the end: set --train.validate_every 1")
+    for data in {str(config.data): config.data for config in configs}.values():  # each dataset is read once
+        if not read_benchmark(data).val:
+            raise CsviError(f"{data.root} has no val identities to choose settings on: leave the grid out")
 
 
 def _evaluated(run: Path, options: Options) -> Path:
@@ -268,13 +291,13 @@ def _evaluated(run: Path, options: Options) -> Path:
     return file
 
 
-def _candidates(config: Config, variant: Variant, grid: Mapping[str, Sequence[Any]]) -> list[Variant]:
+def _candidates(variant: Variant, grid: Mapping[str, Sequence[Any]]) -> list[Variant]:
     """List a variant with every combination of the grid's settings that it has."""
-    has = flatten(variant.applied(config, 0))
+    has = flatten(variant.config)
     varied = {name: values for name, values in grid.items() if name in has}
     texts = ([value if isinstance(value, str) else json.dumps(value) for value in of] for of in varied.values())
     return [
-        Variant(variant.method, (*variant.settings, *zip(varied, values, strict=True)))
+        Variant.of(variant.config, variant.method, (*variant.settings, *zip(varied, values, strict=True)))
         for values in itertools.product(*texts)
     ]
 
@@ -287,13 +310,13 @@ def _val(run: Path, metric: str) -> float:
     return values[-1]
 
 
-def _cost(variant: Variant, config: Config, out: Path) -> Cost:
+def _cost(variant: Variant, out: Path) -> Cost:
     """Read the cost of a variant, or measure it once: that takes a quiet machine."""
     file = out / str(variant) / "cost.json"
     with contextlib.suppress(FileNotFoundError, ValueError, TypeError):  # not there, or damaged
         return Cost(**json.loads(file.read_text()))
     classes = read_classes(out / str(variant) / "0")
-    cost = training_cost(variant.applied(config, 0), len(classes))
+    cost = training_cost(variant.config, len(classes))
     with replacing(file) as partial:
         partial.write_text(json.dumps(dataclasses.asdict(cost)) + "\n")
     return cost

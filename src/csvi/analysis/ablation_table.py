@@ -47,6 +47,9 @@ class VariantResult:
     method: str
     settings: dict[str, str]
     """Settings of its own, those chosen on the val identities among them."""
+    backbone: str
+    weights: str
+    """Initial weights; this, and the backbone, are empty where the method has no such setting."""
     departures: dict[str, tuple[object, object]]
     """All settings that are not to the letter of the paper, see `csvi.config.departures`."""
     runs: list[str]
@@ -72,7 +75,6 @@ class Ablation:
     identities: int
     """Identities asked for in the test."""
     seeds: int
-    backbone: str
     rows: list[VariantResult]
     coseg_over_decode: dict[str, Difference]
     """Metric → difference of the paper's model to the plain decoder, which is what CCWG adds; empty without both."""
@@ -116,8 +118,10 @@ def markdown(ablation: Ablation) -> str:
     parts = [f"# {'Synthetic data: ' if ablation.synthetic else ''}ablation on {ablation.benchmark}\n"]
     if ablation.synthetic:
         parts.append(f"{SYNTHETIC}\n")
+    backbones = {row.backbone for row in ablation.rows}
+    backbone = f"{min(backbones)}, " if len(backbones) == 1 and any(backbones) else ""
     parts.append(
-        f"{ablation.protocol}, {ablation.gallery} galleries, {ablation.identities} identities, {ablation.backbone}, "
+        f"{ablation.protocol}, {ablation.gallery} galleries, {ablation.identities} identities, {backbone}"
         f"{ablation.seeds} seeds: mean ± standard deviation over seeds, in %. Δ: difference of the means to {first}, "
         "in points, with its 95 % interval over identities (paired bootstrap; what other seeds would give is not in "
         "it); \\* excludes 0.\n"
@@ -128,6 +132,8 @@ def markdown(ablation: Ablation) -> str:
     if any(result.without_person for result in masks.values()):
         parts.append(f"True masks that show nobody are left out of the mask IoU: {', '.join(nobody)}.\n")
     parts.append("Settings of their own: " + "; ".join(map(_settings, ablation.rows)) + ".\n")
+    parts += _where_unlike("Backbones", {row.variant: row.backbone for row in ablation.rows})
+    parts += _where_unlike("Initial weights", {row.variant: row.weights for row in ablation.rows})
     if ablation.tried:
         parts.append("## Chosen on the val identities\n\n" + _tried(ablation.tried))
     parts.append("## Cost (Table 4)\n\n" + _table_4(ablation.rows))
@@ -242,3 +248,12 @@ def _tried(tried: Sequence[Tried]) -> str:
 
 def _settings(row: VariantResult) -> str:
     return f"{row.variant}: " + (", ".join(f"{name} {value}" for name, value in row.settings.items()) or "none")
+
+
+def _where_unlike(what: str, of_variant: Mapping[str, str]) -> list[str]:
+    """Say which variants have which value of a setting, unless all have the same."""
+    variants: dict[str, list[str]] = {}
+    for variant, value in of_variant.items():
+        variants.setdefault(value or "no such setting", []).append(variant)
+    found = [f"{value} ({', '.join(names)})" for value, names in variants.items()]
+    return [f"{what}: {'; '.join(found)}.\n"] if len(found) > 1 else []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from csvi.analysis.ablate import Variant, ablate, run_once
+from csvi.analysis.ablate import ablate, run_once
 from csvi.analysis.ablation_table import NOT_TO_THE_LETTER, in_words
 from csvi.analysis.tables import SYNTHETIC, percent
 from csvi.catalogue import TABLE_3
@@ -21,6 +21,7 @@ from csvi.methods.compared import COMPARED, METRICS, PARAMETERS
 from csvi.paths import as_argument
 from csvi.runs import Evaluation
 from csvi.runs.network_files import read_classes
+from csvi.runs.settings import with_settings
 from csvi.runs.statistics import mean_of
 from csvi.writing import replacing
 
@@ -61,7 +62,7 @@ def reproduce(dataset: str, config: Config, out: Path, seeds: int = 1, anyway: b
     if not masked:
         parts.append("Without masks: the Baseline alone, beside the paper's co-segmentation model.\n")
     method = "coseg" if masked else "baseline"
-    ours, several_folds = Variant(method).applied(config, 0), find_layout(dataset).folds > 1
+    ours, several_folds = with_settings(config, {"method.name": method}), find_layout(dataset).folds > 1
     if several_folds:
         planned = runs_of(method, config, out, seeds)
         for run, of_fold in planned.items():
@@ -108,9 +109,8 @@ def runs_of(method: str, config: Config, out: Path, seeds: int) -> dict[Path, Co
     folds, runs = find_layout(config.data.layout).folds, {}
     for fold in range(1, folds + 1):
         for seed in range(seeds):
-            of_fold = Variant(method).applied(config, seed)
-            of_fold.data.fold = fold
-            runs[out / (f"{method}-{fold}" if folds > 1 else method) / str(seed)] = of_fold
+            own = {"method.name": method, "data.fold": str(fold), "seed": str(seed)}
+            runs[out / (f"{method}-{fold}" if folds > 1 else method) / str(seed)] = with_settings(config, own)
     return runs
 
 

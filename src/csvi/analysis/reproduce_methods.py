@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from csvi.analysis.ablate import Variant, is_done, run_once
+from csvi.analysis.ablate import is_done, run_once
 from csvi.analysis.reproduce import check_to_train, runs_of
 from csvi.analysis.tables import SYNTHETIC, percent
 from csvi.config import Config, shipped_config
@@ -31,8 +31,7 @@ def published_file(method: str, dataset: str) -> Path:
 
 def published_config(method: str, dataset: str) -> Config:
     """Read those settings, see `published_file`."""
-    config = load_config(published_file(method, dataset))
-    return config if config.method.name == method else Variant(method).applied(config, 0)
+    return with_settings(load_config(published_file(method, dataset)), {"method.name": method})
 
 
 def configs_of(methods: Sequence[str], dataset: str, weights: Mapping[str, str] | None = None) -> dict[str, Config]:

@@ -9,10 +9,14 @@ from csvi.data import find_layout
 from csvi.evaluate.scoring import CameraPair, Result, Spread
 from csvi.plain_table import plain_console, plain_table
 from csvi.runs.evaluation import Evaluation, MaskResult
-from csvi.runs.statistics import COMPARED, FEWEST, Comparison, Difference, Mean, Summary
+from csvi.runs.statistics import FEWEST, Comparison, Difference, Mean, Summary
 
 MOST_CAMERAS = 9
 """Gallery cameras that fit beside each other."""
+NOT_COMPARED = ("R10", "R20")
+"""Metrics that are not shown side by side, for want of room."""
+WITHOUT_DIFFERENCE = "mINP"
+"""The metric that is shown side by side without its difference, for want of room."""
 SYNTHETIC = "Synthetic data: these metrics say nothing about SYSU-MM01, RegDB or LLCM."
 
 
@@ -140,6 +144,10 @@ def print_comparison(comparison: Comparison) -> None:
     if 0 < len(refined) < len(comparison.rows) or len(set(map(tuple, refined.values()))) > 1:
         console.print("These runs were not refined alike: their difference is not one of models.", style="yellow")
     console.print(comparison_table(comparison))
+    for model, done in comparison.unfinished.items():
+        console.print(f"The training of {model} had not ended: {done}.", style="yellow")
+    if comparison.unlike:
+        console.print(f"Beside the method's name they differ in: {', '.join(comparison.unlike)}")
     asked = comparison.identities
     marked = "* excludes 0" if asked >= FEWEST else f"below {FEWEST} no difference is certain and none is starred"
     console.print(
@@ -151,13 +159,15 @@ def print_comparison(comparison: Comparison) -> None:
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """Make a row a run: metrics in %, differences to the first run in percentage points."""
-    differing = ("R1", "mAP")
-    intervals = [f"Δ {name} [low, high]" for name in differing]
-    table = plain_table(Column("run (%)", overflow="fold"), *COMPARED, *intervals)
-    for row in comparison.rows:
-        metrics = [f"{100 * row.metrics[name]:.1f}" for name in COMPARED]
-        table.add_row(row.name, *metrics, *(difference_cell(row.differences.get(name)) for name in differing))
+    """Make a row a run: metrics in %, differences to the first run in percentage points; those that all runs have."""
+    rows = comparison.rows
+    shown = [m for m in rows[0].metrics if m not in NOT_COMPARED and all(m in row.metrics for row in rows)]
+    differing = [metric for metric in shown if metric != WITHOUT_DIFFERENCE]
+    intervals = [f"Δ {metric} [low, high]" for metric in differing]
+    table = plain_table(Column("run (%)", overflow="fold"), *shown, *intervals)
+    for row in rows:
+        metrics = [f"{100 * row.metrics[metric]:.1f}" for metric in shown]
+        table.add_row(row.name, *metrics, *(difference_cell(row.differences.get(metric)) for metric in differing))
     return table
 
 

@@ -65,7 +65,7 @@ def _evaluate(settings: Namespace, options: "Options") -> None:
     from csvi.runs.statistics import differing_settings, summarize
 
     runs, quiet = settings.runs, settings.json
-    evaluations, configs, unsaved = list[Evaluation](), [], list[str]()
+    evaluations, unsaved = list[Evaluation](), list[str]()
     if settings.features:
         file = Path(settings.features)
         evaluations.append(evaluate_features(file, options))
@@ -74,14 +74,12 @@ def _evaluate(settings: Namespace, options: "Options") -> None:
     for path in runs:
         opened = Run.open(path, options)
         evaluations.append(evaluate_run(opened))
-        configs.append(opened.config)
         save = partial(save_evaluation, evaluations[-1], opened)
         following = " ".join(["csvi report", as_argument(path), *test_arguments(settings)])
         unsaved += _save_and_print(evaluations[-1], save, quiet, following)
-    known = [config for config in configs if config is not None]
-    alone = [path for path, config in zip(runs, configs, strict=True) if config is None]
-    differing = differing_settings(known) if len(known) > 1 else []
+    alone = [evaluation.model for evaluation in evaluations if not evaluation.settings]
     unfinished = [evaluation.model for evaluation in evaluations if evaluation.unfinished]
+    differing = differing_settings(evaluations)
     summary = summarize(evaluations) if len(runs) > 1 and not (alone or differing or unfinished) else None
     if quiet:
         found = {"evaluations": evaluations, "summary": summary, "differing_settings": differing}

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import csvi
-from csvi.config import DataConfig
+from csvi.config import DataConfig, shared_by_repetitions
 from csvi.data import Benchmark, Modality, protocols_of, read_benchmark
 from csvi.data.cache import CachedPixels, cached_masks
 from csvi.data.files import fingerprint
@@ -80,6 +80,8 @@ class Evaluation:
     """Fingerprint of the network's weights; empty where they are not known."""
     unfinished: str = ""
     """How much of the network's training was done, as in `33 of 300 steps`, where that had not ended."""
+    settings: dict[str, str] = field(default_factory=dict)
+    """Settings that repetitions of the run have too, see `csvi.config.shared_by_repetitions`; empty where not known."""
     version: str = csvi.__version__
 
     def name_of_camera(self, camera: int) -> str:
@@ -176,10 +178,12 @@ def evaluate_run(run: Run) -> Evaluation:
     masks = {} if true is None else _evaluate_masks(run, true)
     key = evaluation_key(run)
     evaluation = _evaluation(embeddings, protocols, benchmark, options, run.path, key, seconds, masks)
-    if run.folder is None:
-        return evaluation
-    unfinished = noted(run.folder).get("unfinished", "")
-    return dataclasses.replace(evaluation, weights=fingerprint_of(run.folder), unfinished=unfinished)
+    return dataclasses.replace(
+        evaluation,
+        weights=fingerprint_of(run.folder) if run.folder else "",
+        unfinished=noted(run.folder).get("unfinished", "") if run.folder else "",
+        settings=shared_by_repetitions(run.config) if run.config else {},
+    )
 
 
 def embed_share(run: Run) -> None:

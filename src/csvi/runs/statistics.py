@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from csvi.config import Config, flatten, varying
 from csvi.errors import CsviError
 from csvi.evaluate.intervals import mean_and_std, paired_difference
 from csvi.runs.evaluation import Evaluation
@@ -17,8 +16,6 @@ FEWEST = 10
 """Identities below which no difference is called certain: resampling so few does not tell what others would give."""
 NAMES = ("benchmark", "layout", "synthetic")
 """Attributes of an evaluation that name its data; they decide where nothing is known of the images themselves."""
-COMPARED = ("R1", "mAP", "mINP")
-"""Metrics that are shown side by side."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +83,10 @@ class Comparison:
     identities: int
     """Identities asked for."""
     rows: list[ComparedRun]
+    unlike: list[str]
+    """Settings in which they differ, see `unlike_settings`."""
+    unfinished: dict[str, str]
+    """Model → how much of its training was done, of those whose training had not ended."""
 
 
 def summarize(evaluations: Sequence[Evaluation]) -> Summary:
@@ -121,12 +122,30 @@ def mean_of(values: Sequence[float]) -> Mean:
     return Mean(*mean_and_std(values), list(values))
 
 
-def differing_settings(configs: Sequence[Config]) -> list[str]:
-    """Names of the settings in which runs differ, beside those in which repetitions of a run may differ."""
-    flat = [flatten(config) for config in configs]
-    names = list(dict.fromkeys(name for f in flat for name in f))
-    may_differ = varying(configs[0], "machine", "repetition")
-    return [name for name in names if name not in may_differ and any(f.get(name) != flat[0].get(name) for f in flat)]
+def differing_settings(evaluations: Iterable[Evaluation]) -> list[str]:
+    """Names of the settings in which runs differ, beside those in which repetitions of a run may differ.
+
+    Evaluations whose settings are not known have no part in it.
+    """
+    known = [evaluation.settings for evaluation in evaluations if evaluation.settings]
+    names = dict.fromkeys(name for settings in known for name in settings)
+    return [name for name in names if len({str(settings.get(name)) for settings in known}) > 1]  # without is as None
+
+
+def unlike_settings(evaluations: Iterable[Evaluation]) -> list[str]:
+    """Names of the settings in which compared runs differ beside the method's name, so that it is not all they show.
+
+    Of different methods those settings count that all have, and `method.weights`: without it, a method begins with
+    none. Evaluations whose settings are not known have no part in it.
+    """
+    known = [{"method.weights": "none", **e.settings} for e in evaluations if e.settings]
+    return [
+        name
+        for name in dict.fromkeys(name for settings in known for name in settings)
+        if name != "method.name"
+        and len({settings.get(name) for settings in known}) > 1
+        and (not name.startswith("method.") or all(name in settings for settings in known))
+    ]
 
 
 def compare_groups(
@@ -135,8 +154,11 @@ def compare_groups(
     """Compare groups of runs (seeds, folds, or one run each) with the first: how each one's mean differs from its mean.
 
     Raises:
-        CsviError: as `difference_of_groups` does; it names the groups.
+        CsviError: as `difference_of_groups` does; it names the groups. Or the runs of a group are not of the same
+            settings.
     """
+    for group in groups:
+        _check_repetitions(group)
     first = groups[0][0]
     reference = first.result(protocol)
     rows: list[ComparedRun] = []
@@ -149,8 +171,11 @@ def compare_groups(
         refinements = group[0].result(reference.protocol).refinements
         rows.append(ComparedRun(name, metrics, refinements, found if rows else {}))
     asked = {(e.fold, i) for e in groups[0] for i in e.result(reference.protocol).by_identity.identity}
-    synthetic = any(evaluation.synthetic for group in groups for evaluation in group)
-    return Comparison(first.benchmark, synthetic, reference.protocol, reference.gallery, len(asked), rows)
+    everything = [evaluation for group in groups for evaluation in group]
+    synthetic = any(evaluation.synthetic for evaluation in everything)
+    unlike, unfinished = unlike_settings(everything), {e.model: e.unfinished for e in everything if e.unfinished}
+    gallery = reference.gallery
+    return Comparison(first.benchmark, synthetic, reference.protocol, gallery, len(asked), rows, unlike, unfinished)
 
 
 def difference_of_groups(
@@ -181,6 +206,16 @@ def difference_of_groups(
         metric: Difference(one, two, difference, low, high, len(n))
         for metric, (one, two, difference, low, high) in zip(metrics, np.stack(values, 1).tolist(), strict=True)
     }
+
+
+def _check_repetitions(evaluations: Sequence[Evaluation]) -> None:
+    """Raise `CsviError` if these runs have no mean: their settings differ, or those of some of them are not known."""
+    models = ", ".join(evaluation.model for evaluation in evaluations)
+    if differing := differing_settings(evaluations):
+        raise CsviError(f"no mean over {models}, as their settings differ: {', '.join(differing[:5])}")
+    unknown = [evaluation.model for evaluation in evaluations if not evaluation.settings]
+    if 0 < len(unknown) < len(evaluations):
+        raise CsviError(f"no mean over {models}, as the settings of {unknown[0]} are not known")
 
 
 def _check_each_once(evaluations: Sequence[Evaluation]) -> None:
