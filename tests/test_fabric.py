@@ -58,6 +58,29 @@ def test_more_processes_than_devices_are_one_sentence(name, started, monkeypatch
 
 
 @pytest.mark.parametrize(
+    ("name", "started"),
+    [
+        ("SLURM", SRUN | {"SLURM_NTASKS_PER_NODE": "2"}),
+        ("SLURM", SRUN | {"SLURM_STEP_TASKS_PER_NODE": "2(x1)", "SLURM_NTASKS_PER_NODE": "1"}),
+        ("SLURM", SRUN | {"SLURM_STEP_TASKS_PER_NODE": "1,2"}),
+        ("torchrun", TORCHRUN | {"LOCAL_WORLD_SIZE": "2"}),
+    ],
+)
+def test_more_processes_on_a_machine_than_its_devices_are_one_sentence(name, started, monkeypatch):
+    for variable, value in started.items():
+        monkeypatch.setenv(variable, value)
+    expected = rf"^{name} started 2 processes on a machine and csvi was asked for 1 devices on each of 2: start one .*"
+    with pytest.raises(CsviError, match=expected):
+        make_fabric("32-true", devices=1, nodes=2)
+
+
+def test_more_devices_than_gpus_are_one_sentence(monkeypatch):
+    monkeypatch.setattr("lightning_fabric.accelerators.cuda.num_cuda_devices", lambda: 1)
+    with pytest.raises(CsviError, match=r"^cannot use 2 devices on 1 machines: You requested gpu: \[0, 1\]"):
+        make_fabric("32-true", devices=2)
+
+
+@pytest.mark.parametrize(
     "job",
     [
         {"SLURM_NTASKS": "2"},  # a script that does not start its tasks
@@ -81,17 +104,19 @@ ON_TWO = {
 }
 
 
-@pytest.mark.parametrize("job", [{}, {"MASTER_ADDR": "first"}, ON_TWO])
+BY_HAND = {"MASTER_ADDR": "first", "NODE_RANK": "1"}
+
+
+@pytest.mark.parametrize("job", [{}, {"MASTER_ADDR": "first"}, BY_HAND, ON_TWO])
 def test_machines_that_nobody_starts_are_not_waited_for(job, monkeypatch):
     for variable, value in ({"SLURM_JOB_NAME": "mine", "SLURM_JOB_ID": "7", "SLURM_PROCID": "0"} | job).items():
         monkeypatch.setenv(variable, value)
-    with pytest.raises(CsviError, match=r"^--nodes 2 needs torchrun or srun, .*docs/scaling\.md"):
+    asked = r"^--nodes 2 needs torchrun or srun, .*docs/scaling\.md, or MASTER_ADDR, MASTER_PORT and NODE_RANK in"
+    with pytest.raises(CsviError, match=asked):
         make_fabric("32-true", nodes=2)
 
 
-@pytest.mark.parametrize(
-    "started", [SRUN | ON_TWO, TORCHRUN, {"MASTER_ADDR": "first", "MASTER_PORT": "29500", "NODE_RANK": "1"}]
-)
+@pytest.mark.parametrize("started", [SRUN | ON_TWO, TORCHRUN, BY_HAND | {"MASTER_PORT": "29500"}])
 def test_machines_that_somebody_starts_are_set_up(started, monkeypatch):
     for variable, value in started.items():
         monkeypatch.setenv(variable, value)

@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (CsviError, OSError) as error:  # an OSError is a full disk or a folder that cannot be written
         if isinstance(error, BrokenPipeError) and _nobody_reads(sys.stdout):
             return UNREAD
-        _say(f"{name}: {error}")
+        _say(f"{name}: {error}", error)
         if isinstance(error, StoppedError):
             handle(signal.SIG_IGN, *ENDING)  # all is saved: a second one changes nothing
             return 75
@@ -68,14 +68,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not (isinstance(error, MemoryError) or re.search(r"(out of|not enough|allocate) memory", str(error))):
             raise
         less = "smaller batches (--data.identities, --data.images) or images (--data.height, --data.width)"
-        _say(f"{name}: not enough memory ({in_one_line(error)}); training takes less with {less}")
+        _say(f"{name}: not enough memory ({in_one_line(error)}); training takes less with {less}", error)
         return 1
     except TerminatedError as signalled:
         handle(signal.SIG_IGN, *ENDING)  # srun sends SIGTERM to those that end a moment later than the first
-        _say(f"{name}: ended by {signalled}, the same command resumes or begins anew")
+        _say(f"{name}: ended by {signalled}, the same command resumes or begins anew", signalled)
         return 75
-    except KeyboardInterrupt:
-        _say(f"{name}: interrupted")
+    except KeyboardInterrupt as error:
+        _say(f"{name}: interrupted", error)
         return 130
     finally:
         _let_go_of_broken_pipes()
@@ -134,6 +134,9 @@ def _let_go_of_broken_pipes() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _say(message: str) -> None:
+def _say(message: str, error: BaseException) -> None:
+    """Say what an error means, but where another process does (`csvi.errors.leave_unsaid`)."""
+    if getattr(error, "unsaid", False):
+        return
     with contextlib.suppress(OSError):  # stderr may be a pipe that nobody reads any more
         print(message, file=sys.stderr, flush=True)

@@ -17,6 +17,11 @@ class StoppedError(CsviError):
     """Stopped before the end with nothing lost: the same command goes on. Exit status 75, "try again" of sysexits.h."""
 
 
+def leave_unsaid(error: BaseException) -> None:
+    """Let the command line end with an error's exit status and without a word: another process says it."""
+    error.unsaid = True  # type: ignore[attr-defined]
+
+
 def in_one_line(error: BaseException, most: int = 300) -> str:
     """Put what an exception says on one line of so many characters at most."""
     return " ".join(str(error).split())[:most]

@@ -4,15 +4,26 @@ import ctypes
 import functools
 import logging
 import os
+import re
+import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
+from lightning_fabric.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch._dynamo.utils import counters
 
 from csvi.errors import CsviError, in_one_line
+
+PARENT = "CSVI_PARENT"
+"""Variable in the environment of processes that another one starts to work with it: the number of that one."""
+
+SRUN = "SLURM_STEP_NUM_TASKS"
+"""Variable that srun alone sets."""
 
 
 def make_fabric(precision: str = "auto", devices: int = 1, nodes: int = 1, tf32: bool = False) -> Fabric:
@@ -21,15 +32,20 @@ def make_fabric(precision: str = "auto", devices: int = 1, nodes: int = 1, tf32:
     With `tf32` 32-bit matrix products of this process may be TF32's from now on.
 
     Raises:
-        CsviError: there are fewer devices, SLURM or torchrun started another number of processes, or nobody started
-            those of several machines.
+        CsviError: there are fewer devices, SLURM or torchrun started another number of processes, in all or on a
+            machine, or nobody started those of several machines.
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # we say ourselves what was chosen
-    starter, started = _started_by()
+    starter, started, of_machines = _started_by()
+    wrong = ""
     if starter and started != devices * nodes:
+        wrong = f"{started} processes and csvi was asked for {devices * nodes} devices"
+    elif others := [n for n in of_machines if n != devices]:
+        wrong = f"{others[0]} processes on a machine and csvi was asked for {devices} devices on each of {nodes}"
+    if wrong:
         raise CsviError(
-            f"{starter} started {started} processes and csvi was asked for {devices * nodes} devices: start one process"
-            f" for each device (SLURM: srun --ntasks-per-node; cores are --cpus-per-task), or give csvi train --devices"
+            f"{starter} started {wrong}: start one process for each device (SLURM: srun --ntasks-per-node; cores are "
+            "--cpus-per-task), or give --devices to csvi train or csvi evaluate"
         )
     # A job of several tasks, in a script that does not start them by srun, is one process all the same.
     plugins = [LightningEnvironment()] if not starter and "SLURM_NTASKS" in os.environ and nodes == 1 else None
@@ -41,31 +57,64 @@ def make_fabric(precision: str = "auto", devices: int = 1, nodes: int = 1, tf32:
             if devices == nodes == 1:
                 warnings.filterwarnings("ignore", "The `srun` command is available")  # and not needed
             fabric = Fabric(devices=devices, num_nodes=nodes, precision=kind, plugins=plugins)  # type: ignore[arg-type]
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, MisconfigurationException) as error:
         raise CsviError(f"cannot use {devices} devices on {nodes} machines: {in_one_line(error)}") from error
     environment = getattr(fabric.strategy, "cluster_environment", None)
-    by_hand = {"MASTER_ADDR", "NODE_RANK"} <= os.environ.keys()  # what Lightning asks of a launcher of one's own
+    by_hand = {"MASTER_ADDR", "MASTER_PORT", "NODE_RANK"} <= os.environ.keys()
     if nodes > 1 and not (starter or by_hand) and isinstance(environment, (LightningEnvironment, SLURMEnvironment)):
         raise CsviError(
-            f"--nodes {nodes} needs torchrun or srun, which start csvi on every machine, see docs/scaling.md: this "
-            "process would wait for the others for ever"
+            f"--nodes {nodes} needs torchrun or srun, which start csvi on every machine, see docs/scaling.md, or "
+            "MASTER_ADDR, MASTER_PORT and NODE_RANK in the environment of each: this process would wait for the others "
+            "for ever"
         )
     fabric.strategy.precision.convert_input = _as_it_is  # type: ignore[method-assign]
     return fabric
 
 
-def _started_by() -> tuple[str, int]:
-    """Who started this process as one of how many; ("", 1) for nobody."""
-    for starter, sign, processes in (
-        ("torchrun", "TORCHELASTIC_RUN_ID", "WORLD_SIZE"),
-        ("SLURM", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_TASKS"),  # set by srun alone
+def _started_by() -> tuple[str, int, list[int]]:
+    """Who started this process as one of how many, and of how many on machines; ("", 1, []) for nobody."""
+    for starter, sign, processes, of_machines in (
+        ("torchrun", "TORCHELASTIC_RUN_ID", "WORLD_SIZE", ["LOCAL_WORLD_SIZE"]),
+        ("SLURM", SRUN, SRUN, ["SLURM_STEP_TASKS_PER_NODE", "SLURM_NTASKS_PER_NODE"]),
     ):
         if sign in os.environ and os.environ.get(processes, "").isdecimal():
             # In a job of these names Lightning takes no notice of SLURM.
             if starter == "SLURM" and os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
                 continue
-            return starter, int(os.environ[processes])
-    return "", 1
+            given = next((os.environ[name] for name in of_machines if name in os.environ), "")  # as 2(x3),1
+            return starter, int(os.environ[processes]), [int(n) for n in re.findall(r"\b[0-9]+", given)]
+    return "", 1, []
+
+
+def launch(fabric: Fabric) -> None:
+    """Start the other processes of this machine, if nobody else does, and wait until all have found each other.
+
+    Raises:
+        CsviError: they cannot be started, or do not find each other.
+    """
+    starts = _starts_processes(fabric)
+    if starts and getattr(sys.modules["__main__"], "__spec__", None) is None and not Path(sys.argv[0]).is_file():
+        raise CsviError(
+            "cannot start the other processes by a command that is no file (python -c): use csvi, python -m csvi or a "
+            "script in a file"
+        )
+    if starts:
+        os.environ[PARENT] = str(os.getpid())
+    try:
+        fabric.launch()
+    except (RuntimeError, ValueError, OSError) as error:
+        raise CsviError(f"cannot start the processes: {in_one_line(error)}") from error
+    finally:
+        if starts:
+            del os.environ[PARENT]
+
+
+def _starts_processes(fabric: Fabric) -> bool:
+    """Whether `launch` starts other processes: there are several devices, and neither torchrun nor SLURM has."""
+    launcher = fabric.strategy.launcher
+    if not isinstance(launcher, _SubprocessScriptLauncher) or launcher.num_processes == 1:
+        return False
+    return not launcher.cluster_environment.creates_processes_externally
 
 
 def _as_it_is(data: Any) -> Any:

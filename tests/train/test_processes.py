@@ -5,10 +5,11 @@ import json
 import logging
 import multiprocessing
 import os
+import select
+import shutil
 import socket
 import time
 from pathlib import Path
-from unittest.mock import Mock
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from torch import nn
 
 from csvi.config import Config, DataConfig, TrainConfig, flatten
 from csvi.data.batch import Batch
-from csvi.errors import CsviError, StoppedError
+from csvi.errors import CsviError
 from csvi.fabric import make_fabric
 from csvi.losses import hetero_center_loss
 from csvi.losses.loss import part_of_batch
@@ -28,7 +29,7 @@ from csvi.runs.embeddings import EVALUATION_BATCH, embed, embed_together
 from csvi.train.checkpoint import check_resumable, epochs_done
 from csvi.train.loop import in_parts, train, train_step
 from csvi.train.optimizer import build_optimizer
-from csvi.train.processes import PATIENCE, ending_together, synchronize_norms
+from csvi.train.processes import LOST, synchronize_norms
 from csvi.train.recompute import checkpoint_activations
 
 HEIGHT, WIDTH, IDENTITIES, STEPS = 48, 24, 4, 2
@@ -287,17 +288,120 @@ def test_a_lost_process_ends_the_run_which_is_resumed_on_another_number_of_them(
     assert [line["step"] for line in lines(run)] == list(range(1, 2 * (done + 1) + 1))
 
 
-def test_what_all_processes_fail_of_the_first_one_says_before_the_others_would(monkeypatch):
-    waited = []
-    monkeypatch.setattr("csvi.train.processes.time.sleep", waited.append)
-    monkeypatch.setattr("csvi.train.processes.threading.Thread", Mock())
-    environment = Mock(creates_processes_externally=False)
-    for rank, error in ((0, CsviError), (1, StoppedError), (1, CsviError)):
-        assert waited == []
-        strategy = Mock(launcher=Mock(procs=[Mock(poll=lambda: None)] * (rank == 0)), cluster_environment=environment)
-        with pytest.raises(error), ending_together(Mock(strategy=strategy, local_rank=rank, world_size=2)):
-            raise error("no images")
-    assert waited == [PATIENCE]
+@pytest.fixture
+def start_first(start_csvi, settings, tmp_path):
+    """Start `csvi train --devices 2` with code to run before, and as its other process a script of this text."""
+
+    def start(other, before=""):
+        script = tmp_path / "other.py"
+        script.write_text(other)
+        run = arguments(settings, tmp_path, tmp_path / "run", "--devices=2")
+        as_script = f"sys.argv, sys.modules['__main__'].__spec__ = {[str(script), *run]}, None"
+        said = f"os.dup2(os.open({str(tmp_path / 'said')!r}, 577, 0o600), 2)"
+        return start_csvi(*run, before="\n".join([as_script, said, before]))
+
+    return start
+
+
+@pytest.mark.parametrize(("status", "of_first"), [(3, 1), (75, 75)])
+def test_one_that_is_lost_before_all_have_found_each_other_is_named(start_first, tmp_path, status, of_first):
+    first = start_first(f"raise SystemExit({status})")
+    first.join(30)
+    assert first.exitcode == of_first
+    assert (tmp_path / "said").read_text() == f"process 1 has ended with status {status}: {LOST}\n"
+
+
+OTHER = "import sys\nfrom csvi.cli import main\nsys.exit(main(sys.argv[1:]))"
+KILLED = """
+import signal
+os.dup2(os.open({held!r}, os.O_WRONLY), 0)
+torch.distributed.init_process_group = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+def test_where_the_first_one_is_lost_the_others_do_not_wait_for_it(start_first, tmp_path):
+    held = tmp_path / "held"
+    os.mkfifo(held)
+    ended = select.poll()
+    ended.register(os.open(held, os.O_RDONLY | os.O_NONBLOCK), 0)  # until nobody has it open for writing
+    first = start_first(OTHER, KILLED.format(held=str(held)))
+    first.join(30)
+    assert first.exitcode == -9
+    assert ended.poll(40_000)
+    assert (tmp_path / "said").read_text() == f"the process that started this one is gone: {LOST}\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "message"),
+    [
+        ("os.environ['MASTER_PORT'] = 'abc'", "cannot start the processes: invalid literal for int"),
+        ("sys.argv[0] = '-c'", "cannot start the other processes by a command that is no file (python -c): use csvi"),
+    ],
+)
+def test_processes_that_cannot_be_started_are_one_sentence(start_first, tmp_path, before, message):
+    first = start_first("", before)
+    first.join(30)
+    assert first.exitcode == 1
+    said = (tmp_path / "said").read_text()
+    assert said.startswith(f"csvi train: {message}")
+    assert said.count("\n") == 1
+
+
+def test_a_port_that_another_program_has_is_one_sentence(ranks, settings, start_csvi, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        variables = ranks.environment(2)[0] | {"MASTER_PORT": str(taken.getsockname()[1])}
+        before = f"os.environ.update({variables})\nos.dup2(os.open({str(tmp_path / 'said')!r}, 577, 0o600), 2)"
+        first = start_csvi(*arguments(settings, tmp_path, tmp_path / "run", "--devices=2"), before=before)
+        first.join(30)
+    assert first.exitcode == 1
+    said = (tmp_path / "said").read_text()
+    assert "csvi train: cannot start the processes: " in said
+    assert "EADDRINUSE" in said
+    assert "Traceback" not in said
+
+
+def break_an_image(settings, folder):
+    root = shutil.copytree(settings.data.root, folder / "broken")
+    (root / "cam1/0001/0001.jpg").write_bytes(b"no image")
+    settings.data.root, settings.data.cache = str(root), str(folder / "cache")
+
+
+def ask_for_too_many(settings, folder):
+    settings.train.global_identities = 200
+
+
+def ask_for_many_steps(settings, folder):
+    settings.train.epochs, settings.train.validate_every = 10_000, 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "others", "status", "message"),
+    [
+        (break_an_image, [], 1, "0001.jpg"),
+        (ask_for_too_many, [], 1, "a batch of 2 processes needs 200 identities"),
+        (ask_for_many_steps, ["--max_time=3s"], 75, "stopped after"),
+    ],
+)
+def test_what_ends_all_processes_the_first_one_says(
+    ranks, settings, tmp_path, real_trunk, change, others, status, message
+):
+    change(settings, tmp_path)
+    of_each = arguments(settings, tmp_path, tmp_path / "run", "--devices=2", *others)
+    first, second = ranks.csvi(of_each, of_each, stderr=tmp_path / "said")
+    first.join(60)
+    second.terminate()  # as torchrun does
+    second.join(60)
+    said = [(tmp_path / f"said-{rank}").read_text() for rank in (0, 1)]
+    assert first.exitcode == status, said
+    assert second.exitcode == 75  # ended by SIGTERM, or stopped
+    assert said[0].splitlines()[-1].startswith("csvi train: ")
+    assert said[0].count(message) == 1
+    assert "lost" not in said[0]
+    assert said[1] == ""
 
 
 def test_only_with_a_global_batch_is_a_run_resumed_on_another_number_of_processes(settings):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -36,7 +35,7 @@ def run(settings: Namespace) -> None:
     from csvi.fabric import make_fabric
     from csvi.runs import Run
     from csvi.runs.evaluation import embed_share
-    from csvi.train.processes import ending_together
+    from csvi.train.processes import launched
 
     if bool(settings.runs) == bool(settings.features):
         raise CsviError("give what to evaluate: either run folders, or --features FILE with --data.root")
@@ -47,12 +46,10 @@ def run(settings: Namespace) -> None:
     if settings.features:
         return _evaluate(settings, options)
     fabric = make_fabric(devices=settings.devices)
-    fabric.launch()
-    with ending_together(fabric):
+    with launched(fabric):
         if fabric.is_global_zero:
             _evaluate(settings, options)
         else:
-            logging.getLogger("csvi").setLevel(logging.ERROR)
             for path in settings.runs:
                 embed_share(Run.open(path, options))
 

@@ -77,7 +77,7 @@ class CrossModalitySampler(Sampler[list[Sample]]):
             of = "" if world_size == 1 else f" of {world_size} processes"
             raise CsviError(
                 f"a batch{of} needs {self.drawn} identities with visible and infrared images and there are "
-                f"{len(self.members)}: lower --data.identities or add data"
+                f"{len(self.members)}: lower --data.identities (--train.global_identities, where it is set) or add data"
             )
         larger = max(sum(len(both[modality]) for both in self.members) for modality in Modality)
         step = self.drawn * images  # images of a modality

@@ -29,7 +29,7 @@ from csvi.data.training_set import TrainingSet, training_records
 from csvi.errors import CsviError
 from csvi.evaluate import GalleryDraw, Refinement
 from csvi.evaluate.refine import NO_REFINEMENT
-from csvi.fabric import choose_precision, make_fabric
+from csvi.fabric import choose_precision, launch, make_fabric
 from csvi.methods import Method, code_of, find_method
 from csvi.model.net import EmbeddingNet
 from csvi.model.weights import model_file
@@ -38,6 +38,7 @@ from csvi.progress import progress
 from csvi.runs.embeddings import embed_together, kept_embeddings, key_of
 from csvi.runs.network_files import HUB_NAME, data_of, has_method, load_method, load_net, located, read_net
 from csvi.runs.settings import load_config
+from csvi.train.processes import first_alone
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -191,7 +192,7 @@ class Run:
     def fabric(self) -> Fabric:
         """Devices and precision."""
         fabric = make_fabric(self.precision, self.options.devices)
-        fabric.launch()
+        launch(fabric)
         return fabric
 
     @cached_property
@@ -330,7 +331,7 @@ class Run:
         load = partial(evaluation_loader, root, test, self.data, masks=self._takes_masks)
         with loader_errors():
             if self.options.devices > 1:
-                with self.fabric.rank_zero_first(local=True):
+                with first_alone(self.fabric):
                     load()  # decodes the images
             return embed_together(self.net, len(test), load, self.fabric, self.options.flip)
 

@@ -58,7 +58,7 @@ from csvi.train.checkpoint import Position, check_resumable, load_checkpoint, sa
 from csvi.train.nonfinite import NonFinite, check_weights, gradients_are_finite
 from csvi.train.optimizer import build_optimizer, set_learning_rate
 from csvi.train.pace import Pace
-from csvi.train.processes import ending_together, synchronize_norms
+from csvi.train.processes import first_alone, launched, synchronize_norms
 from csvi.train.recompute import checkpoint_activations
 from csvi.train.stopping import TimeLimit, any_process, stop_signal, works_ahead
 from csvi.writing import replacing
@@ -101,10 +101,7 @@ def train(
         check_resumable(config, theirs, file.parent)
         config = with_ranges_of(config, theirs)
     fabric = make_fabric(config.precision, config.devices, config.nodes, config.tf32)
-    fabric.launch()
-    if not fabric.is_global_zero:
-        logging.getLogger("csvi").setLevel(logging.ERROR)  # the first process says what they all do
-    with ending_together(fabric):
+    with launched(fabric):
         _train(fabric, config, run, resume, checkpoints, until)
     return fabric.is_global_zero
 
@@ -179,7 +176,7 @@ class _Training:
         """Decode all images that are needed, so that what is broken is found now; the first process does it."""
         config, benchmark = self.config, self.benchmark
         method = find_method(config.method.name)
-        with self.fabric.rank_zero_first(local=True):
+        with first_alone(self.fabric):
             data = dataclasses.replace(config.data, identities=config.identities_each)
             training_set = TrainingSet(benchmark, data, method.needs_masks)
             if validates(config, config.train.epochs):

@@ -1,4 +1,4 @@
-"""Processes that train together: batch norms of them all, and the end of all when one is lost."""
+"""Processes that train together: their start, batch norms of them all, and the end of all when one is lost."""
 
 import contextlib
 import functools
@@ -8,7 +8,8 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -16,12 +17,16 @@ from lightning_fabric import Fabric
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from csvi.errors import CsviError, StoppedError, in_one_line
+from csvi.errors import CsviError, StoppedError, in_one_line, leave_unsaid
+from csvi.fabric import PARENT, launch
 
 log = logging.getLogger(__name__)
 
 WATCH = 0.1
 """Seconds between two looks at whether the other processes of this machine are there."""
+
+GRACE = 1.0
+"""Seconds that a process has to end by itself when one of the others is lost."""
 
 PATIENCE = 5.0
 """Seconds in which the first process, where it fails alike, says so and ends the others before they say it again."""
@@ -102,32 +107,53 @@ def _joined(kind: type[_BatchNorm], synchronized: type[_BatchNorm]) -> type[_Bat
 
 
 @contextlib.contextmanager
-def ending_together(fabric: Fabric) -> Iterator[None]:
-    """Raise `CsviError` inside if another process is lost, and end the others of this machine where this one fails.
+def launched(fabric: Fabric) -> Iterator[None]:
+    """Start the processes of `fabric`, let the first one speak for all, and end those of this machine together.
 
-    A lost process closes its connections, and what waits for it fails at once (gloo); where it would wait on (NCCL),
-    the process that started the others sees its end, says so, and Lightning ends them all within seconds. torchrun and
-    SLURM (`srun --kill-on-bad-exit`) do the same for processes that they have started.
+    A lost process closes its connections, and what waits for it fails at once (gloo). Where others would wait on (NCCL,
+    or before all have found each other), the process that started the others sees its end, says so and ends them all,
+    and these see the end of the one that started them. torchrun and SLURM (`srun --kill-on-bad-exit`) do the same for
+    processes that they have started.
+
+    Raises:
+        CsviError: the processes cannot be started, or another one is lost.
     """
-    launcher: Any = fabric.strategy.launcher
-    children: list[subprocess.Popen[bytes]] = getattr(launcher, "procs", [])
-    child = launcher is not None and not children and not _started_from_outside(fabric) and fabric.local_rank > 0
-    if children or child:
-        parent = os.getppid() if child else None
-        threading.Thread(target=_watch, args=(children, parent), daemon=True, name="csvi-watch").start()
+    try:
+        with _ending_together(fabric):
+            launch(fabric)
+            if not fabric.is_global_zero:
+                logging.getLogger("csvi").setLevel(logging.ERROR)  # the first process says what they all do
+            yield
+    except (StoppedError, KeyboardInterrupt) as stop:  # in all processes
+        if not fabric.is_global_zero:
+            leave_unsaid(stop)
+        raise
+
+
+@contextlib.contextmanager
+def _ending_together(fabric: Fabric) -> Iterator[None]:
+    if fabric.world_size == 1:
+        yield
+        return
+    watch = _Watch(fabric)
+    watch.start()
     try:
         yield
-    except BaseException as error:
-        if not isinstance(error, StoppedError):
-            for process in children:
-                process.kill()
-            if child and isinstance(error, CsviError):
-                time.sleep(PATIENCE)
-        if fabric.world_size > 1 and isinstance(error, RuntimeError) and _of_connection(error):
-            raise CsviError(
-                f"process {fabric.global_rank} has lost another process of this run: {LOST} [{in_one_line(error)}]"
-            ) from error
+    except StoppedError:
         raise
+    except BaseException as error:
+        loss = None
+        if isinstance(error, RuntimeError) and _of_connection(error):
+            time.sleep(WATCH)  # a process closes its connections before its end can be seen
+            loss = watch.loss() or f"process {fabric.global_rank} has lost another process of this run"
+        watch.end_others()
+        if not fabric.is_global_zero and not isinstance(error, KeyboardInterrupt):
+            time.sleep(PATIENCE)
+        if loss:
+            raise CsviError(f"{loss}: {LOST} [{in_one_line(error)}]") from error
+        raise
+    finally:
+        watch.over.set()
 
 
 def _of_connection(error: RuntimeError) -> bool:
@@ -137,18 +163,89 @@ def _of_connection(error: RuntimeError) -> bool:
     return isinstance(error, distributed.DistError) or found is not None
 
 
-def _started_from_outside(fabric: Fabric) -> bool:
-    environment = getattr(fabric.strategy, "cluster_environment", None)
-    return environment is None or bool(environment.creates_processes_externally)
+class _Watch:
+    """Ends this process, unless it ends by itself, when one that it has started has failed, or its starter is gone.
 
+    Lightning would kill this process without a word: what it has started is taken off its list.
+    """
 
-def _watch(children: Sequence[subprocess.Popen[bytes]], parent: int | None) -> None:
-    """Wait until one of the processes that this one has started has failed, or the one that has started it is gone."""
-    while True:
-        time.sleep(WATCH)
-        if parent is not None and os.getppid() != parent:
-            os._exit(1)
-        for number, process in enumerate(children, 1):
+    def __init__(self, fabric: Fabric):
+        self.starting: list[subprocess.Popen[bytes]] = getattr(fabric.strategy.launcher, "procs", [])
+        self.parent = _parent()
+        self.over = threading.Event()
+
+    def start(self) -> None:
+        """Begin, before other processes are started."""
+        threading.Thread(target=self._look, daemon=True, name="csvi-watch").start()
+
+    def loss(self) -> str | None:
+        """Say which process was lost, of those that this one has started and the one that has started it."""
+        for number, process in enumerate(_children, 1):
             if process.poll():
-                log.error("process %d has ended with status %d: %s", number, process.returncode, LOST)
-                return
+                return f"process {number} has ended with status {process.returncode}"
+        return None if self.parent in (None, os.getppid()) else "the process that started this one is gone"
+
+    def end_others(self) -> None:
+        """Kill the processes that this one has started."""
+        for process in (*self.starting, *_children):
+            process.kill()
+
+    def _look(self) -> None:
+        while not self.over.wait(WATCH):
+            while self.starting:
+                _children.append(self.starting[0])
+                del self.starting[0]
+            loss = self.loss()
+            if loss and not self.over.wait(GRACE):
+                log.error("%s: %s", loss, LOST)
+                stopped = any(process.returncode == os.EX_TEMPFAIL for process in _children)  # by a signal to all, say
+                self.end_others()
+                os._exit(os.EX_TEMPFAIL if stopped else 1)
+
+
+_children: list[subprocess.Popen[bytes]] = []
+"""Processes that this one has started; those of an earlier training as well, which go on to the next."""
+
+
+@functools.cache
+def _parent() -> int | None:
+    """Number of the process that has started this one to train with it."""
+    parent = os.environ.pop(PARENT, None)
+    return None if parent is None else int(parent)
+
+
+@contextlib.contextmanager
+def first_alone(fabric: Fabric) -> Iterator[None]:
+    """Let the first process of each machine do this before the others of it, however long it takes.
+
+    Raises:
+        CsviError, OSError: one of all the processes could not do it.
+    """
+    if fabric.world_size == 1:
+        yield
+        return
+    group = distributed.new_group(backend="gloo", timeout=timedelta(days=10_000))
+    first, error = fabric.local_rank == 0, None
+    try:
+        if not first:
+            _fail_together(fabric, group, None)
+        try:
+            yield
+        except (CsviError, OSError) as caught:
+            error = caught
+        _fail_together(fabric, group, error)
+        if first:
+            _fail_together(fabric, group, None)
+    finally:
+        distributed.destroy_process_group(group)
+
+
+def _fail_together(fabric: Fabric, group: Any, error: Exception | None) -> None:
+    """Raise in all processes what one of them has caught; the first one says it."""
+    errors: list[str] = [""] * fabric.world_size
+    distributed.all_gather_object(errors, "" if error is None else str(error) or repr(error), group)
+    if sentence := next(filter(None, errors), ""):
+        error = error or CsviError(sentence)
+        if not fabric.is_global_zero:
+            leave_unsaid(error)
+        raise error
