@@ -46,7 +46,6 @@ from csvi.runs.folder import (
     SKIPPED,
     WITHOUT_MASK,
     check_room,
-    checkpoints_to_resume,
     locked,
     with_ranges_of,
 )
@@ -54,7 +53,14 @@ from csvi.runs.metrics_log import FLUSH_EVERY, MetricsLog
 from csvi.runs.network_files import save_method
 from csvi.runs.settings import load_config, save_config
 from csvi.train.average import MovingAverage
-from csvi.train.checkpoint import Position, check_resumable, load_checkpoint, save_checkpoint, settings_of
+from csvi.train.checkpoint import (
+    Position,
+    check_resumable,
+    checkpoints_to_resume,
+    load_checkpoint,
+    save_checkpoint,
+    settings_of,
+)
 from csvi.train.nonfinite import NonFinite, check_weights, gradients_are_finite
 from csvi.train.optimizer import build_optimizer, set_learning_rate
 from csvi.train.pace import Pace
@@ -80,7 +86,7 @@ def train(
 
     Args:
         config: all settings.
-        run: folder to write; it may hold a run only if that one is resumed, and nothing else.
+        run: folder to write; it may hold a run only if that one is resumed or has done no step, and nothing else.
         resume: `auto` resumes from the checkpoints in RUN where there are any; otherwise the path of a checkpoint.
         until: `time.monotonic()` at which it must be over, as far as can be told from how long steps take.
 
