@@ -36,6 +36,7 @@ from csvi.evaluate.scoring import evaluate_protocol
 from csvi.fabric import check_compiler, choose_precision, compiled_graphs, keep_freed_memory, make_fabric
 from csvi.losses.loss import part_of_batch
 from csvi.methods import Method, build_method, find_method
+from csvi.methods.contract import checked_terms
 from csvi.model.net import EmbeddingNet
 from csvi.paths import expanded
 from csvi.progress import console_on_stderr
@@ -386,6 +387,9 @@ def train_step(
 
     Returns:
         The weighted loss terms by name (Eq. 19 is their sum), and whether the gradient is finite, () bool.
+
+    Raises:
+        CsviError: the method returned something else than terms.
     """
     before = [buffer.clone() for buffer in method.buffers()] if skip else []
     optimizer.zero_grad(set_to_none=True)
@@ -396,7 +400,7 @@ def train_step(
             part_of_batch(parts, gather and fabric.world_size > 1),
             contextlib.nullcontext() if last else fabric.no_backward_sync(cast(_FabricModule, wrapped)),
         ):
-            terms = wrapped(prepare(some, fabric.device), step)
+            terms = checked_terms(wrapped(prepare(some, fabric.device), step), method)
             fabric.backward(torch.stack(list(terms.values())).sum() / parts)
         found.append(terms)
     if parts > 1:
