@@ -343,3 +343,11 @@ def test_terms_are_looked_at_without_their_values():
     method = find_method("baseline").__new__(find_method("baseline"))
     terms = {"identity": torch.zeros((), device="meta", requires_grad=True)}
     assert checked_terms(terms, method) is terms
+
+
+def test_an_exported_folder_says_which_module_it_needs(trained, tmp_path, capsys):
+    assert main(["export", str(trained), "--format=safetensors", f"--out={tmp_path / 'model'}"]) == 0
+    assert "needs: the module one_colour, installed or on PYTHONPATH" in capsys.readouterr().out
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "**It needs a module that csvi does not bring: `one_colour`**" in card
+    assert "the code of its method `one_colour:OneColourMethod`" in card

@@ -52,6 +52,7 @@ def model_card(model: Trained, weights: str = "float32", repository: str | None 
         name=repository or model.name,
         model=model,
         title=method.title or model.net.method,
+        module=model.module,
         paper=method.paper,
         weights=weights,
         parameters=sum(parameter.numel() for parameter in model.net.parameters()) / 1e6,
