@@ -86,6 +86,10 @@ def test_add_a_dataset_layout(here, sysu_root, cache_folder, capsys):
         run(command, here, data, cache_folder)
     printed = capsys.readouterr().out
     assert "Corridor, all images in the gallery" in printed
+    file = next(data.glob("*/d*.jpg"))
+    file.rename(file.with_name("e1_0001.jpg"))
+    assert main(["check", str(data), "--data.layout", "corridor:Corridor"]) == 1
+    assert f"{file.parent.name}/e1_0001.jpg is not named like" in capsys.readouterr().err
     assert json.loads((here / "runs" / "corridor" / "evaluation.json").read_text())["layout"] == "corridor:Corridor"
 
 

@@ -21,7 +21,8 @@ def module(tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(tmp_path)
     yield tmp_path
-    sys.modules.pop("somebodys", None)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "somebodys"]:
+        del sys.modules[name]
 
 
 def test_a_short_name_is_looked_up():
@@ -75,6 +76,57 @@ def test_whatever_a_module_raises_is_one_sentence(module, code):
     with pytest.raises(CsviError, match=r"^cannot import the mapping somebodys:Mapping \(\w+: ") as caught:
         find("somebodys:Mapping", KNOWN, dict, "mapping")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("files", "name", "message"),
+    [
+        ({"somebodys.py": "\n\n{}['e']\n"}, "somebodys:Mapping", r"(KeyError: 'e', somebodys.py:3)"),
+        ({"somebodys.py": "\nassert 0\n"}, "somebodys:Mapping", r"(AssertionError, somebodys.py:2)"),
+        (
+            {"somebodys.py": "\nclass = Mapping\n"},
+            "somebodys:Mapping",
+            "(SyntaxError: invalid syntax (somebodys.py, line 2))",
+        ),
+        (
+            {"somebodys.py": "import json\n\njson.loads('')"},
+            "somebodys:Mapping",
+            "(JSONDecodeError: Expecting value: line 1 column 1 (char 0), somebodys.py:3)",
+        ),
+        (
+            {"somebodys.py": "import nobodys"},
+            "somebodys:Mapping",
+            "(ModuleNotFoundError: No module named 'nobodys', somebodys.py:1)",
+        ),
+        (
+            {
+                "somebodys/__init__.py": "",
+                "somebodys/own.py": "from somebodys import other",
+                "somebodys/other.py": "1 / 0",
+            },
+            "somebodys.own:Mapping",
+            "(ZeroDivisionError: division by zero, other.py:1)",
+        ),
+        (
+            {"somebodys/__init__.py": ""},
+            "somebodys.own:Mapping",
+            "(ModuleNotFoundError: No module named 'somebodys.own'): put its folder on PYTHONPATH",
+        ),
+        (
+            {},
+            "nobodys.own:Mapping",
+            "(ModuleNotFoundError: No module named 'nobodys'): put its folder on PYTHONPATH",
+        ),
+    ],
+)
+def test_what_fails_in_a_module_is_said_with_its_line_and_what_is_not_found_with_advice(module, files, name, message):
+    (module / "somebodys.py").unlink()
+    for file, code in files.items():
+        (module / file).parent.mkdir(exist_ok=True)
+        (module / file).write_text(code)
+    with pytest.raises(CsviError) as caught:
+        find(name, KNOWN, dict, "mapping")
+    assert str(caught.value) == f"cannot import the mapping {name} {message}"
 
 
 @pytest.mark.parametrize(("names", "finder", "kind"), [(METHODS, find_method, Method), (LAYOUTS, find_layout, Layout)])

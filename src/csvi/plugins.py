@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,9 @@ def find(name: str, known: Mapping[str, str], kind: type, what: str) -> type[Any
     try:
         found = getattr(importlib.import_module(module), attribute, None)
     except Exception as error:  # a module of somebody else may raise anything
-        reason = f"{type(error).__name__}: {in_one_line(error)}"
-        raise CsviError(f"cannot import the {what} {name} ({reason}): put its folder on PYTHONPATH") from error
+        not_found = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
+        advice = ": put its folder on PYTHONPATH" if not_found else ""
+        raise CsviError(f"cannot import the {what} {name} ({failure(error, module)}){advice}") from error
     if not isinstance(found, type) or not issubclass(found, kind):
         raise CsviError(
             f"{name} is no {what}: it must name a class that derives from {kind.__module__}.{kind.__name__}"
@@ -50,6 +52,21 @@ def digest_of_code(name: str, known: Mapping[str, str]) -> str:
         return digest_of(Path(found.origin)) if found and found.has_location and found.origin else ""
     except (ImportError, ValueError, CsviError):
         return ""
+
+
+def failure(error: BaseException, name: str) -> str:
+    """Say in one line what code of somebody else has raised, and where: `KeyError: 'e', corridor.py:15`.
+
+    The place is the innermost line of the package of `name` (`module` or `module:Class`), if any of it took part.
+    """
+    package = name.partition(":")[0].partition(".")[0]
+    places = [
+        f"{Path(frame.f_code.co_filename).name}:{line}"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if str(frame.f_globals.get("__name__")).partition(".")[0] == package
+    ]
+    said = filter(None, (type(error).__name__, in_one_line(error)))
+    return ", ".join([": ".join(said), *places[-1:]])
 
 
 def imported(module: str, extra: str, what: str) -> Any:

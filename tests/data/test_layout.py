@@ -1,6 +1,7 @@
 """Layouts by name: those of the package, and one of somebody else."""
 
 import importlib
+import sys
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from csvi.config import DataConfig
 from csvi.data import LAYOUTS, Layout, find_layout, protocols_of, read_benchmark, recognise
 from csvi.data.check import check_dataset
+from csvi.data.crops import read_crops
 from csvi.data.records import Modality
 from csvi.errors import CsviError
 from csvi.evaluate import Rules
@@ -46,7 +48,8 @@ def theirs(tmp_path, monkeypatch):
     (tmp_path / "their_module.py").write_text(THEIRS)
     monkeypatch.syspath_prepend(tmp_path)
     importlib.invalidate_caches()
-    return "their_module:TheirLayout"
+    yield "their_module:TheirLayout"
+    sys.modules.pop("their_module", None)
 
 
 @pytest.fixture
@@ -91,6 +94,26 @@ def test_a_layout_of_somebody_else_has_its_protocols(theirs, root):
     assert {benchmark.test[i].modality for i in trial.gallery} == {Modality.VISIBLE}
     with pytest.raises(CsviError, match="are all, not seeded"):
         protocols_of(benchmark, gallery="seeded")
+
+
+@pytest.mark.parametrize(
+    ("file", "code", "said"),
+    [
+        ("4-b.png", "", r"\(ValueError: invalid literal for int\(\) with base 10: 'b', their_module\.py:21\)"),
+        ("4.png", "", r"\(ValueError: not enough values to unpack \(expected 2, got 1\), their_module\.py:21\)"),
+        ("4-2.png", "return None", r"\(TypeError: read must return a Benchmark, and not None\)"),
+    ],
+)
+def test_what_a_layout_of_somebody_else_does_not_expect_is_one_sentence(theirs, root, tmp_path, file, code, said):
+    (root / "night" / "4-2.png").rename(root / "night" / file)
+    if code:
+        (tmp_path / "their_module.py").write_text(
+            THEIRS.replace("return Benchmark", f"{code}\n        return Benchmark")
+        )
+    data = DataConfig(root=str(root), layout=theirs)
+    for read in (lambda: read_benchmark(data), lambda: check_dataset(data, theirs), lambda: read_crops(data, theirs)):
+        with pytest.raises(CsviError, match=rf"^{theirs} cannot read {root} {said}$"):
+            read()
 
 
 def test_a_layout_without_writer_is_refused(theirs, tmp_path):

@@ -85,6 +85,7 @@ def test_the_card_has_the_numbers_of_the_run(coseg_run):
     assert header["library_name"] == "csvi"
     assert header["model-index"][0]["results"][0]["metrics"][0] == {"type": "R1", "value": round(100 * metric.mean, 2)}
     assert "SYNTHETIC" not in card
+    assert "PYTHONPATH" not in card
     assert "must not be used for without a legal basis" in card
 
 

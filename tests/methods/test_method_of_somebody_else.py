@@ -15,6 +15,7 @@ from csvi.analysis import ablate
 from csvi.cli import main
 from csvi.errors import CsviError
 from csvi.methods import code_of, find_method
+from csvi.methods.contract import checked_terms
 from csvi.model.weights import noted
 from csvi.runs import Run, load_config, load_net
 from csvi.train import loop
@@ -327,3 +328,74 @@ def test_a_method_and_a_network_that_disagree_on_masks_are_refused(build, monkey
     monkeypatch.setattr(find_method("baseline"), "tests_with_masks", lambda settings: True)
     with pytest.raises(CsviError, match="baseline and its network disagree on masks at test"):
         build("baseline")
+
+
+@pytest.fixture
+def train_variant(folder, arguments, capsys):
+    """Train the method with one change of its code, in a module of its own; gives the exit status and what is said."""
+
+    def train(old, new):
+        assert MODULE.count(old) == 1
+        (folder / "variant.py").write_text(MODULE.replace(old, new))
+        sys.modules.pop("variant", None)
+        shutil.rmtree(folder / "__pycache__", ignore_errors=True)  # whose times are of whole seconds
+        named = ["--method=variant:OneColourMethod", *arguments[1:], "--train.epochs=1"]
+        status = main(["train", *named, "--run=variant"])
+        return status, capsys.readouterr().err
+
+    yield train
+    shutil.rmtree(folder / "variant", ignore_errors=True)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "class Settings(MethodSettings)",
+            "class Settings",
+            ".Settings must be a dataclass that derives from csvi.config.MethodSettings",
+        ),
+        ("@dataclass\nclass Settings", "class Settings", ".Settings: write @dataclass above Settings, or name is no"),
+        ("    Net = SmallNet\n", "", ".Net must be the class of its network, derived from csvi.model.net.EmbeddingNet"),
+        ("Net = SmallNet", "Net = nn.Linear", ".Net must be the class of its network"),
+        ("def forward(self, batch", "def losses(self, batch", " must have a method forward(self, batch, step)"),
+        ("self.net = ", "self.network = ", ".net must be of its class Net, SmallNet, and is not there"),
+        ("self.net = SmallNet(", "self.net = nn.Linear(1, 2)\n        SmallNet(", "SmallNet, and is a Linear"),
+        (
+            "SmallNet(settings.name, height, width",
+            "SmallNet(settings.name, width, height",
+            " must give its network settings.name, height and width: ('variant:OneColourMethod', 48, 24), not ",
+        ),
+        ("        return {\n", "        {\n", "it returned None"),
+        ("        return {\n", "        return scores.sum()\n        {\n", "it returned a Tensor"),
+        ("        return {\n", "        return {}\n        {\n", "it returned an empty one"),
+        ("(scores, batch.identity),", "(scores, batch.identity).item(),", "'identity' is a float"),
+        ("(scores, batch.identity),", "(scores, batch.identity)[None],", "'identity' is of shape (1,)"),
+        (
+            "        return {\n",
+            "        return {'all': scores.detach().sum()}\n        {\n",
+            "that depend on its parameters: none of all has a gradient",
+        ),
+    ],
+)
+def test_a_method_that_breaks_the_contract_is_told_how_and_trains_once_it_is_mended(train_variant, old, new, message):
+    status, said = train_variant(old, new)
+    assert status == 1
+    assert said.splitlines()[-1].startswith("csvi train: variant:OneColourMethod")
+    assert message in said
+    assert train_variant("paper = ", "paper = ")[0] == 0
+
+
+def test_terms_are_looked_at_without_their_values():
+    """The device of these has none."""
+    method = find_method("baseline").__new__(find_method("baseline"))
+    terms = {"identity": torch.zeros((), device="meta", requires_grad=True)}
+    assert checked_terms(terms, method) is terms
+
+
+def test_an_exported_folder_says_which_module_it_needs(trained, tmp_path, capsys):
+    assert main(["export", str(trained), "--format=safetensors", f"--out={tmp_path / 'model'}"]) == 0
+    assert "needs: the module one_colour, installed or on PYTHONPATH" in capsys.readouterr().out
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "**It needs a module that csvi does not bring: `one_colour`**" in card
+    assert "the code of its method `one_colour:OneColourMethod`" in card

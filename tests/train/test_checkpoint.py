@@ -18,8 +18,13 @@ from csvi.data.training_set import TrainingSet
 from csvi.errors import CsviError
 from csvi.methods.baseline import Baseline
 from csvi.methods.coseg import CoSeg
-from csvi.runs.folder import checkpoints_to_resume
-from csvi.train.checkpoint import Position, epochs_done, load_checkpoint, save_checkpoint
+from csvi.train.checkpoint import (
+    Position,
+    checkpoints_to_resume,
+    epochs_done,
+    load_checkpoint,
+    save_checkpoint,
+)
 
 
 @pytest.fixture(scope="module")
@@ -268,3 +273,33 @@ def test_a_position_begins_with_all_that_makes_a_run_this_one(config):
     assert (start.settings, start.identities) == (flatten(config), list(range(1, 9)))
     assert (start.epoch, start.step, start.skipped) == (0, 0, [])
     assert start.images == training_set.digest
+
+
+def test_a_run_that_has_done_no_step_is_none(fabric, tmp_path):
+    network, optimizer = built(fabric)
+    for _ in range(2):
+        save(fabric, tmp_path, network, optimizer, 0, 0)
+    (tmp_path / "metrics.jsonl").touch()
+    assert {path.name for path in tmp_path.iterdir()} == {"last.ckpt", "previous.ckpt", "metrics.jsonl"}
+    assert checkpoints_to_resume(tmp_path, None) == checkpoints_to_resume(tmp_path, "auto") == []
+    file = tmp_path / "last.ckpt"
+    assert checkpoints_to_resume(tmp_path, str(file)) == [file]
+
+
+@pytest.mark.parametrize("what", ["a step", "a step before", "a line", "a network", "damaged", "another version"])
+def test_a_run_of_which_anything_could_be_lost_is_one(fabric, tmp_path, what):
+    """Such as the steps of a run that went back to its start, by --resume RUN/previous.ckpt."""
+    network, optimizer = built(fabric)
+    if what == "a step before":
+        save(fabric, tmp_path, network, optimizer, 0, 1)
+    save(fabric, tmp_path, network, optimizer, 0, int(what == "a step"))
+    file = tmp_path / "last.ckpt"
+    if what in ("a line", "a network"):
+        (tmp_path / {"a line": "metrics.jsonl", "a network": "model.safetensors"}[what]).write_text("{}")
+    if what == "damaged":
+        file.write_bytes(file.read_bytes()[:100])
+    if what == "another version":
+        torch.save({"network": {}, "version": 2}, file)
+    with pytest.raises(CsviError, match="holds a run already: resume it by --resume auto"):
+        checkpoints_to_resume(tmp_path, None)
+    assert file in checkpoints_to_resume(tmp_path, "auto")

@@ -321,6 +321,22 @@ def test_a_folder_with_a_run_is_not_overwritten(config, run):
     assert {file: file.read_bytes() for file in run.iterdir()} == before
 
 
+@pytest.mark.parametrize("resume", [None, "auto"])
+def test_after_a_failure_in_the_first_step_the_command_can_be_corrected(config, run, tmp_path, monkeypatch, resume):
+    """Whatever the correction is, the run is then one that never failed."""
+    begun = tmp_path / "begun"
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train_step", raises(ValueError("of a method of one's own")))
+        with pytest.raises(ValueError, match="of a method of one's own"):
+            train(dataclasses.replace(config, seed=5), begun)
+    assert position(begun) == (0, 0)
+    train(config, begun, resume)
+    assert_same_run(begun, run)
+    assert load_config(begun / "config.yaml").seed == config.seed
+    with pytest.raises(CsviError, match="begun holds a run already"):
+        train(config, begun)
+
+
 def test_a_run_is_not_overwritten_by_resuming_another(config, run, tmp_path):
     other = shutil.copytree(run, tmp_path / "other")
     with pytest.raises(CsviError, match="other holds a run already"):

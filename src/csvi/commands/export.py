@@ -55,6 +55,8 @@ def run(settings: Namespace) -> None:
     if kind == "onnx":
         print(f"next: csvi embed CROPS --run {as_argument(out)} --out features.npz")
     elif kind == FOLDER:
+        if model.module:
+            print(f"needs: the module {model.module}, installed or on PYTHONPATH: pass it on with the folder")
         print(
             f"next: fill in the licence in {out / 'README.md'}; csvi embed CROPS --run {as_argument(out)} --out F.npz"
         )

@@ -18,7 +18,7 @@ from csvi.data.records import Benchmark, Counts, ImageRecord, Modality
 from csvi.errors import CsviError
 from csvi.evaluate.protocols import NO_RULES, GalleryDraw, Protocol, Rules, Trial
 from csvi.paths import expanded
-from csvi.plugins import find
+from csvi.plugins import failure, find
 
 
 class Layout:
@@ -212,8 +212,23 @@ def read_benchmark(data: DataConfig) -> Benchmark:
 
 
 def read_fold(layout: str, root: Path, masks: Path | None = None, fold: int = 1) -> Benchmark:
-    """Read one fold of a dataset by the layout of this name, which the benchmark keeps; see `Layout.read`."""
-    return dataclasses.replace(find_layout(layout).read(root, masks, fold), layout=layout, fold=fold)
+    """Read one fold of a dataset by the layout of this name, which the benchmark keeps; see `Layout.read`.
+
+    Raises:
+        CsviError: as `Layout.read` does; or a layout of somebody else raises anything.
+    """
+    reader = find_layout(layout)
+    try:
+        benchmark = reader.read(root, masks, fold)
+        if not isinstance(benchmark, Benchmark):
+            raise TypeError(f"read must return a Benchmark, and not {benchmark!r:.40}")
+    except CsviError:
+        raise
+    except Exception as error:
+        if layout in LAYOUTS:
+            raise
+        raise CsviError(f"{layout} cannot read {root} ({failure(error, layout)})") from error
+    return dataclasses.replace(benchmark, layout=layout, fold=fold)
 
 
 def protocols_of(

@@ -53,6 +53,7 @@ def model_card(model: Trained, weights: str = "float32", repository: str | None 
         name=repository or model.name,
         model=model,
         title=method.title or model.net.method,
+        module=model.module,
         paper=method.paper,
         weights=weights,
         unfinished=noted(model.folder).get("unfinished"),

@@ -5,14 +5,20 @@ A method of somebody else needs no line here: name it as `module:Class` (docs/ex
 
 from csvi.catalogue import METHODS
 from csvi.config import Config
-from csvi.errors import CsviError
+from csvi.methods.contract import check_method, check_net
 from csvi.methods.method import Method, Published
 from csvi.plugins import digest_of_code, find
 
 
 def find_method(name: str) -> type[Method]:
-    """Import the class of a method, one of `METHODS` or `module:Class`; raises `CsviError` if there is none."""
-    return find(name, METHODS, Method, "method")
+    """Import the class of a method, one of `METHODS` or `module:Class`.
+
+    Raises:
+        CsviError: there is none, or it does not say what `Method` asks of it.
+    """
+    kind = find(name, METHODS, Method, "method")
+    check_method(kind)
+    return kind
 
 
 def code_of(name: str) -> str:
@@ -24,16 +30,12 @@ def build_method(config: Config, identities: int) -> Method:
     """Build the method of a run with random weights, for so many classes.
 
     Raises:
-        CsviError: there is no such method or backbone, images of this size are too small for it, or it disagrees with
-            its network on whether masks are needed at test.
+        CsviError: there is no such method or backbone, images of this size are too small for it, or its network is not
+            the one that it says, or disagrees with it on whether masks are needed at test.
     """
     kind = find_method(config.method.name)
     method = kind(config.method, identities, config.data.height, config.data.width)
-    if method.net.takes_masks != kind.tests_with_masks(config.method):
-        raise CsviError(
-            f"the method {config.method.name} and its network disagree on masks at test: tests_with_masks of the one "
-            "must be takes_masks of the other"
-        )
+    check_net(method, config)
     return method
 
 

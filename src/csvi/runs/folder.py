@@ -1,9 +1,8 @@
-"""The folder of a run: who may write to it, and which checkpoints it can be resumed from."""
+"""The folder of a run: who may write to it, and under which settings it can be resumed."""
 
 import contextlib
 import dataclasses
 import os
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,34 +14,11 @@ from csvi.errors import CsviError
 from csvi.paths import as_argument, expanded
 
 CHECKPOINT, PREVIOUS, DAMAGED = "last.ckpt", "previous.ckpt", "damaged.ckpt"
-SKIPPED, WITHOUT_MASK = "skipped.json", "without-mask.json"
+METRICS, SKIPPED, WITHOUT_MASK = "metrics.jsonl", "skipped.json", "without-mask.json"
 OF_A_RUN = {"config.yaml", "model.safetensors", CHECKPOINT, PREVIOUS, DAMAGED, SKIPPED, WITHOUT_MASK}
 """Files that only runs have: one of them is in the folder of every run that has begun."""
 LOGS = (".log", ".out", ".err", ".txt")
 """How names end of files that a shell or SLURM may have begun in the folder of a new run."""
-
-
-def checkpoints_to_resume(run: Path, resume: str | None) -> list[Path]:
-    """List the checkpoints to resume from, the newest first; none for a new run.
-
-    Args:
-        run: folder of the run.
-        resume: `auto` for the checkpoints in the folder, if there are any; otherwise the path of one; None for none.
-
-    Raises:
-        CsviError: there is no such checkpoint, it is something else, or the folder holds a run that would be lost.
-    """
-    ours = [run / name for name in (CHECKPOINT, PREVIOUS) if (run / name).exists()]
-    chosen = ours if resume == "auto" else [expanded(resume)] if resume else []
-    if not all(file.is_file() for file in chosen):
-        raise CsviError(f"no checkpoint {chosen[0]}: --resume takes auto or the path of one")
-    if chosen and resume != "auto" and not zipfile.is_zipfile(chosen[0]):  # said before its settings are looked at
-        raise CsviError(f"{chosen[0]} is damaged or no checkpoint of csvi: --resume takes auto or the path of one")
-    resumes = bool(chosen) and chosen[0].parent.resolve() == run.resolve()
-    if not resumes and (ours or (run / "model.safetensors").exists()):
-        what = "resume it by --resume auto, or name another" if ours else "it has no checkpoint to resume: name another"
-        raise CsviError(f"{run} holds a run already: {what} with --run")
-    return chosen
 
 
 def check_room(run: Path) -> None:

@@ -18,6 +18,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
 
 from csvi.errors import CsviError
+from csvi.runs.folder import METRICS
 from csvi.writing import replacing
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class MetricsLog:
         check: Callable[[int, dict[str, float], bool], bool] = lambda step, terms, finite: False,
         validated: bool = True,
     ):
-        self.file = None if run is None else run / "metrics.jsonl"
+        self.file = None if run is None else run / METRICS
         if self.file and self.file.exists():
             kept = "".join(_lines_up_to(step, validated, self.file))
             with replacing(self.file, alone=True) as partial:
@@ -185,7 +186,7 @@ def read_metrics(run: Path, name: str) -> tuple[list[int], list[float]]:
 
 def read_lines(run: Path) -> list[tuple[int, dict[str, float]]]:
     """Read step and metrics of every line of RUN/metrics.jsonl, but for one at the end that a kill broke off."""
-    file = run / "metrics.jsonl"
+    file = run / METRICS
     try:
         whole, _, _ = file.read_bytes().rpartition(b"\n")
         lines = [json.loads(line) for line in whole.split(b"\n")] if whole else []

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import csvi
+from csvi.catalogue import METHODS
 from csvi.config import RANGES, Config, DataConfig
 from csvi.model.net import EmbeddingNet
 from csvi.model.weights import fingerprint_of, noted
@@ -42,6 +43,11 @@ class Trained:
             log.warning("the training of %s has not ended: %s", model, unfinished)
         data = config.data if config else data_of(net, folder, model)
         return cls(name_of_folder(folder) if ours else model, folder, net, fingerprint_of(folder), data, config)
+
+    @property
+    def module(self) -> str:
+        """Module outside of csvi that its network is built by; empty if its method is one of csvi's."""
+        return "" if self.net.method in METHODS else self.net.method.partition(":")[0]
 
     @property
     def ranges(self) -> dict[str, str]:

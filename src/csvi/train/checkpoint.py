@@ -16,7 +16,9 @@ from torch.optim import Optimizer
 from csvi.config import Config, flatten
 from csvi.data.training_set import TrainingSet
 from csvi.errors import CsviError, in_one_line
-from csvi.runs.folder import CHECKPOINT, DAMAGED, PREVIOUS, check_same_settings
+from csvi.model.weights import MODEL
+from csvi.paths import expanded
+from csvi.runs.folder import CHECKPOINT, DAMAGED, METRICS, PREVIOUS, check_same_settings
 from csvi.writing import replacing, save_torch
 
 log = logging.getLogger(__name__)
@@ -45,6 +47,44 @@ class Position:
     def start(cls, config: Config, training_set: TrainingSet) -> "Position":
         """The beginning of a new run."""
         return cls(flatten(config), training_set.identities, training_set.digest)
+
+
+def checkpoints_to_resume(run: Path, resume: str | None) -> list[Path]:
+    """List the checkpoints to resume from, the newest first; none for a new run.
+
+    Args:
+        run: folder of the run.
+        resume: `auto` for the checkpoints in the folder, if a step was done there; otherwise the path of one; None for
+            none.
+
+    Raises:
+        CsviError: there is no such checkpoint, it is something else, or the folder holds a run that would be lost.
+    """
+    ours = [run / name for name in (CHECKPOINT, PREVIOUS) if (run / name).exists()]
+    if _is_at_its_start(run, ours):
+        ours = []
+    chosen = ours if resume == "auto" else [expanded(resume)] if resume else []
+    if not all(file.is_file() for file in chosen):
+        raise CsviError(f"no checkpoint {chosen[0]}: --resume takes auto or the path of one")
+    if chosen and resume != "auto" and not zipfile.is_zipfile(chosen[0]):  # said before its settings are looked at
+        raise CsviError(f"{chosen[0]} is damaged or no checkpoint of csvi: --resume takes auto or the path of one")
+    resumes = bool(chosen) and chosen[0].parent.resolve() == run.resolve()
+    if not resumes and (ours or (run / MODEL).exists()):
+        what = "resume it by --resume auto, or name another" if ours else "it has no checkpoint to resume: name another"
+        raise CsviError(f"{run} holds a run already: {what} with --run")
+    return chosen
+
+
+def _is_at_its_start(run: Path, checkpoints: Sequence[Path]) -> bool:
+    """Whether no step of a run is saved or logged, as where its first one failed: nothing is lost if it begins anew."""
+    log = run / METRICS
+    if (run / MODEL).exists() or (log.exists() and log.stat().st_size > 0):
+        return False
+    try:
+        positions = [_read(file, whole=False)["position"] for file in checkpoints]
+    except CsviError:  # what cannot be read may be of any step
+        return False
+    return all(position["epoch"] == position["step"] == 0 for position in positions)
 
 
 def save_checkpoint(

@@ -36,6 +36,7 @@ from csvi.evaluate.scoring import evaluate_protocol
 from csvi.fabric import check_compiler, choose_precision, compiled_graphs, keep_freed_memory, make_fabric
 from csvi.losses.loss import part_of_batch
 from csvi.methods import Method, build_method, find_method
+from csvi.methods.contract import checked_terms
 from csvi.model.net import EmbeddingNet
 from csvi.paths import expanded
 from csvi.progress import console_on_stderr
@@ -46,7 +47,6 @@ from csvi.runs.folder import (
     SKIPPED,
     WITHOUT_MASK,
     check_room,
-    checkpoints_to_resume,
     locked,
     with_ranges_of,
 )
@@ -54,7 +54,14 @@ from csvi.runs.metrics_log import FLUSH_EVERY, MetricsLog
 from csvi.runs.network_files import save_method
 from csvi.runs.settings import load_config, save_config
 from csvi.train.average import MovingAverage
-from csvi.train.checkpoint import Position, check_resumable, load_checkpoint, save_checkpoint, settings_of
+from csvi.train.checkpoint import (
+    Position,
+    check_resumable,
+    checkpoints_to_resume,
+    load_checkpoint,
+    save_checkpoint,
+    settings_of,
+)
 from csvi.train.nonfinite import NonFinite, check_weights, gradients_are_finite
 from csvi.train.optimizer import build_optimizer, set_learning_rate
 from csvi.train.pace import Pace
@@ -80,7 +87,7 @@ def train(
 
     Args:
         config: all settings.
-        run: folder to write; it may hold a run only if that one is resumed, and nothing else.
+        run: folder to write; it may hold a run only if that one is resumed or has done no step, and nothing else.
         resume: `auto` resumes from the checkpoints in RUN where there are any; otherwise the path of a checkpoint.
         until: `time.monotonic()` at which it must be over, as far as can be told from how long steps take.
 
@@ -379,6 +386,9 @@ def train_step(
 
     Returns:
         The weighted loss terms by name (Eq. 19 is their sum), and whether the gradient is finite, () bool.
+
+    Raises:
+        CsviError: the method returned something else than terms.
     """
     before = [buffer.clone() for buffer in method.buffers()] if skip else []
     optimizer.zero_grad(set_to_none=True)
@@ -389,7 +399,7 @@ def train_step(
             part_of_batch(parts, gather and fabric.world_size > 1),
             contextlib.nullcontext() if last else fabric.no_backward_sync(cast(_FabricModule, wrapped)),
         ):
-            terms = wrapped(prepare(some, fabric.device), step)
+            terms = checked_terms(wrapped(prepare(some, fabric.device), step), method)
             fabric.backward(torch.stack(list(terms.values())).sum() / parts)
         found.append(terms)
     if parts > 1:
