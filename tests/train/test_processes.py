@@ -89,13 +89,24 @@ class Ranks:
         together |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}"}
         return [together | {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}"} for rank in range(world_size)]
 
-    def csvi(self, *arguments_of_ranks, stderr):
-        """Start the command line as each rank, with its arguments; what they say goes to files `stderr`-RANK."""
+    def csvi(self, *arguments_of_ranks, stderr, code=""):
+        """Start the command line as each rank, with its arguments; what they say goes to files `stderr`-RANK.
+
+        Each runs the code before.
+        """
         started = []
         for rank, variables in enumerate(self.environment(len(arguments_of_ranks))):
             before = f"os.environ.update({variables})\nos.dup2(os.open({f'{stderr}-{rank}'!r}, 577, 0o600), 2)"
-            started.append(self.start_csvi(*arguments_of_ranks[rank], before=before))
+            started.append(self.start_csvi(*arguments_of_ranks[rank], before=f"{before}\n{code}"))
         return started
+
+    def csvi_ends(self, *arguments_of_ranks, stderr, code="", within=60):
+        """Run the command line as each rank, within so many seconds; the exit status of each, and what each says."""
+        started = self.csvi(*arguments_of_ranks, stderr=stderr, code=code)
+        for process in started:
+            process.join(within)
+        said = [Path(f"{stderr}-{rank}").read_text() for rank in range(len(started))]
+        return [process.exitcode for process in started], said
 
     def call(self, function, folder, world_size):
         """Call a function of this file in each of so many processes, with the folder."""
@@ -242,13 +253,10 @@ def lines(run):
 @pytest.mark.slow
 def test_two_processes_leave_the_run_of_one_and_only_the_first_writes(ranks, settings, tmp_path, real_trunk):
     run, other, one = tmp_path / "run", tmp_path / "other", tmp_path / "one"
-    started = ranks.csvi(
+    status, said = ranks.csvi_ends(
         *(arguments(settings, tmp_path, folder, "--devices=2") for folder in (run, other)), stderr=tmp_path / "said"
     )
-    for process in started:
-        process.join(60)
-    said = [(tmp_path / f"said-{rank}").read_text() for rank in (0, 1)]
-    assert [process.exitcode for process in started] == [0, 0], said
+    assert status == [0, 0], said
     assert "batch: 8 identities, 4 in each of 2 processes, losses of all images together" in said[0]
     assert said[1].strip() == ""
     assert not other.exists()
@@ -285,6 +293,42 @@ def test_a_lost_process_ends_the_run_which_is_resumed_on_another_number_of_them(
     train(settings, run, resume="auto")
     assert epochs_done(run) == done + 1
     assert [line["step"] for line in lines(run)] == list(range(1, 2 * (done + 1) + 1))
+
+
+BAD_LOSS = """
+import csvi.train.loop
+csvi.train.nonfinite.AT_MOST = 3
+
+def spoiled(fabric, method, wrapped, optimizer, batch, step, *rest, train_step=csvi.train.loop.train_step):
+    if fabric.global_rank == 1 and step >= 2:
+        hook = lambda method, inputs, terms: handle.remove() or terms | {"center": terms["center"] + float("inf")}
+        handle = method.register_forward_hook(hook)
+    return train_step(fabric, method, wrapped, optimizer, batch, step, *rest)
+
+csvi.train.loop.train_step = spoiled
+"""
+"""The second process has a loss that is not finite from the third step on; its gradient is as it should be."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("on_nonfinite", ["stop", "skip"])
+def test_a_bad_loss_of_one_process_is_one_of_them_all(ranks, settings, tmp_path, on_nonfinite):
+    run = tmp_path / "run"
+    settings.train.on_nonfinite, settings.train.validate_every, settings.train.epochs = on_nonfinite, 0, 3
+    settings.train.gather = settings.train.sync_batchnorm = False
+    status, said = ranks.csvi_ends(
+        *[arguments(settings, tmp_path, run, "--devices=2")] * 2, stderr=tmp_path / "said", code=BAD_LOSS
+    )
+    last = 3 if on_nonfinite == "stop" else 6  # the fourth one
+    assert status == [1, 1], said
+    assert f"process 1's loss of step {last} is not finite (its images are in {run / 'nonfinite.json'}" in said[0]
+    assert f"the center loss of step {last} is not finite" in said[1]
+    assert json.loads((run / "nonfinite.json").read_text())["processes"] == [1]
+    position = torch.load(run / "last.ckpt", weights_only=True)["position"]
+    assert position["epoch"] == (last - 1) // 2  # whole epochs of two steps before
+    assert position["skipped"] == [False] * 2 + [True] * (2 * position["epoch"] - 2)
+    assert [line["step"] for line in lines(run) if "train/skipped" in line] == list(range(3, last))
+    assert [line["step"] for line in lines(run)] == list(range(1, last))
 
 
 def test_what_all_processes_fail_of_the_first_one_says_before_the_others_would(monkeypatch):

@@ -60,7 +60,7 @@ from csvi.train.optimizer import build_optimizer, set_learning_rate
 from csvi.train.pace import Pace
 from csvi.train.processes import ending_together, synchronize_norms
 from csvi.train.recompute import checkpoint_activations
-from csvi.train.stopping import TimeLimit, any_process, stop_signal, works_ahead
+from csvi.train.stopping import TimeLimit, any_process, of_processes, stop_signal, works_ahead
 from csvi.writing import replacing
 
 log = logging.getLogger(__name__)
@@ -173,7 +173,9 @@ class _Training:
         images_of = partial(_images_of, self.training_set, self.sampler)  # not of self: a cycle would keep the loader
         self.nonfinite = NonFinite(self.ours, skip, precision == "16-mixed", images_of, self.position.skipped)
         unvalidated = self.position.step == self.steps
-        self.metrics = MetricsLog(self.ours, self.done, batch_size, self.nonfinite.check, validated=not unvalidated)
+        self.metrics = MetricsLog(
+            self.ours, self.done, batch_size, self.nonfinite.check, not unvalidated, partial(of_processes, fabric)
+        )
 
     def _open_images(self) -> TrainingSet:
         """Decode all images that are needed, so that what is broken is found now; the first process does it."""
