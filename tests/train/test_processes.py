@@ -5,6 +5,7 @@ import json
 import logging
 import multiprocessing
 import os
+import shutil
 import socket
 import time
 from pathlib import Path
@@ -329,6 +330,36 @@ def test_a_bad_loss_of_one_process_is_one_of_them_all(ranks, settings, tmp_path,
     assert position["skipped"] == [False] * 2 + [True] * (2 * position["epoch"] - 2)
     assert [line["step"] for line in lines(run) if "train/skipped" in line] == list(range(3, last))
     assert [line["step"] for line in lines(run)] == list(range(1, last))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("lacks", "what"),
+    [
+        ("cam1/0001/0001.jpg", "training images"),  # as a copy that is older
+        ("cam2/0009/0001.jpg", "validation images"),
+    ],
+)
+def test_processes_with_other_images_are_told(ranks, settings, tmp_path, lacks, what):
+    other = tmp_path / "other"
+    shutil.copytree(settings.data.root, other)
+    for path in other.glob(lacks):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    settings.train.global_identities = 4
+    own = arguments(settings, tmp_path, tmp_path / "run", "--devices=2")
+    status, said = ranks.csvi_ends(own, [*own, f"--data.root={other}"], stderr=tmp_path / "said")
+    assert status == [1, 1], said
+    for words in said:
+        assert f"process 1 has other {what} than the first one: dataset and settings must be the same on all" in words
+        assert "Traceback" not in words
+    assert not (tmp_path / "run" / "last.ckpt").exists()
+
+
+def test_processes_with_other_settings_are_told(ranks, settings, tmp_path):
+    own = arguments(settings, tmp_path, tmp_path / "run", "--devices=2")
+    status, said = ranks.csvi_ends(own, [*own, "--data.images=2", "--data.workers=1"], stderr=tmp_path / "said")
+    assert status == [1, 1], said
+    assert all("process 1 has other data.images than the first one" in words for words in said)
 
 
 def test_what_all_processes_fail_of_the_first_one_says_before_the_others_would(monkeypatch):
