@@ -470,6 +470,62 @@ def test_blocks_of_a_transformer_are_computed_again_on_the_same_random_numbers()
     torch.testing.assert_close(*gradients)
 
 
+@pytest.mark.slow
+def test_compiled_blocks_are_computed_again_too():
+    """On the same random numbers, and running statistics are updated once."""
+    found, kept = [], []
+    for frugal in (False, True):
+        torch._dynamo.reset()
+        torch.manual_seed(0)
+        vit = VisionTransformer(16, 28, dim=8, depth=2, heads=2, dropout=0.5)
+        vit.blocks[1].norm2 = RowNorm(8)
+        if frugal:
+            checkpoint_activations(vit)
+            vit.compile(backend="aot_eager")
+        parameters, of_step = {parameter.data_ptr() for parameter in vit.parameters()}, set()
+
+        def keep(tensor, parameters=parameters, of_step=of_step):
+            if tensor.is_floating_point() and tensor.data_ptr() not in parameters:
+                of_step.add(tensor.data_ptr())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            vit(torch.randn(8, 3, 16, 28)).square().sum().backward()
+        kept.append(len(of_step))
+        found.append(([parameter.grad for parameter in vit.parameters()], list(vit.buffers())))
+    torch.testing.assert_close(*found)
+    assert kept[1] < kept[0] / 2
+
+
+COMPILED = """
+import functools, csvi.train.loop
+torch.nn.Module.compile = functools.partialmethod(torch.nn.Module.compile, backend="aot_eager")
+csvi.train.loop.check_compiler = lambda device: None
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("also", ["", "gather", "sync_batchnorm", "checkpoint_activations"])
+def test_two_processes_train_compiled(ranks, settings, tmp_path, also):
+    """Traced as for compiling; a step is then the same."""
+    settings.train.gather, settings.train.sync_batchnorm, settings.train.validate_every = False, False, 0
+    others = ["--devices=2", *([f"--train.{also}=true"] if also else [])]
+    for name, compiled in ("plain", "false"), ("compiled", "true"):
+        own = arguments(settings, tmp_path, tmp_path / name, *others, f"--train.compile={compiled}")
+        status, said = ranks.csvi_ends(own, own, stderr=tmp_path / name, code=COMPILED, within=300)
+        assert status == [0, 0], said
+    assert "compiled in step 1, which took" in said[0]
+    found, expected = ([line["train/loss"] for line in lines(tmp_path / name)] for name in ("compiled", "plain"))
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+class RowNorm(nn.BatchNorm1d):
+    """A batch norm of tokens (B, T, D)."""
+
+    def forward(self, tokens):
+        return super().forward(tokens.flatten(0, 1)).view_as(tokens)
+
+
 def test_tf32_is_asked_for_only_where_it_is_set(monkeypatch):
     asked = []
     monkeypatch.setattr(torch, "set_float32_matmul_precision", asked.append)
