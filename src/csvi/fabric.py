@@ -1,5 +1,6 @@
-"""Devices, precision and memory: how Lightning Fabric and the C library are set up."""
+"""Devices, processes, precision and memory: how Lightning Fabric and the C library are set up."""
 
+import contextlib
 import ctypes
 import functools
 import logging
@@ -7,6 +8,8 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +18,10 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
 from lightning_fabric.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from torch import distributed
 from torch._dynamo.utils import counters
 
-from csvi.errors import CsviError, in_one_line
+from csvi.errors import CsviError, in_one_line, leave_unsaid
 
 PARENT = "CSVI_PARENT"
 """Variable in the environment of processes that another one starts to work with it: the number of that one."""
@@ -115,6 +119,43 @@ def _starts_processes(fabric: Fabric) -> bool:
     if not isinstance(launcher, _SubprocessScriptLauncher) or launcher.num_processes == 1:
         return False
     return not launcher.cluster_environment.creates_processes_externally
+
+
+@contextlib.contextmanager
+def first_alone(fabric: Fabric) -> Iterator[None]:
+    """Let the first process of each machine do this before the others of it, however long it takes.
+
+    Raises:
+        CsviError, OSError: one of all the processes could not do it.
+    """
+    if fabric.world_size == 1:
+        yield
+        return
+    group = distributed.new_group(backend="gloo", timeout=timedelta(days=10_000))
+    first, error = fabric.local_rank == 0, None
+    try:
+        if not first:
+            _fail_together(fabric, group, None)
+        try:
+            yield
+        except (CsviError, OSError) as caught:
+            error = caught
+        _fail_together(fabric, group, error)
+        if first:
+            _fail_together(fabric, group, None)
+    finally:
+        distributed.destroy_process_group(group)
+
+
+def _fail_together(fabric: Fabric, group: Any, error: Exception | None) -> None:
+    """Raise in all processes what one of them has caught; the first one says it."""
+    errors: list[str] = [""] * fabric.world_size
+    distributed.all_gather_object(errors, "" if error is None else str(error) or repr(error), group)
+    if sentence := next(filter(None, errors), ""):
+        error = error or CsviError(sentence)
+        if not fabric.is_global_zero:
+            leave_unsaid(error)
+        raise error
 
 
 def _as_it_is(data: Any) -> Any:

@@ -162,8 +162,8 @@ def test_tensorboard_has_the_same_metrics(tmp_path):
 def test_steps_that_were_skipped_are_marked_and_hold_only_numbers(tmp_path):
     asked = []
 
-    def check(step, found, finite):
-        asked.append((step, finite))
+    def check(step, found, finite, processes):
+        asked.append((step, finite, processes))
         return step == 2
 
     log = MetricsLog(tmp_path, 0, 64, check)
@@ -171,9 +171,18 @@ def test_steps_that_were_skipped_are_marked_and_hold_only_numbers(tmp_path):
         spoilt = {"center": torch.tensor(float("nan"))} if step == 2 else {}
         log.losses(step, 0.01, terms(step) | spoilt, torch.tensor(step != 2))
     log.close()
-    assert asked == [(1, True), (2, False), (3, True)]
+    assert asked == [(1, True, []), (2, False, []), (3, True, [])]  # on its own, as others may be lost
     assert [line.get("train/skipped") for line in lines(tmp_path)] == [None, 1, None]
     assert not {"train/loss", "train/center"} & lines(tmp_path)[1].keys()
+
+
+def test_the_processes_whose_losses_are_not_finite_are_told_by_step():
+    told = []
+    log = MetricsLog(None, 0, 64, lambda *found: told.append(found[2:]), of_processes=lambda own: [own, [True, False]])
+    log.losses(1, 0.01, terms(1), FINITE)
+    log.losses(2, 0.01, {"center": torch.tensor(float("inf"))}, FINITE)
+    log.flush()
+    assert told == [(True, [1]), (True, [0])]
 
 
 def test_one_metric_is_read_by_name(tmp_path):

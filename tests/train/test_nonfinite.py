@@ -3,6 +3,7 @@
 import copy
 import json
 import signal
+from collections import deque
 
 import pytest
 import torch
@@ -169,6 +170,14 @@ def test_many_skipped_steps_stop_the_run():
         CsviError, match=r"the center loss of step 51 .*, nor were 10 of the 50 steps before: .*32-true"
     ):
         nonfinite.check(51, BAD, True)
+
+
+def test_a_loss_of_another_process_counts_as_ones_own():
+    with pytest.raises(CsviError, match=r"process 1's and process 3's loss of step 2 is not finite: .*on_nonfinite"):
+        NonFinite(scaled=True).check(2, GOOD, False, [1, 3])
+    nonfinite = NonFinite(skip=True)
+    assert nonfinite.check(2, GOOD, True, [1])
+    assert nonfinite.skipped == deque([True])
 
 
 def test_seldom_skipped_steps_never_do():

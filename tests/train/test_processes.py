@@ -90,13 +90,24 @@ class Ranks:
         together |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}"}
         return [together | {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}"} for rank in range(world_size)]
 
-    def csvi(self, *arguments_of_ranks, stderr):
-        """Start the command line as each rank, with its arguments; what they say goes to files `stderr`-RANK."""
+    def csvi(self, *arguments_of_ranks, stderr, code=""):
+        """Start the command line as each rank, with its arguments; what they say goes to files `stderr`-RANK.
+
+        Each runs the code before.
+        """
         started = []
         for rank, variables in enumerate(self.environment(len(arguments_of_ranks))):
             before = f"os.environ.update({variables})\nos.dup2(os.open({f'{stderr}-{rank}'!r}, 577, 0o600), 2)"
-            started.append(self.start_csvi(*arguments_of_ranks[rank], before=before))
+            started.append(self.start_csvi(*arguments_of_ranks[rank], before=f"{before}\n{code}"))
         return started
+
+    def csvi_ends(self, *arguments_of_ranks, stderr, code="", within=60):
+        """Run the command line as each rank, within so many seconds; the exit status of each, and what each says."""
+        started = self.csvi(*arguments_of_ranks, stderr=stderr, code=code)
+        for process in started:
+            process.join(within)
+        said = [Path(f"{stderr}-{rank}").read_text() for rank in range(len(started))]
+        return [process.exitcode for process in started], said
 
     def call(self, function, folder, world_size):
         """Call a function of this file in each of so many processes, with the folder."""
@@ -243,13 +254,10 @@ def lines(run):
 @pytest.mark.slow
 def test_two_processes_leave_the_run_of_one_and_only_the_first_writes(ranks, settings, tmp_path, real_trunk):
     run, other, one = tmp_path / "run", tmp_path / "other", tmp_path / "one"
-    started = ranks.csvi(
+    status, said = ranks.csvi_ends(
         *(arguments(settings, tmp_path, folder, "--devices=2") for folder in (run, other)), stderr=tmp_path / "said"
     )
-    for process in started:
-        process.join(60)
-    said = [(tmp_path / f"said-{rank}").read_text() for rank in (0, 1)]
-    assert [process.exitcode for process in started] == [0, 0], said
+    assert status == [0, 0], said
     assert "batch: 8 identities, 4 in each of 2 processes, losses of all images together" in said[0]
     assert said[1].strip() == ""
     assert not other.exists()
@@ -377,6 +385,42 @@ def ask_for_many_steps(settings, folder):
     settings.train.epochs, settings.train.validate_every = 10_000, 0
 
 
+BAD_LOSS = """
+import csvi.train.loop
+csvi.train.nonfinite.AT_MOST = 3
+
+def spoiled(fabric, method, wrapped, optimizer, batch, step, *rest, train_step=csvi.train.loop.train_step):
+    if fabric.global_rank == 1 and step >= 2:
+        hook = lambda method, inputs, terms: handle.remove() or terms | {"center": terms["center"] + float("inf")}
+        handle = method.register_forward_hook(hook)
+    return train_step(fabric, method, wrapped, optimizer, batch, step, *rest)
+
+csvi.train.loop.train_step = spoiled
+"""
+"""The second process has a loss that is not finite from the third step on; its gradient is as it should be."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("on_nonfinite", ["stop", "skip"])
+def test_a_bad_loss_of_one_process_is_one_of_them_all(ranks, settings, tmp_path, on_nonfinite):
+    run = tmp_path / "run"
+    settings.train.on_nonfinite, settings.train.validate_every, settings.train.epochs = on_nonfinite, 0, 3
+    settings.train.gather = settings.train.sync_batchnorm = False
+    status, said = ranks.csvi_ends(
+        *[arguments(settings, tmp_path, run, "--devices=2")] * 2, stderr=tmp_path / "said", code=BAD_LOSS
+    )
+    last = 3 if on_nonfinite == "stop" else 6  # the fourth one
+    assert status == [1, 1], said
+    assert f"process 1's loss of step {last} is not finite (its images are in {run / 'nonfinite.json'}" in said[0]
+    assert f"the center loss of step {last} is not finite" in said[1]
+    assert json.loads((run / "nonfinite.json").read_text())["processes"] == [1]
+    position = torch.load(run / "last.ckpt", weights_only=True)["position"]
+    assert position["epoch"] == (last - 1) // 2  # whole epochs of two steps before
+    assert position["skipped"] == [False] * 2 + [True] * (2 * position["epoch"] - 2)
+    assert [line["step"] for line in lines(run) if "train/skipped" in line] == list(range(3, last))
+    assert [line["step"] for line in lines(run)] == list(range(1, last))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "others", "status", "message"),
@@ -402,6 +446,36 @@ def test_what_ends_all_processes_the_first_one_says(
     assert said[0].count(message) == 1
     assert "lost" not in said[0]
     assert said[1] == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("lacks", "what"),
+    [
+        ("cam1/0001/0001.jpg", "training images"),  # as a copy that is older
+        ("cam2/0009/0001.jpg", "validation images"),
+    ],
+)
+def test_processes_with_other_images_are_told(ranks, settings, tmp_path, lacks, what):
+    other = tmp_path / "other"
+    shutil.copytree(settings.data.root, other)
+    for path in other.glob(lacks):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    settings.train.global_identities = 4
+    own = arguments(settings, tmp_path, tmp_path / "run", "--devices=2")
+    status, said = ranks.csvi_ends(own, [*own, f"--data.root={other}"], stderr=tmp_path / "said")
+    assert status == [1, 1], said
+    for words in said:
+        assert f"process 1 has other {what} than the first one: dataset and settings must be the same on all" in words
+        assert "Traceback" not in words
+    assert not (tmp_path / "run" / "last.ckpt").exists()
+
+
+def test_processes_with_other_settings_are_told(ranks, settings, tmp_path):
+    own = arguments(settings, tmp_path, tmp_path / "run", "--devices=2")
+    status, said = ranks.csvi_ends(own, [*own, "--data.images=2", "--data.workers=1"], stderr=tmp_path / "said")
+    assert status == [1, 1], said
+    assert all("process 1 has other data.images than the first one" in words for words in said)
 
 
 def test_only_with_a_global_batch_is_a_run_resumed_on_another_number_of_processes(settings):
@@ -497,6 +571,62 @@ def test_blocks_of_a_transformer_are_computed_again_on_the_same_random_numbers()
         vit(torch.ones(2, 3, 16, 28)).sum().backward()
         gradients.append([parameter.grad for parameter in vit.parameters()])
     torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.slow
+def test_compiled_blocks_are_computed_again_too():
+    """On the same random numbers, and running statistics are updated once."""
+    found, kept = [], []
+    for frugal in (False, True):
+        torch._dynamo.reset()
+        torch.manual_seed(0)
+        vit = VisionTransformer(16, 28, dim=8, depth=2, heads=2, dropout=0.5)
+        vit.blocks[1].norm2 = RowNorm(8)
+        if frugal:
+            checkpoint_activations(vit)
+            vit.compile(backend="aot_eager")
+        parameters, of_step = {parameter.data_ptr() for parameter in vit.parameters()}, set()
+
+        def keep(tensor, parameters=parameters, of_step=of_step):
+            if tensor.is_floating_point() and tensor.data_ptr() not in parameters:
+                of_step.add(tensor.data_ptr())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            vit(torch.randn(8, 3, 16, 28)).square().sum().backward()
+        kept.append(len(of_step))
+        found.append(([parameter.grad for parameter in vit.parameters()], list(vit.buffers())))
+    torch.testing.assert_close(*found)
+    assert kept[1] < kept[0] / 2
+
+
+COMPILED = """
+import functools, csvi.train.loop
+torch.nn.Module.compile = functools.partialmethod(torch.nn.Module.compile, backend="aot_eager")
+csvi.train.loop.check_compiler = lambda device: None
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("also", ["", "gather", "sync_batchnorm", "checkpoint_activations"])
+def test_two_processes_train_compiled(ranks, settings, tmp_path, also):
+    """Traced as for compiling; a step is then the same."""
+    settings.train.gather, settings.train.sync_batchnorm, settings.train.validate_every = False, False, 0
+    others = ["--devices=2", *([f"--train.{also}=true"] if also else [])]
+    for name, compiled in ("plain", "false"), ("compiled", "true"):
+        own = arguments(settings, tmp_path, tmp_path / name, *others, f"--train.compile={compiled}")
+        status, said = ranks.csvi_ends(own, own, stderr=tmp_path / name, code=COMPILED, within=300)
+        assert status == [0, 0], said
+    assert "compiled in step 1, which took" in said[0]
+    found, expected = ([line["train/loss"] for line in lines(tmp_path / name)] for name in ("compiled", "plain"))
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+class RowNorm(nn.BatchNorm1d):
+    """A batch norm of tokens (B, T, D)."""
+
+    def forward(self, tokens):
+        return super().forward(tokens.flatten(0, 1)).view_as(tokens)
 
 
 def test_tf32_is_asked_for_only_where_it_is_set(monkeypatch):

@@ -58,7 +58,7 @@ class TrainingSet:
         self.used = [record for index, record in enumerate(self.records) if index not in self.skipped]
         self.identities = sorted(paired_images(self.records, self.skipped))
         self.labels = {identity: label for label, identity in enumerate(self.identities)}
-        self.digest = _digest(self.used)
+        self.digest = digest_of(self.used)
         self.images = ImageDataset(self.records, images, masks_of, self.labels, self.without_mask)
 
     def loader(
@@ -122,6 +122,7 @@ def _check_people(records: Sequence[ImageRecord], masks: CachedPixels) -> None:
         log.warning("%d of %d %s masks mark no person, such as %s", len(nobody), len(read), name, example)
 
 
-def _digest(records: Sequence[ImageRecord]) -> str:
+def digest_of(records: Sequence[ImageRecord]) -> str:
+    """Digest the paths, identities and modalities of records, in their order."""
     lines = [f"{record.path}\t{record.identity}\t{int(record.modality)}\n" for record in records]
     return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()

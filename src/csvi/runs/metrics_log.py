@@ -7,7 +7,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,10 @@ class MetricsLog:
         step: number of steps done.
         validated: the validation after that step, if there is one, is done as well.
         batch_size: images a step.
-        check: called with the number, the loss terms and the finiteness of the gradient of every step, in their order;
-            says whether the step was skipped, or raises if the run must stop.
+        check: called with the number, the loss terms and the finiteness of the gradient of every step, in their order,
+            and the ranks of the processes with a loss that is not finite; says whether the step was skipped, or raises
+            if the run must stop.
+        of_processes: gives what each process says, in the order of their ranks.
 
     Raises:
         CsviError: the file cannot be read or written, or is not one of csvi.
@@ -47,8 +49,9 @@ class MetricsLog:
         run: Path | None,
         step: int,
         batch_size: int,
-        check: Callable[[int, dict[str, float], bool], bool] = lambda step, terms, finite: False,
+        check: Callable[[int, dict[str, float], bool, Sequence[int]], bool] = lambda step, terms, finite, ranks: False,
         validated: bool = True,
+        of_processes: Callable[[list[bool]], list[list[bool]]] = lambda own: [own],
     ):
         self.file = None if run is None else run / METRICS
         if self.file and self.file.exists():
@@ -57,7 +60,7 @@ class MetricsLog:
                 partial.write_text(kept)
         self.board = None if run is None else _open_board(run, step + 1)
         self.batch_size = batch_size
-        self.check = check
+        self.check, self.of_processes = check, of_processes
         self.pending: list[tuple[int, float, dict[str, Tensor], Tensor]] = []
         self.latest: dict[str, float] = {}
         """The terms of the last step that was written."""
@@ -70,19 +73,26 @@ class MetricsLog:
         self.pending.append((step, lr, {name: term.detach() for name, term in terms.items()}, finite))
         return self.flush() if step % FLUSH_EVERY == 0 else None
 
-    def flush(self) -> dict[str, float] | None:
-        """Write what is kept; returns the terms of the last step. Call it before weights are saved."""
+    def flush(self, together: bool = True) -> dict[str, float] | None:
+        """Write what is kept; returns the terms of the last step. Call it before weights are saved.
+
+        All processes call it after the same steps, and tell each other whose losses are not finite; not `together`,
+        where the others may be lost.
+        """
         if not self.pending:
             return None
-        pending, self.pending = self.pending, []
-        scalars = [value for _, _, terms, finite in pending for value in (*terms.values(), finite.float())]
+        scalars = [value for _, _, terms, finite in self.pending for value in (*terms.values(), finite.float())]
         values = iter(torch.stack(scalars).tolist())
+        fetched = [(n, lr, {name: next(values) for name in terms}, next(values)) for n, lr, terms, _ in self.pending]
+        own = [not all(map(math.isfinite, terms.values())) for _, _, terms, _ in fetched]
+        bad = self.of_processes(own) if together else []
+        self.pending = []
         now = time.perf_counter()
-        self.speed = len(pending) * self.batch_size / (now - self.started)
+        self.speed = len(fetched) * self.batch_size / (now - self.started)
         self.started = now
-        for step, lr, terms, _ in pending:
-            self.latest = {name: next(values) for name in terms}
-            skipped = self.check(step, self.latest, bool(next(values)))
+        for number, (step, lr, terms, finite) in enumerate(fetched):
+            self.latest = terms
+            skipped = self.check(step, terms, bool(finite), [rank for rank, of in enumerate(bad) if of[number]])
             loss = sum(self.latest.values())
             metrics = {"loss": loss} | self.latest | {"lr": lr, "images_per_second": self.speed}
             if skipped:
@@ -123,7 +133,7 @@ class MetricsLog:
     def close(self) -> None:
         """Write what is kept and close the files."""
         try:
-            self.flush()
+            self.flush(together=False)
         finally:
             if self.board is not None:
                 self.board.records.close()

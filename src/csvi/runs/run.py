@@ -29,7 +29,7 @@ from csvi.data.training_set import TrainingSet, training_records
 from csvi.errors import CsviError
 from csvi.evaluate import GalleryDraw, Refinement
 from csvi.evaluate.refine import NO_REFINEMENT
-from csvi.fabric import choose_precision, launch, make_fabric
+from csvi.fabric import choose_precision, first_alone, launch, make_fabric
 from csvi.methods import Method, code_of, find_method
 from csvi.model.net import EmbeddingNet
 from csvi.model.weights import model_file
@@ -38,7 +38,6 @@ from csvi.progress import progress
 from csvi.runs.embeddings import embed_together, kept_embeddings, key_of
 from csvi.runs.network_files import HUB_NAME, data_of, has_method, load_method, load_net, located, read_net
 from csvi.runs.settings import load_config
-from csvi.train.processes import first_alone
 
 Module = TypeVar("Module", bound=nn.Module)
 

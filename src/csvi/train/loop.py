@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from csvi.config import Config, TrainConfig, flatten
+from csvi.config import Config, TrainConfig, flatten, varying
 from csvi.data import Benchmark, protocols_of, read_benchmark
 from csvi.data.batch import Batch, prepare
 from csvi.data.depth import with_measured_ranges
@@ -29,11 +29,11 @@ from csvi.data.findings import UNPAIRED, before_training
 from csvi.data.loader import evaluation_loader, loader_errors
 from csvi.data.records import paired_images
 from csvi.data.sampler import CrossModalitySampler
-from csvi.data.training_set import TrainingSet, check_masks, training_records
+from csvi.data.training_set import TrainingSet, check_masks, digest_of, training_records
 from csvi.errors import CsviError, StoppedError
 from csvi.evaluate.protocols import answerable
 from csvi.evaluate.scoring import evaluate_protocol
-from csvi.fabric import check_compiler, choose_precision, compiled_graphs, keep_freed_memory, make_fabric
+from csvi.fabric import check_compiler, choose_precision, compiled_graphs, first_alone, keep_freed_memory, make_fabric
 from csvi.losses.loss import part_of_batch
 from csvi.methods import Method, build_method, find_method
 from csvi.methods.contract import checked_terms
@@ -65,9 +65,9 @@ from csvi.train.checkpoint import (
 from csvi.train.nonfinite import NonFinite, check_weights, gradients_are_finite
 from csvi.train.optimizer import build_optimizer, set_learning_rate
 from csvi.train.pace import Pace
-from csvi.train.processes import first_alone, launched, synchronize_norms
+from csvi.train.processes import launched, synchronize_norms
 from csvi.train.recompute import checkpoint_activations
-from csvi.train.stopping import TimeLimit, any_process, stop_signal, works_ahead
+from csvi.train.stopping import TimeLimit, any_process, of_processes, stop_signal, works_ahead
 from csvi.writing import replacing
 
 log = logging.getLogger(__name__)
@@ -159,6 +159,7 @@ class _Training:
         self.ours = run if fabric.is_global_zero else None  # the one process that writes
         self.averaged: MovingAverage | None = None
         self.training_set = self._open_images()
+        self._check_processes()
         self.method, self.wrapped, self.optimizer = self._build_method(pretrained)
         self.loader, self.sampler = self.training_set.loader(
             self.method.views(config.data), config.seed, fabric.global_rank, fabric.world_size
@@ -177,7 +178,9 @@ class _Training:
         images_of = partial(_images_of, self.training_set, self.sampler)  # not of self: a cycle would keep the loader
         self.nonfinite = NonFinite(self.ours, skip, precision == "16-mixed", images_of, self.position.skipped)
         unvalidated = self.position.step == self.steps
-        self.metrics = MetricsLog(self.ours, self.done, batch_size, self.nonfinite.check, validated=not unvalidated)
+        self.metrics = MetricsLog(
+            self.ours, self.done, batch_size, self.nonfinite.check, not unvalidated, partial(of_processes, fabric)
+        )
 
     def _open_images(self) -> TrainingSet:
         """Decode all images that are needed, so that what is broken is found now; the first process does it."""
@@ -195,6 +198,25 @@ class _Training:
             without = "have no usable mask and train without the mask loss"
             _list_images(training_set, training_set.without_mask, self.ours / WITHOUT_MASK, without)
         return training_set
+
+    def _check_processes(self) -> None:
+        """Raises `CsviError` in all processes if they differ in images or settings, and would train on other batches.
+
+        Images are the same if they have the same paths, identities and modalities.
+        """
+        of_machine, training_set = varying(self.config, "machine"), self.training_set
+        found = {
+            "training images": training_set.digest,
+            "validation images": digest_of(self.benchmark.val),
+            "images without a mask": [training_set.records[index].path for index in training_set.without_mask],
+        } | {name: value for name, value in flatten(self.config).items() if name not in of_machine}
+        first, *others = of_processes(self.fabric, found)
+        for rank, other in enumerate(others, 1):
+            if differing := [name for name in first | other if other.get(name) != first.get(name)]:
+                raise CsviError(
+                    f"process {rank} has other {', '.join(differing)} than the first one: "
+                    "dataset and settings must be the same on all machines"
+                )
 
     def _batch_in_words(self) -> str:
         """Say what a step of all processes is, and what becomes of its losses and of the learning rate."""

@@ -60,22 +60,27 @@ class NonFinite:
         self.skip, self.scaled, self.images = skip, scaled, images
         self.skipped = deque(skipped, maxlen=OF_LAST)
 
-    def check(self, step: int, terms: dict[str, float], gradient: bool) -> bool:
+    def check(self, step: int, terms: dict[str, float], gradient: bool, processes: Sequence[int] = ()) -> bool:
         """Decide whether a step, counted from 1, was skipped; called once for every step, in their order.
+
+        The loss terms are those of this process. `processes` are all that have a loss that is not finite, so that each
+        of them decides alike; the gradient is the same in all.
 
         Raises:
             CsviError: the run must stop.
         """
         bad = [name for name, value in terms.items() if not math.isfinite(value)]
-        self.skipped.append(bool(bad) or not gradient)
+        whose = ["the " + " and ".join(bad)] if bad else [f"process {rank}'s" for rank in processes]
+        lost = bool(whose)
+        self.skipped.append(lost or not gradient)
         if not self.skipped[-1]:
             return False
-        looks_for_scale = self.scaled and not bad
+        looks_for_scale = self.scaled and not lost
         often = sum(self.skipped) > AT_MOST
         if looks_for_scale and not often:
             return True
-        what = f"the {' and '.join(bad)} loss" if bad else "the gradient"
-        where = self._write(step, terms, gradient)
+        what = f"{' and '.join(whose)} loss" if lost else "the gradient"
+        where = self._write(step, terms, gradient, processes)
         if often:
             where += f", nor were {sum(self.skipped) - 1} of the {len(self.skipped) - 1} steps before"
         if often or not self.skip:
@@ -83,12 +88,13 @@ class NonFinite:
         log.warning("%s of step %d is not finite%s: skipped", what, step, where)
         return True
 
-    def _write(self, step: int, terms: dict[str, float], gradient: bool) -> str:
+    def _write(self, step: int, terms: dict[str, float], gradient: bool, processes: Sequence[int]) -> str:
         if self.file is None:
             return ""
         found = {
             "step": step,
             "losses": {name: value if math.isfinite(value) else str(value) for name, value in terms.items()},
+            "processes": list(processes),
             "gradient": "finite" if gradient else "not finite",
             "images": self.images(step),
         }

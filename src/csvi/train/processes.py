@@ -9,7 +9,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from datetime import timedelta
 from typing import Any
 
 import torch
@@ -212,40 +211,3 @@ def _parent() -> int | None:
     """Number of the process that has started this one to train with it."""
     parent = os.environ.pop(PARENT, None)
     return None if parent is None else int(parent)
-
-
-@contextlib.contextmanager
-def first_alone(fabric: Fabric) -> Iterator[None]:
-    """Let the first process of each machine do this before the others of it, however long it takes.
-
-    Raises:
-        CsviError, OSError: one of all the processes could not do it.
-    """
-    if fabric.world_size == 1:
-        yield
-        return
-    group = distributed.new_group(backend="gloo", timeout=timedelta(days=10_000))
-    first, error = fabric.local_rank == 0, None
-    try:
-        if not first:
-            _fail_together(fabric, group, None)
-        try:
-            yield
-        except (CsviError, OSError) as caught:
-            error = caught
-        _fail_together(fabric, group, error)
-        if first:
-            _fail_together(fabric, group, None)
-    finally:
-        distributed.destroy_process_group(group)
-
-
-def _fail_together(fabric: Fabric, group: Any, error: Exception | None) -> None:
-    """Raise in all processes what one of them has caught; the first one says it."""
-    errors: list[str] = [""] * fabric.world_size
-    distributed.all_gather_object(errors, "" if error is None else str(error) or repr(error), group)
-    if sentence := next(filter(None, errors), ""):
-        error = error or CsviError(sentence)
-        if not fabric.is_global_zero:
-            leave_unsaid(error)
-        raise error

@@ -51,6 +51,8 @@ def _blocks(module: nn.Module) -> Iterator[nn.Module]:
 def _recomputed(forward: Callable[..., Any], norms: Sequence[_BatchNorm], *inputs: Tensor) -> Any:
     if not torch.is_grad_enabled():
         return forward(*inputs)
+    if torch.compiler.is_compiling():  # such a graph updates running statistics once by itself
+        return checkpoint(forward, *inputs, use_reentrant=False)
     contexts = lambda: (contextlib.nullcontext(), _statistics_kept(norms))  # noqa: E731
     return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts)
 
