@@ -401,7 +401,7 @@ csvi.train.loop.train_step = spoiled
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("on_nonfinite", ["stop", "skip"])
+@pytest.mark.parametrize("on_nonfinite", ["stop", pytest.param("skip", marks=pytest.mark.long)])
 def test_a_bad_loss_of_one_process_is_one_of_them_all(ranks, settings, tmp_path, on_nonfinite):
     run = tmp_path / "run"
     settings.train.on_nonfinite, settings.train.validate_every, settings.train.epochs = on_nonfinite, 0, 3
@@ -426,7 +426,7 @@ def test_a_bad_loss_of_one_process_is_one_of_them_all(ranks, settings, tmp_path,
     ("change", "others", "status", "message"),
     [
         (break_an_image, [], 1, "0001.jpg"),
-        (ask_for_too_many, [], 1, "a batch of 2 processes needs 200 identities"),
+        pytest.param(ask_for_too_many, [], 1, "a batch of 2 processes needs 200", marks=pytest.mark.long),
         (ask_for_many_steps, ["--max_time=3s"], 75, "stopped after"),
     ],
 )
@@ -453,7 +453,7 @@ def test_what_ends_all_processes_the_first_one_says(
     ("lacks", "what"),
     [
         ("cam1/0001/0001.jpg", "training images"),  # as a copy that is older
-        ("cam2/0009/0001.jpg", "validation images"),
+        pytest.param("cam2/0009/0001.jpg", "validation images", marks=pytest.mark.long),
     ],
 )
 def test_processes_with_other_images_are_told(ranks, settings, tmp_path, lacks, what):
@@ -471,6 +471,7 @@ def test_processes_with_other_images_are_told(ranks, settings, tmp_path, lacks, 
     assert not (tmp_path / "run" / "last.ckpt").exists()
 
 
+@pytest.mark.long
 def test_processes_with_other_settings_are_told(ranks, settings, tmp_path):
     own = arguments(settings, tmp_path, tmp_path / "run", "--devices=2")
     status, said = ranks.csvi_ends(own, [*own, "--data.images=2", "--data.workers=1"], stderr=tmp_path / "said")
