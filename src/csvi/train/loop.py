@@ -159,7 +159,7 @@ class _Training:
         self.ours = run if fabric.is_global_zero else None  # the one process that writes
         self.averaged: MovingAverage | None = None
         self.training_set = self._open_images()
-        self._check_processes()
+        self._check_processes(checkpoints)
         self.method, self.wrapped, self.optimizer = self._build_method(pretrained)
         self.loader, self.sampler = self.training_set.loader(
             self.method.views(config.data), config.seed, fabric.global_rank, fabric.world_size
@@ -199,8 +199,8 @@ class _Training:
             _list_images(training_set, training_set.without_mask, self.ours / WITHOUT_MASK, without)
         return training_set
 
-    def _check_processes(self) -> None:
-        """Raises `CsviError` in all processes if they differ in images or settings, and would train on other batches.
+    def _check_processes(self, checkpoints: Sequence[Path]) -> None:
+        """Raises `CsviError` in all processes if they differ in images, settings or what they resume from.
 
         Images are the same if they have the same paths, identities and modalities.
         """
@@ -208,6 +208,7 @@ class _Training:
         found = {
             "training images": training_set.digest,
             "validation images": digest_of(self.benchmark.val),
+            "checkpoints in the run folder": [file.name for file in checkpoints],
             "images without a mask": [training_set.records[index].path for index in training_set.without_mask],
         } | {name: value for name, value in flatten(self.config).items() if name not in of_machine}
         first, *others = of_processes(self.fabric, found)
