@@ -43,10 +43,6 @@ docs-check: setup
 ray-check: $(VENV)/.ray
 	$(BIN)/python -m pytest -m "" tests/test_ray.py
 
-$(VENV)/.ray: $(VENV)/.ready
-	$(BIN)/python -m pip install --quiet --editable '.[ray]'
-	@touch $@
-
 # builds wheel and sdist, and uses the wheel where nothing else of csvi is; REUSE=1 takes torch from .venv
 wheel-check: $(if $(REUSE),setup)
 	$(if $(REUSE),$(BIN)/python,$(PYTHON)) .ci/wheel_check.py $(if $(REUSE),--reuse-torch)
@@ -56,8 +52,9 @@ docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	$(BIN)/python -m pytest tests/test_docs_site.py
 
-$(VENV)/.docs: $(VENV)/.ready
-	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+# extras
+$(VENV)/.docs $(VENV)/.ray: $(VENV)/.%: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
 	@touch $@
 
 clean:

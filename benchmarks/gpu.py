@@ -168,18 +168,8 @@ def compiling(options: argparse.Namespace) -> Rows:
 
 def tests(options: argparse.Namespace) -> Rows:
     """The tests that want a GPU."""
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-v",
-        "-m",
-        "gpu",
-        "-p",
-        "no:cacheprovider",
-        "--durations=5",
-        "tests/gpu",
-    ]
+    asked = "pytest tests/gpu -m gpu -v --durations=5 -p no:cacheprovider"
+    command = [sys.executable, "-m", *asked.split()]
     last = ""
     with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as pytest:
         for line in pytest.stdout or []:

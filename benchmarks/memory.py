@@ -12,19 +12,17 @@ import sys
 from common import Finding, parser_of, positive, run
 from rich.console import Console
 
-from csvi.config import DataConfig
 from csvi.methods import METHODS
 from csvi.plain_table import plain_table
 from csvi.train.cost import Cost, training_cost
-from methods import config_of
+from methods import add_sizes, config_of, data_of
 
 MICRO_BATCHES = (1, 2, 4)
 
 
 def measure(options: argparse.Namespace, console: Console) -> list[Finding]:
     """Measures and prints; there are no targets."""
-    data = DataConfig(height=options.height, width=options.width, identities=options.identities, images=options.images)
-    config = config_of(options.method, options.backbone, data, options.precision)
+    config = config_of(options.method, options.backbone, data_of(options), options.precision)
     table = plain_table("", "memory (GiB)", "s/step", "× as it is")
     plain: Cost | None = None
     for micro_batches in MICRO_BATCHES:
@@ -47,11 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = parser_of(__doc__)
     parser.add_argument("--method", choices=METHODS, default="coseg", metavar="METHOD")
     parser.add_argument("--backbone", default="resnet50")
-    parser.add_argument("--height", type=positive, default=144, help="pixels")
-    parser.add_argument("--width", type=positive, default=72, help="pixels")
-    parser.add_argument("--identities", type=positive, default=8, help="a batch; a multiple of 4")
-    parser.add_argument("--images", type=positive, default=4, help="of each identity and modality")
-    parser.add_argument("--classes", type=positive, default=395, help="identities to train on")
+    add_sizes(parser)
     parser.add_argument("--steps", type=positive, default=3, help="measured after a warm-up")
     parser.add_argument("--precision", default="32-true")
     return parser

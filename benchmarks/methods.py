@@ -58,7 +58,7 @@ def images_a_second(config: Config, identities: int, batches: int = 3) -> float:
 
 def measure(options: argparse.Namespace, console: Console) -> list[Finding]:
     """Measures and prints; there are no targets."""
-    data = DataConfig(height=options.height, width=options.width, identities=options.identities, images=options.images)
+    data = data_of(options)
     names = "method", "trunk", "training (M)", "at test (M)", "s/step", "images/s embedded", "memory (GiB)", "embedding"
     table: Table = plain_table(*names)
     for method in options.methods:
@@ -92,14 +92,24 @@ def make_parser() -> argparse.ArgumentParser:
     parser = parser_of(__doc__)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
     parser.add_argument("--backbones", nargs="+", default=["resnet50", "resnet18", "mobilenet_v2"])
+    add_sizes(parser)
+    parser.add_argument("--steps", type=positive, default=5, help="measured after a warm-up")
+    parser.add_argument("--precision", default="auto")
+    return parser
+
+
+def add_sizes(parser: argparse.ArgumentParser) -> None:
+    """Options that say what a batch is, see `data_of`, and `classes`."""
     parser.add_argument("--height", type=positive, default=144, help="pixels; 288 in most publications")
     parser.add_argument("--width", type=positive, default=72, help="pixels; 144 in most publications")
     parser.add_argument("--identities", type=positive, default=8, help="N, identities a batch")
     parser.add_argument("--images", type=positive, default=4, help="K, images of each identity and modality")
     parser.add_argument("--classes", type=positive, default=395, help="identities to train on")
-    parser.add_argument("--steps", type=positive, default=5, help="measured after a warm-up")
-    parser.add_argument("--precision", default="auto")
-    return parser
+
+
+def data_of(options: argparse.Namespace) -> DataConfig:
+    """The settings of the data for the options of `add_sizes`."""
+    return DataConfig(height=options.height, width=options.width, identities=options.identities, images=options.images)
 
 
 if __name__ == "__main__":

@@ -23,10 +23,10 @@ from torch._dynamo.utils import counters
 
 from csvi.errors import CsviError, in_one_line, leave_unsaid
 
-PARENT = "CSVI_PARENT"
+_PARENT = "CSVI_PARENT"
 """Variable in the environment of processes that another one starts to work with it: the number of that one."""
 
-SRUN = "SLURM_STEP_NUM_TASKS"
+_SRUN = "SLURM_STEP_NUM_TASKS"
 """Variable that srun alone sets."""
 
 
@@ -79,7 +79,7 @@ def _started_by() -> tuple[str, int, list[int]]:
     """Who started this process as one of how many, and of how many on machines; ("", 1, []) for nobody."""
     for starter, sign, processes, of_machines in (
         ("torchrun", "TORCHELASTIC_RUN_ID", "WORLD_SIZE", ["LOCAL_WORLD_SIZE"]),
-        ("SLURM", SRUN, SRUN, ["SLURM_STEP_TASKS_PER_NODE", "SLURM_NTASKS_PER_NODE"]),
+        ("SLURM", _SRUN, _SRUN, ["SLURM_STEP_TASKS_PER_NODE", "SLURM_NTASKS_PER_NODE"]),
     ):
         if sign in os.environ and os.environ.get(processes, "").isdecimal():
             # In a job of these names Lightning takes no notice of SLURM.
@@ -103,14 +103,21 @@ def launch(fabric: Fabric) -> None:
             "script in a file"
         )
     if starts:
-        os.environ[PARENT] = str(os.getpid())
+        os.environ[_PARENT] = str(os.getpid())
     try:
         fabric.launch()
     except (RuntimeError, ValueError, OSError) as error:
         raise CsviError(f"cannot start the processes: {in_one_line(error)}") from error
     finally:
         if starts:
-            del os.environ[PARENT]
+            del os.environ[_PARENT]
+
+
+@functools.cache
+def parent() -> int | None:
+    """Number of the process that has started this one to work with it, by `launch`; None if nobody has."""
+    number = os.environ.pop(_PARENT, None)
+    return None if number is None else int(number)
 
 
 def _starts_processes(fabric: Fabric) -> bool:
@@ -147,10 +154,17 @@ def first_alone(fabric: Fabric) -> Iterator[None]:
         distributed.destroy_process_group(group)
 
 
+def of_processes(fabric: Fabric, found: Any, group: Any = None) -> list[Any]:
+    """What each of the processes has found, in the order of their ranks; all must ask at the same time."""
+    every = [found] * fabric.world_size
+    if fabric.world_size > 1:
+        distributed.all_gather_object(every, found, group)
+    return every
+
+
 def _fail_together(fabric: Fabric, group: Any, error: Exception | None) -> None:
     """Raise in all processes what one of them has caught; the first one says it."""
-    errors: list[str] = [""] * fabric.world_size
-    distributed.all_gather_object(errors, "" if error is None else str(error) or repr(error), group)
+    errors = of_processes(fabric, "" if error is None else str(error) or repr(error), group)
     if sentence := next(filter(None, errors), ""):
         error = error or CsviError(sentence)
         if not fabric.is_global_zero:

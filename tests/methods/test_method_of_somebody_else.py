@@ -255,6 +255,7 @@ def test_code_that_has_changed_is_told_and_embeds_anew(trained, sysu_root, tmp_p
         assert "holds embeddings of other images than" in capsys.readouterr().err
         config = load_config(run / "config.yaml")
         assert ablate.is_done(config, run)
+        ablate.run_once(config, run)
         assert f"{run} is of other code of {NAME} than there is now" in caplog.text
 
 

@@ -207,6 +207,9 @@ def run_once(config: Config, run: Path, options: Options = AS_USUAL) -> Evaluati
     """
     if is_done(config, run, options):
         log.info("done already: %s", run)
+        method = config.method.name
+        if other_code(run, method):
+            log.warning("%s is of other code of %s than there is now, and stays: remove it to train anew", run, method)
         return Evaluation.load(_evaluated(run, options))
     if config.devices * config.nodes > 1:
         raise CsviError(
@@ -243,10 +246,6 @@ def is_done(config: Config, run: Path, options: Options = AS_USUAL) -> bool:
         if _has_other_masks(config, there):
             masks = masks_folder(images.root, config.data.masks)
             raise CsviError(f"{run} is of other masks than {masks}: name another folder with --out")
-    if done and other_code(run, config.method.name):
-        log.warning(
-            "%s is of other code of %s than there is now, and stays: remove it to train anew", run, config.method.name
-        )
     return done
 
 

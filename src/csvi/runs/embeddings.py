@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from csvi.data.loader import EVALUATION_BATCH
 from csvi.data.records import ImageRecord
 from csvi.errors import CsviError
 from csvi.evaluate.scoring import check_embeddings
-from csvi.fabric import keep_freed_memory
+from csvi.fabric import keep_freed_memory, of_processes
 from csvi.model.folding import folded
 from csvi.model.net import EmbeddingNet
 from csvi.npz import read_arrays
@@ -84,8 +83,7 @@ def embed_together(
     if world_size == 1:
         assert embedded is not None
         return embedded
-    found: list[Any] = [None] * world_size
-    distributed.all_gather_object(found, embedded)
+    found = of_processes(fabric, embedded)
     embeddings = found[0].new_empty(images, found[0].shape[1])
     for share, rows in zip(shares, found, strict=True):
         if share:

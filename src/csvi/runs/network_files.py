@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save_file, save_model
 from torch import Tensor
 
 from csvi.config import RANGES, Config, DataConfig
@@ -50,7 +50,7 @@ def save_method(method: Method, classes: Sequence[int], run: Path, unfinished: s
         method.net.save_pretrained(saving)
         said = {"code": code_of(method.net.method), "unfinished": unfinished}
         if notes := {name: value for name, value in said.items() if value}:
-            save_file(load_file(saving / MODEL), saving / MODEL, {"format": "pt"} | notes)
+            save_model(method.net, str(saving / MODEL), {"format": "pt"} | notes)
         save_file(_added(method), saving / METHOD, {"classes": json.dumps(list(classes))})
         for name in (MODEL, METHOD):  # which safetensors lets nobody but their owner read
             with contextlib.suppress(OSError):  # some file systems know no modes
@@ -117,7 +117,8 @@ def read_net(folder: Path, ours: bool, run: str) -> EmbeddingNet:
 
 def other_code(folder: Path, method: str) -> bool:
     """Whether the network in a folder is known to have been trained with other code of its method than there is now."""
-    return noted(folder).get("code", code_of(method)) != code_of(method)
+    code = noted(folder).get("code")
+    return code is not None and code != code_of(method)
 
 
 def data_of(net: EmbeddingNet, folder: Path, run: str) -> DataConfig:

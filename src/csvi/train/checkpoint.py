@@ -77,8 +77,8 @@ def checkpoints_to_resume(run: Path, resume: str | None) -> list[Path]:
 
 def _is_at_its_start(run: Path, checkpoints: Sequence[Path]) -> bool:
     """Whether no step of a run is saved or logged, as where its first one failed: nothing is lost if it begins anew."""
-    log = run / METRICS
-    if (run / MODEL).exists() or (log.exists() and log.stat().st_size > 0):
+    metrics = run / METRICS
+    if (run / MODEL).exists() or (metrics.exists() and metrics.stat().st_size > 0):
         return False
     try:
         positions = [_read(file, whole=False)["position"] for file in checkpoints]

@@ -33,7 +33,15 @@ from csvi.data.training_set import TrainingSet, check_masks, digest_of, training
 from csvi.errors import CsviError, StoppedError
 from csvi.evaluate.protocols import answerable
 from csvi.evaluate.scoring import evaluate_protocol
-from csvi.fabric import check_compiler, choose_precision, compiled_graphs, first_alone, keep_freed_memory, make_fabric
+from csvi.fabric import (
+    check_compiler,
+    choose_precision,
+    compiled_graphs,
+    first_alone,
+    keep_freed_memory,
+    make_fabric,
+    of_processes,
+)
 from csvi.losses.loss import part_of_batch
 from csvi.methods import Method, build_method, find_method
 from csvi.methods.contract import checked_terms
@@ -67,7 +75,7 @@ from csvi.train.optimizer import build_optimizer, set_learning_rate
 from csvi.train.pace import Pace
 from csvi.train.processes import launched, synchronize_norms
 from csvi.train.recompute import checkpoint_activations
-from csvi.train.stopping import TimeLimit, any_process, of_processes, stop_signal, works_ahead
+from csvi.train.stopping import TimeLimit, any_process, stop_signal, works_ahead
 from csvi.writing import replacing
 
 log = logging.getLogger(__name__)
@@ -204,6 +212,8 @@ class _Training:
 
         Images are the same if they have the same paths, identities and modalities.
         """
+        if self.fabric.world_size == 1:
+            return
         of_machine, training_set = varying(self.config, "machine"), self.training_set
         found = {
             "training images": training_set.digest,

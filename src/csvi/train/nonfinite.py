@@ -71,15 +71,14 @@ class NonFinite:
         """
         bad = [name for name, value in terms.items() if not math.isfinite(value)]
         whose = ["the " + " and ".join(bad)] if bad else [f"process {rank}'s" for rank in processes]
-        lost = bool(whose)
-        self.skipped.append(lost or not gradient)
+        self.skipped.append(bool(whose) or not gradient)
         if not self.skipped[-1]:
             return False
-        looks_for_scale = self.scaled and not lost
+        looks_for_scale = self.scaled and not whose
         often = sum(self.skipped) > AT_MOST
         if looks_for_scale and not often:
             return True
-        what = f"{' and '.join(whose)} loss" if lost else "the gradient"
+        what = f"{' and '.join(whose)} loss" if whose else "the gradient"
         where = self._write(step, terms, gradient, processes)
         if often:
             where += f", nor were {sum(self.skipped) - 1} of the {len(self.skipped) - 1} steps before"

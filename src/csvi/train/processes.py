@@ -17,7 +17,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from csvi.errors import CsviError, StoppedError, in_one_line, leave_unsaid
-from csvi.fabric import PARENT, launch
+from csvi.fabric import launch, parent
 
 log = logging.getLogger(__name__)
 
@@ -141,15 +141,15 @@ def _ending_together(fabric: Fabric) -> Iterator[None]:
     except StoppedError:
         raise
     except BaseException as error:
-        loss = None
+        lost = None
         if isinstance(error, RuntimeError) and _of_connection(error):
             time.sleep(WATCH)  # a process closes its connections before its end can be seen
-            loss = watch.loss() or f"process {fabric.global_rank} has lost another process of this run"
+            lost = watch.lost() or f"process {fabric.global_rank} has lost another process of this run"
         watch.end_others()
         if not fabric.is_global_zero and not isinstance(error, KeyboardInterrupt):
             time.sleep(PATIENCE)
-        if loss:
-            raise CsviError(f"{loss}: {LOST} [{in_one_line(error)}]") from error
+        if lost:
+            raise CsviError(f"{lost}: {LOST} [{in_one_line(error)}]") from error
         raise
     finally:
         watch.over.set()
@@ -170,14 +170,14 @@ class _Watch:
 
     def __init__(self, fabric: Fabric):
         self.starting: list[subprocess.Popen[bytes]] = getattr(fabric.strategy.launcher, "procs", [])
-        self.parent = _parent()
+        self.parent = parent()
         self.over = threading.Event()
 
     def start(self) -> None:
         """Begin, before other processes are started."""
         threading.Thread(target=self._look, daemon=True, name="csvi-watch").start()
 
-    def loss(self) -> str | None:
+    def lost(self) -> str | None:
         """Say which process was lost, of those that this one has started and the one that has started it."""
         for number, process in enumerate(_children, 1):
             if process.poll():
@@ -194,9 +194,9 @@ class _Watch:
             while self.starting:
                 _children.append(self.starting[0])
                 del self.starting[0]
-            loss = self.loss()
-            if loss and not self.over.wait(GRACE):
-                log.error("%s: %s", loss, LOST)
+            lost = self.lost()
+            if lost and not self.over.wait(GRACE):
+                log.error("%s: %s", lost, LOST)
                 stopped = any(process.returncode == os.EX_TEMPFAIL for process in _children)  # by a signal to all, say
                 self.end_others()
                 os._exit(os.EX_TEMPFAIL if stopped else 1)
@@ -204,10 +204,3 @@ class _Watch:
 
 _children: list[subprocess.Popen[bytes]] = []
 """Processes that this one has started; those of an earlier training as well, which go on to the next."""
-
-
-@functools.cache
-def _parent() -> int | None:
-    """Number of the process that has started this one to train with it."""
-    parent = os.environ.pop(PARENT, None)
-    return None if parent is None else int(parent)

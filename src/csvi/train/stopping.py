@@ -9,11 +9,10 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, distributed
+from torch import Tensor
 
 from csvi.errors import CsviError
 from csvi.signals import ENDING, handled
@@ -109,14 +108,6 @@ def any_process(fabric: Fabric, condition: bool | Tensor) -> bool:
     if fabric.world_size == 1:
         return bool(condition)
     return bool(fabric.all_reduce(torch.tensor(float(condition), device=fabric.device), reduce_op="max"))
-
-
-def of_processes(fabric: Fabric, found: Any) -> list[Any]:
-    """What each of the processes has found, in the order of their ranks; all must ask at the same time."""
-    every = [found] * fabric.world_size
-    if fabric.world_size > 1:
-        distributed.all_gather_object(every, found)
-    return every
 
 
 def works_ahead(left: int, at_once: int, validates: bool, save_first: bool) -> list[str]:
